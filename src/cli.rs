@@ -1,0 +1,1 @@
+//! The command line: the only file that knows clap.

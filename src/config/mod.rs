@@ -1,0 +1,6 @@
+//! Configuration.
+
+pub mod diagnostics;
+pub mod file;
+pub mod settings;
+pub mod units;

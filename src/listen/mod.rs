@@ -1,0 +1,6 @@
+//! Accepting sockets.
+
+pub mod drain;
+pub mod guard;
+pub mod serve;
+pub mod tls;

@@ -1,0 +1,1 @@
+//! What a finished attempt means to breaker, balancer and retry: classified once.

@@ -1,0 +1,3 @@
+//! The trip of one request.
+
+pub mod access_log;

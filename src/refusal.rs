@@ -1,0 +1,139 @@
+//! Every reason for which vaxel answers by itself. One vocabulary: the code is the same in the error body
+//! (`reason`, RFC 9457), the access log, the metric label and the docs.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// Why a request was not answered with what the upstream (or the cache) had for it, and when to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// When it makes sense to try again; becomes `Retry-After`.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// The same refusal with the time after which a retry makes sense.
+    #[must_use]
+    pub const fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, retry_after: None }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.code())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:ident;)+) => {
+        /// The closed set of reasons. `code()` is stable: dashboards and clients may rely on it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The stable code.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)+ }
+            }
+
+            /// The status it is answered with.
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)+ }
+            }
+
+            /// One sentence for people.
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$name => reasons!(@first $($doc)+),)+ }
+            }
+        }
+    };
+    (@first $first:literal $($rest:literal)*) => { $first.trim_ascii() };
+}
+
+reasons! {
+    /// The request is malformed or ambiguous.
+    RequestMalformed = "request.malformed", BAD_REQUEST;
+    /// Host is missing, repeated, invalid, or contradicts the request target.
+    RequestHost = "request.host", BAD_REQUEST;
+    /// The path holds a sequence that servers read differently.
+    RequestTarget = "request.target", BAD_REQUEST;
+    /// The method is never relayed (CONNECT, TRACE).
+    RequestMethod = "request.method", METHOD_NOT_ALLOWED;
+    /// The transfer coding is not one vaxel relays.
+    RequestCoding = "request.coding", NOT_IMPLEMENTED;
+    /// The request body is larger than the route allows.
+    RequestTooLarge = "request.too_large", PAYLOAD_TOO_LARGE;
+    /// The request body did not arrive in time or broke off.
+    RequestBody = "request.body", BAD_REQUEST;
+    /// The request already passed through this proxy.
+    RequestLoop = "request.loop", LOOP_DETECTED;
+    /// No route matches.
+    RouteNone = "route.none", NOT_FOUND;
+    /// The route asks for a known consumer.
+    ConsumerUnknown = "consumer.unknown", UNAUTHORIZED;
+    /// The consumer is over its rate.
+    RateExceeded = "rate.exceeded", TOO_MANY_REQUESTS;
+    /// Only a cached answer was wanted and there is none (RFC 9111 section 5.2.1.7).
+    CacheOnly = "cache.only_if_cached", GATEWAY_TIMEOUT;
+    /// The queue before the upstream is full.
+    QueueFull = "queue.full", SERVICE_UNAVAILABLE;
+    /// The request waited for a slot as long as it may.
+    QueueTimeout = "queue.timeout", SERVICE_UNAVAILABLE;
+    /// The wait for a slot would be longer than the request may wait.
+    QueueHopeless = "queue.hopeless", SERVICE_UNAVAILABLE;
+    /// The breaker of the upstream is open.
+    BreakerOpen = "breaker.open", SERVICE_UNAVAILABLE;
+    /// No endpoint of the upstream is available.
+    UpstreamNone = "upstream.none", SERVICE_UNAVAILABLE;
+    /// The upstream could not be connected to.
+    UpstreamConnect = "upstream.connect", BAD_GATEWAY;
+    /// The TLS handshake with the upstream failed.
+    UpstreamTls = "upstream.tls", BAD_GATEWAY;
+    /// The upstream closed or reset the connection before it answered.
+    UpstreamReset = "upstream.reset", BAD_GATEWAY;
+    /// The upstream's answer breaks the protocol.
+    UpstreamProtocol = "upstream.protocol", BAD_GATEWAY;
+    /// Connecting to the upstream took too long.
+    UpstreamConnectTimeout = "upstream.connect_timeout", GATEWAY_TIMEOUT;
+    /// The upstream did not begin to answer in time.
+    UpstreamTimeout = "upstream.timeout", GATEWAY_TIMEOUT;
+    /// The process is shutting down.
+    Draining = "draining", SERVICE_UNAVAILABLE;
+    /// Something in vaxel itself broke; the log has the details.
+    Internal = "internal", INTERNAL_SERVER_ERROR;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_sentences_end() {
+        let codes: HashSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert!(reason.status().is_client_error() || reason.status().is_server_error());
+            assert!(reason.sentence().ends_with('.'), "{reason:?}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Whether and when to try again.
+
+pub mod backoff;
+pub mod budget;

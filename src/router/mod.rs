@@ -1,0 +1,3 @@
+//! From a request to its route.
+
+pub mod pattern;

@@ -1,0 +1,1 @@
+//! The composition root: settings, sockets, workers, signals, drain.

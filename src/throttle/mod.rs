@@ -1,0 +1,5 @@
+//! Rates, slots and the queue.
+
+pub mod queue;
+pub mod rate;
+pub mod slots;
