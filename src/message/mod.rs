@@ -1,6 +1,8 @@
-//! Words of an HTTP message that every layer shares.
+//! What every layer needs to know of an HTTP message.
+//!
+//! - [`target`]: host and path, normalised once, before routing and cache key alike
+//! - [`hop`]: fields that belong to one connection only, and the fields a proxy adds
+//! - [`edits`]: header edits and static answers that an operator asked for
 
-pub mod body;
-pub mod date;
 pub mod hop;
 pub mod target;
