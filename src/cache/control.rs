@@ -1,1 +1,1 @@
-//! control
+//! (rules follow)

@@ -1,1 +1,1 @@
-//! freshness
+//! (rules follow)

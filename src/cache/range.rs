@@ -1,1 +1,1 @@
-//! range
+//! (rules follow)

@@ -1,1 +1,1 @@
-//! reuse
+//! (rules follow)

@@ -1,1 +1,1 @@
-//! storing
+//! (rules follow)

@@ -1,0 +1,1 @@
+//! When a standing queue must be shortened.

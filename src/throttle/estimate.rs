@@ -1,0 +1,1 @@
+//! What a slot's work usually takes.
