@@ -37,7 +37,7 @@ impl Mean {
 
 /// The time until `work` slots' worth of requests have gone through `slots` slots, each request taking `mean`.
 pub(crate) fn drain(work: u64, mean: Duration, slots: u64) -> Duration {
-    let total = u128::from(work) * mean.as_nanos() / u128::from(slots.max(1));
+    let total = u128::from(work) * u128::from(nanos(mean)) / u128::from(slots.max(1));
     Duration::from_nanos(u64::try_from(total).unwrap_or(u64::MAX))
 }
 
