@@ -26,7 +26,10 @@ impl Refusal {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self { reason, retry_after: None }
+        Self {
+            reason,
+            retry_after: None,
+        }
     }
 }
 
