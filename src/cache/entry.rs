@@ -122,6 +122,14 @@ impl Head {
             .map_or(&*self.address, |(url, _)| url)
     }
 
+    /// The partition it belongs to, in hexadecimal, out of its address; `None`: it is everybody's.
+    pub fn partition(&self) -> Option<&str> {
+        self.address
+            .split(' ')
+            .nth(1)
+            .filter(|partition| *partition != "-")
+    }
+
     fn weight(&self) -> usize {
         let fields: usize = self
             .headers
