@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{
-    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, EXPIRES, LAST_MODIFIED, VARY,
-    VIA,
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, VARY, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -179,6 +178,13 @@ pub fn refreshed(
             headers.append(name, value.clone());
         }
     }
+    for name in [told.no_cache_fields, told.private_fields]
+        .into_iter()
+        .flatten()
+        .flat_map(|fields| fields.names())
+    {
+        headers.remove(name);
+    }
     let date = stamp(&mut headers, not_modified, moment);
     let etag = reuse::entity_tag(&headers);
     let last_modified = http_date(&headers, &LAST_MODIFIED);
@@ -186,8 +192,8 @@ pub fn refreshed(
     let control = ResponseControl::parse(&headers, &params.targeted);
     let lifetime = lifetime(head.status, &headers, &control, params, date);
     let shared = head.partition().is_none();
-    let forbidden =
-        (control.no_store && lifetime.1 != Source::Override) || (control.private && shared);
+    let no_store = control.no_store && !control.must_understand && lifetime.1 != Source::Override;
+    let forbidden = no_store || (control.private && shared);
     let life = if forbidden {
         Life {
             always_validate: true,

@@ -167,15 +167,15 @@ fn parse_member(member: &[u8], length: u64) -> Option<Option<Range<u64>>> {
         return Some((suffix > 0).then(|| length.saturating_sub(suffix)..length));
     }
     let first = position(first)?;
-    let end = if last.is_empty() {
-        length
+    let last = if last.is_empty() {
+        u64::MAX
     } else {
-        position(last)?.saturating_add(1)
+        position(last)?
     };
-    if !last.is_empty() && end <= first {
+    if last < first {
         return None;
     }
-    Some((first < length).then(|| first..end.min(length)))
+    Some((first < length).then(|| first..last.saturating_add(1).min(length)))
 }
 
 /// Digits; what does not fit counts as the greatest number, which lies behind every body.

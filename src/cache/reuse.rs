@@ -93,7 +93,7 @@ pub fn decide(head: &Head, soft_purged: bool, control: &RequestControl, now: Ins
     let age = head.age(now);
     let staleness = head
         .staleness(now)
-        .or(soft_purged.then_some(Duration::ZERO));
+        .or_else(|| soft_purged.then_some(Duration::ZERO));
     let not_served = || {
         if head.has_validator() && age < life.end() {
             Reuse::Validate

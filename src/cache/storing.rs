@@ -4,7 +4,7 @@
 //! with Cookie gets a shared answer only where the origin itself gives a lifetime or says `public`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{
     AGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, LAST_MODIFIED, SET_COOKIE, TE, TRAILER,
@@ -50,7 +50,7 @@ pub enum Unstorable {
     Private,
     /// The request has Authorization, and the answer does not allow to share it (RFC 9111 section 3.5).
     Authorization,
-    /// The request has Cookie, and nothing but our own guess says that the answer is everybody's.
+    /// The request has Cookie, and the origin does not say that the answer is everybody's.
     Cookie,
     /// The answer sets a cookie.
     SetCookie,
@@ -103,7 +103,7 @@ pub fn decide(
     let lifetime = freshness::lifetime(status, headers, &control, params, date);
     check_status(asked.method, status, &control)?;
     check_directives(asked, &control, params, lifetime.1)?;
-    check_identity(asked, headers, &control, params, lifetime.1)?;
+    check_identity(asked, headers, &control, params, lifetime)?;
     let vary = vary(headers)?;
     if content_length(headers).is_some_and(|length| length > params.max_entry) {
         return Err(Unstorable::TooLarge);
@@ -264,7 +264,7 @@ fn check_identity(
     headers: &HeaderMap,
     control: &ResponseControl<'_>,
     params: &CacheParams,
-    source: Source,
+    (lifetime, source): (Duration, Source),
 ) -> Result<(), Unstorable> {
     if [X_CSRF_TOKEN, SAP_CONTEXTID]
         .iter()
@@ -288,7 +288,13 @@ fn check_identity(
     if asked.headers.contains_key(AUTHORIZATION) && !control.allows_authorized() {
         return Err(Unstorable::Authorization);
     }
-    let granted = control.public || matches!(source, Source::Origin | Source::Override);
+    // An answer that is never served without the origin's word cannot reach the wrong user either.
+    let asks_back = control.no_cache || control.must_revalidate || control.proxy_revalidate;
+    let granted = match source {
+        Source::Override => true,
+        Source::Origin => control.public || asks_back || !lifetime.is_zero(),
+        Source::Operator | Source::Heuristic | Source::Nothing => control.public,
+    };
     if asked.headers.contains_key(COOKIE) && !granted {
         return Err(Unstorable::Cookie);
     }
