@@ -200,3 +200,130 @@ fn overlap(ranges: &[Range<u64>]) -> bool {
 
 /// More ranges than this in one request are no download that goes on, and cost more than the whole.
 const MOST_RANGES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(values: &[&str]) -> HeaderMap {
+        values
+            .iter()
+            .map(|value| (RANGE, HeaderValue::try_from(*value).unwrap()))
+            .collect()
+    }
+
+    /// What `value` selects of 100 bytes.
+    fn check(value: &str, expected: Selected) {
+        assert_eq!(select(&request(&[value]), 100), expected, "{value}");
+    }
+
+    #[test]
+    fn ranges_are_read() {
+        // RFC 9110 sections 14.1.1, 14.1.2, 14.2
+        check("bytes=0-49", Selected::One(0..50));
+        check("Bytes=0-0", Selected::One(0..1));
+        check("bytes=99-", Selected::One(99..100));
+        check("bytes=0-", Selected::One(0..100));
+        check("bytes=-1", Selected::One(99..100));
+        check("bytes=-1000", Selected::One(0..100));
+        check("bytes=90-1000", Selected::One(90..100));
+        check(
+            "bytes=90-99999999999999999999999999",
+            Selected::One(90..100),
+        );
+        check("bytes=100-", Selected::Unsatisfiable);
+        check("bytes=-0", Selected::Unsatisfiable);
+        check(
+            "bytes=99999999999999999999999-99999999999999999999999",
+            Selected::Unsatisfiable,
+        );
+        check("bytes=0-1,5-6", Selected::Many(vec![0..2, 5..7]));
+        check("bytes= 5-6 ,\t0-1,, ", Selected::Many(vec![5..7, 0..2]));
+        check("bytes=0-1,200-", Selected::One(0..2));
+        check("bytes=200-,300-", Selected::Unsatisfiable);
+        check("bytes=0-1,2-3", Selected::Many(vec![0..2, 2..4]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_costs_too_much_is_ignored() {
+        // RFC 9110 section 14.2
+        for value in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=,",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=5",
+            "bytes=5-4",
+            "bytes=+1-2",
+            "bytes=1 -2",
+            "bytes=0-1;5-6",
+            "bytes=0-1,x",
+            "bytes =0-1",
+            "items=0-1",
+            "bytes=--1",
+            "bytes=0x1-2",
+            "bytes=0-10,5-6",
+            "bytes=0-,-1",
+        ] {
+            check(value, Selected::Whole);
+        }
+        let many: Vec<_> = (0..17).map(|start| format!("{0}-{0}", start * 2)).collect();
+        check(&format!("bytes={}", many.join(",")), Selected::Whole);
+        assert!(matches!(
+            select(&request(&[&format!("bytes={}", many[1..].join(","))]), 100),
+            Selected::Many(_)
+        ));
+        assert_eq!(
+            select(&request(&["bytes=0-1", "bytes=5-6"]), 100),
+            Selected::Whole
+        );
+        assert_eq!(select(&HeaderMap::new(), 100), Selected::Whole);
+        assert_eq!(select(&request(&["bytes=-5"]), 0), Selected::Whole);
+        assert_eq!(select(&request(&["bytes=0-"]), 0), Selected::Unsatisfiable);
+    }
+
+    #[test]
+    fn several_ranges_are_framed() {
+        // RFC 9110 section 14.6
+        let body = Bytes::from_static(b"0123456789");
+        let html = HeaderValue::from_static("text/html");
+        let multipart = multipart(&body, &[0..2, 8..10, 9..11], Some(&html), "b0").unwrap();
+        let text = multipart.pieces.concat();
+        assert_eq!(
+            std::str::from_utf8(&text).unwrap(),
+            "\r\n--b0\r\nContent-Type: text/html\r\nContent-Range: bytes 0-1/10\r\n\r\n01\
+             \r\n--b0\r\nContent-Type: text/html\r\nContent-Range: bytes 8-9/10\r\n\r\n89\r\n--b0--\r\n"
+        );
+        assert_eq!(multipart.length, text.len() as u64);
+        assert_eq!(multipart.content_type, "multipart/byteranges; boundary=b0");
+        assert_eq!(super::multipart(&body, &[], None, "not one"), None);
+        assert_eq!(content_range(&(5..7), 10), "bytes 5-6/10");
+        assert_eq!(unsatisfied_range(10), "bytes */10");
+    }
+
+    proptest! {
+        #[test]
+        fn every_range_lies_inside_the_body(value in "(bytes=)?[0-9,\\- ]{0,30}", length in 0..50_u64) {
+            let body = Bytes::from(vec![0; length as usize]);
+            let ranges = match select(&request(&[&value]), length) {
+                Selected::One(range) => vec![range],
+                Selected::Many(ranges) => ranges,
+                Selected::Whole | Selected::Unsatisfiable => vec![],
+            };
+            for range in ranges {
+                prop_assert!(range.start < range.end && range.end <= length);
+                prop_assert_eq!(slice(&body, &range).map(|slice| slice.len() as u64), Some(range.end - range.start));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(value in proptest::collection::vec(any::<u8>(), 0..40), length: u64) {
+            let _ = parse(&value, length);
+            let _ = parse(&[b"bytes=", &*value].concat(), length);
+        }
+    }
+}
