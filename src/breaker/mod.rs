@@ -1,8 +1,49 @@
-//! The circuit breaker of one upstream.
+//! The circuit breaker of one upstream: a state machine without clock, lock or chance.
+//!
+//! ```text
+//!                 broken or slow share of the window reached
+//!      ┌────────┐ ──────────────────────────────────────────► ┌──────┐
+//!      │ closed │                                              │ open │◄─────────────┐
+//!      │ (ramp) │                                              └──┬───┘              │
+//!      └────────┘                                     time is up  │                  │ a trial broken or overloaded,
+//!           ▲                                                     ▼                  │ too many slow, or no verdict
+//!           │              all trials did well              ┌───────────┐            │ within 30 s: open twice as long
+//!           └────────────────────────────────────────────── │ half_open │ ───────────┘
+//!                                                           └───────────┘
+//!      force(Hold::Open) → forced_open       force(Hold::Closed) → forced_closed       release() → closed
+//! ```
+//!
+//! - **Closed** counts what ended in a sliding window ([`window`]). It opens when, of at least `minimum` calls, a share
+//!   of `failure_ratio` was broken or a share of `slow_ratio` slow. It works for a single endpoint: there is nowhere
+//!   else to go, so failing fast is all that helps.
+//! - **What counts**: ok and business are successes, broken is a failure. *Overloaded* (429, 503) is neither: the backend
+//!   works and must get less work, not none (that is the limit's business). *Ignored* teaches nothing.
+//! - **Open** passes nothing; the wait doubles from `open` to `open_max` while trials fail, and starts over only when a
+//!   ramp ended well. Each wait is shortened by up to a tenth, so that several instances do not try in step.
+//! - **Half-open** passes exactly `trials` requests. They are safe ones (RFC 9110 section 9.2.1): a user's write is not what to
+//!   experiment with. Only when no safe one asked for [`SAFE_ONLY`] does an unsafe one pass. A trial that is abandoned
+//!   is given back. Here *overloaded* fails the trial: the backend itself says that it is not ready.
+//! - **Half-open cannot get stuck**: when trials are out and no verdict comes in for [`MAX_WAIT`], it opens again.
+//! - **After closing** the upstream's slots are let out slowly: [`Breaker::share`] grows from 10 to 100 % over [`RAMP`].
+//! - **Late news are no news**: each shift starts a generation; the result of a pass of an older one is ignored.
 
-use std::time::Duration;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+use crate::outcome::Outcome;
 
 pub mod window;
+
+use window::Window;
+
+/// The breaker of one upstream, to be kept under a lock by its owner.
+#[derive(Debug)]
+pub struct Breaker {
+    params: BreakerParams,
+    seed: u64,
+    stand: Stand,
+    window: Window<Counts>,
+}
 
 /// When to open, how long, and how to come back. The defaults are for one small legacy backend.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,11 +97,926 @@ pub enum State {
     ForcedClosed,
 }
 
-/// The right to make one attempt. Ends in `Breaker::record` or `Breaker::abandon`, exactly once.
+impl State {
+    /// Every state, in order.
+    pub const ALL: [Self; 5] = [
+        Self::Closed,
+        Self::Open,
+        Self::HalfOpen,
+        Self::ForcedOpen,
+        Self::ForcedClosed,
+    ];
+
+    /// The stable word for logs, metric labels and the admin API.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
+            Self::ForcedClosed => "forced_closed",
+        }
+    }
+}
+
+/// What an operator may hold the breaker at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing passes.
+    Open,
+    /// Everything passes.
+    Closed,
+}
+
+/// A change of state, to be logged and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shift {
+    /// The state it left.
+    pub from: State,
+    /// The state it is in now.
+    pub to: State,
+}
+
+/// The right to make one attempt. Ends in [`Breaker::record`] or [`Breaker::abandon`], exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a pass that is neither recorded nor abandoned holds a half-open trial until it is given up"]
 pub struct Pass {
     /// It is one of the half-open trials.
     pub trial: bool,
     generation: u32,
+}
+
+impl Breaker {
+    /// A closed breaker. `seed` is a drawn number; it decides the jitter of the waits and nothing else.
+    pub fn new(params: BreakerParams, seed: u64, now: Instant) -> Self {
+        let window = Window::new(params.window, now);
+        let stand = Stand {
+            phase: Phase::Closed { ramp: None },
+            generation: 0,
+            strikes: 0,
+        };
+        Self {
+            params,
+            seed,
+            stand,
+            window,
+        }
+    }
+
+    /// Takes new parameters at a reload. The state is carried over; a window of another length starts empty.
+    pub fn retune(&mut self, params: BreakerParams, now: Instant) {
+        self.stand = self.stand_at(now);
+        if params.window != self.params.window {
+            self.window = Window::new(params.window, now);
+        }
+        self.params = params;
+    }
+
+    /// Takes the right to one attempt, to be asked for when the attempt is about to be made (after the wait for a
+    /// slot), so that nothing that waits hoards a trial. `safe` says that the method is (RFC 9110 section 9.2.1).
+    ///
+    /// # Errors
+    /// How long to wait before it makes sense to ask again.
+    pub fn enter(&mut self, safe: bool, now: Instant) -> Result<Pass, Duration> {
+        self.stand = self.stand_at(now);
+        let generation = self.stand.generation;
+        if safe && let Phase::HalfOpen(trials) = &mut self.stand.phase {
+            trials.safe_asked = now;
+        }
+        self.peek(now)?;
+        let Phase::HalfOpen(trials) = &mut self.stand.phase else {
+            return Ok(Pass {
+                trial: false,
+                generation,
+            });
+        };
+        let unsafe_from = trials.safe_asked + SAFE_ONLY;
+        if !safe && now < unsafe_from {
+            return Err(unsafe_from - now);
+        }
+        trials.left = trials.left.saturating_sub(1);
+        trials.pending += 1;
+        if trials.pending == 1 {
+            trials.waiting_since = now;
+        }
+        Ok(Pass {
+            trial: true,
+            generation,
+        })
+    }
+
+    /// Learns how the attempt ended. `took` is the time the backend took. The shift it caused is returned; those that
+    /// time alone makes (open to half-open, half-open given up) are seen in [`Breaker::state`].
+    pub fn record(
+        &mut self,
+        pass: Pass,
+        outcome: Outcome,
+        took: Duration,
+        now: Instant,
+    ) -> Option<Shift> {
+        self.stand = self.stand_at(now);
+        if pass.generation != self.stand.generation {
+            return None;
+        }
+        let slow = self.params.slow.is_some_and(|slow| took >= slow);
+        match self.stand.phase {
+            Phase::Closed { .. } => self.count(outcome, slow, now),
+            Phase::HalfOpen(_) => self.judge(outcome, slow, now),
+            Phase::Open { .. } | Phase::Forced(_) => None,
+        }
+    }
+
+    /// Gives a pass back unused: the attempt was not made, or the client left before the backend showed anything.
+    pub fn abandon(&mut self, pass: Pass, now: Instant) {
+        let _never_shifts = self.record(pass, Outcome::Ignored, Duration::ZERO, now);
+    }
+
+    /// Holds the breaker where an operator wants it, until [`Breaker::release`].
+    pub fn force(&mut self, hold: Hold, now: Instant) -> Option<Shift> {
+        self.shift(Phase::Forced(hold), now)
+    }
+
+    /// Ends an operator's hold. What was held open comes back on the ramp: nobody knows how the backend is.
+    pub fn release(&mut self, now: Instant) -> Option<Shift> {
+        let Phase::Forced(hold) = self.stand.phase else {
+            return None;
+        };
+        self.stand.strikes = 0;
+        self.shift(
+            Phase::Closed {
+                ramp: (hold == Hold::Open).then_some(now),
+            },
+            now,
+        )
+    }
+
+    /// Whether a request has a chance to pass: fail fast, before the queue. Takes nothing.
+    ///
+    /// # Errors
+    /// How long to wait before it makes sense to ask again.
+    pub fn peek(&self, now: Instant) -> Result<(), Duration> {
+        let stand = self.stand_at(now);
+        match stand.phase {
+            Phase::Closed { .. } | Phase::Forced(Hold::Closed) => Ok(()),
+            Phase::Open { until } => Err(until.saturating_duration_since(now)),
+            Phase::Forced(Hold::Open) => Err(HELD),
+            Phase::HalfOpen(trials) if trials.left > 0 => Ok(()),
+            Phase::HalfOpen(_) => Err(TRIALS_OUT),
+        }
+    }
+
+    /// The state at `now`.
+    pub fn state(&self, now: Instant) -> State {
+        self.stand_at(now).phase.state()
+    }
+
+    /// The share of the upstream's slots that may be used (0.1 to 1): low while it is not closed, growing for
+    /// [`RAMP`] after it closed. At least one slot should be left whatever the share.
+    pub fn share(&self, now: Instant) -> f64 {
+        match self.stand_at(now).phase {
+            Phase::Closed { ramp: None } | Phase::Forced(Hold::Closed) => 1.0,
+            Phase::Closed { ramp: Some(since) } => {
+                let done = now.saturating_duration_since(since).as_secs_f64() / RAMP.as_secs_f64();
+                (RAMP_FLOOR + (1.0 - RAMP_FLOOR) * done).min(1.0)
+            }
+            Phase::Open { .. } | Phase::HalfOpen(_) | Phase::Forced(Hold::Open) => RAMP_FLOOR,
+        }
+    }
+
+    /// Closed: counts, and opens when a ratio is reached.
+    fn count(&mut self, outcome: Outcome, slow: bool, now: Instant) -> Option<Shift> {
+        let broken = match outcome {
+            Outcome::Ok | Outcome::Business => false,
+            Outcome::Broken => true,
+            Outcome::Overloaded | Outcome::Ignored => return None,
+        };
+        self.window.add(
+            Counts {
+                calls: 1,
+                broken: broken.into(),
+                slow: slow.into(),
+            },
+            now,
+        );
+        let sum = self.window.sum(now);
+        let trips = sum.calls >= self.params.minimum
+            && (sum.reach(sum.broken, self.params.failure_ratio)
+                || sum.reach(sum.slow, self.params.slow_ratio));
+        if trips { self.open(now) } else { None }
+    }
+
+    /// Half-open: the verdict on one trial.
+    fn judge(&mut self, outcome: Outcome, slow: bool, now: Instant) -> Option<Shift> {
+        let limit = f64::from(self.params.trials.max(1)) * self.params.slow_ratio;
+        let Phase::HalfOpen(trials) = &mut self.stand.phase else {
+            return None;
+        };
+        trials.pending = trials.pending.saturating_sub(1);
+        match outcome {
+            Outcome::Ignored => {
+                trials.left += 1;
+                None
+            }
+            Outcome::Broken | Outcome::Overloaded => self.open(now),
+            Outcome::Ok | Outcome::Business => {
+                trials.slow += u32::from(slow);
+                trials.waiting_since = now;
+                if slow && f64::from(trials.slow) >= limit {
+                    return self.open(now);
+                }
+                let over = trials.left == 0 && trials.pending == 0;
+                if over {
+                    self.shift(Phase::Closed { ramp: Some(now) }, now)
+                } else {
+                    None
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant) -> Option<Shift> {
+        let stand = self.opened(self.stand, now);
+        self.stand.strikes = stand.strikes;
+        self.shift(stand.phase, now)
+    }
+
+    /// `stand` one strike later, open from `now`.
+    fn opened(&self, stand: Stand, now: Instant) -> Stand {
+        let healed = matches!(stand.phase, Phase::Closed { ramp } if ramp.is_none_or(|since| now >= since + RAMP));
+        let strikes = if healed {
+            1
+        } else {
+            stand.strikes.saturating_add(1)
+        };
+        let doublings = (strikes - 1).min(MAX_DOUBLINGS);
+        let wait = self
+            .params
+            .open
+            .saturating_mul(1 << doublings)
+            .min(self.params.open_max);
+        let jitter = mix(self.seed ^ u64::from(stand.generation)) as f64 / u64::MAX as f64;
+        let wait = wait.mul_f64(1.0 - JITTER * jitter);
+        Stand {
+            phase: Phase::Open { until: now + wait },
+            generation: stand.generation.wrapping_add(1),
+            strikes,
+        }
+    }
+
+    fn shift(&mut self, to: Phase, now: Instant) -> Option<Shift> {
+        let from = self.state(now);
+        self.stand.phase = to;
+        self.stand.generation = self.stand.generation.wrapping_add(1);
+        self.window.clear(now);
+        let to = to.state();
+        (from != to).then_some(Shift { from, to })
+    }
+
+    /// Where the breaker stands at `now`, after what time alone does: an open one becomes half-open when its wait is
+    /// over; a half-open one whose trials give no verdict opens again. At most three steps, since a half-open state
+    /// that time made has no trial out.
+    fn stand_at(&self, now: Instant) -> Stand {
+        let mut stand = self.stand;
+        if let Phase::HalfOpen(trials) = stand.phase {
+            let given_up = trials.waiting_since + MAX_WAIT;
+            if trials.pending > 0 && now >= given_up {
+                stand = self.opened(stand, given_up);
+            }
+        }
+        if let Phase::Open { until } = stand.phase
+            && now >= until
+        {
+            let left = self.params.trials.max(1);
+            let trials = Trials {
+                left,
+                pending: 0,
+                slow: 0,
+                waiting_since: until,
+                safe_asked: until,
+            };
+            stand.phase = Phase::HalfOpen(trials);
+            stand.generation = stand.generation.wrapping_add(1);
+        }
+        stand
+    }
+}
+
+/// All that time alone can change; small and `Copy`, so that looking ahead costs nothing and changes nothing.
+#[derive(Debug, Clone, Copy)]
+struct Stand {
+    phase: Phase,
+    generation: u32,
+    /// How often it opened since the backend was last well.
+    strikes: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// `ramp`: when it closed, if it came back from open.
+    Closed {
+        ramp: Option<Instant>,
+    },
+    Open {
+        until: Instant,
+    },
+    HalfOpen(Trials),
+    Forced(Hold),
+}
+
+impl Phase {
+    const fn state(self) -> State {
+        match self {
+            Self::Closed { .. } => State::Closed,
+            Self::Open { .. } => State::Open,
+            Self::HalfOpen(_) => State::HalfOpen,
+            Self::Forced(Hold::Open) => State::ForcedOpen,
+            Self::Forced(Hold::Closed) => State::ForcedClosed,
+        }
+    }
+}
+
+/// The trials of one half-open time: `left + pending + those that did well` is always the number asked for.
+#[derive(Debug, Clone, Copy)]
+struct Trials {
+    /// Not yet passed.
+    left: u32,
+    /// Passed, without a verdict yet.
+    pending: u32,
+    /// Did well, but slowly.
+    slow: u32,
+    /// Since when trials have been out with no good verdict coming in (while `pending` is not 0).
+    waiting_since: Instant,
+    /// When a safe request last asked for a trial, or half-open began.
+    safe_asked: Instant,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    calls: u32,
+    broken: u32,
+    slow: u32,
+}
+
+impl Counts {
+    /// Whether `part` of the calls is a share of at least `ratio`; none is never enough.
+    fn reach(self, part: u32, ratio: f64) -> bool {
+        part > 0 && f64::from(part) >= ratio * f64::from(self.calls)
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.calls = self.calls.saturating_add(more.calls);
+        self.broken = self.broken.saturating_add(more.broken);
+        self.slow = self.slow.saturating_add(more.slow);
+    }
+}
+
+/// The finaliser of SplitMix64: spreads a seed and a counter over all bits.
+const fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// How long half-open waits for the verdicts on its trials. Without it one lost trial would keep it half-open for
+/// ever (resilience4j#903, #2093).
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How long only safe requests are taken for trials after the last of them asked (or half-open began).
+pub const SAFE_ONLY: Duration = Duration::from_secs(5);
+/// How long the slots take to come back after closing: a cold legacy backend is ten times slower than a warm one.
+pub const RAMP: Duration = Duration::from_secs(60);
+/// The share of the slots with which the ramp begins.
+pub const RAMP_FLOOR: f64 = 0.1;
+/// When to ask again while all trials are out: they are decided by then, as a rule.
+const TRIALS_OUT: Duration = Duration::from_secs(1);
+/// When to ask again while an operator holds it open: nobody knows, so neither a hammer nor a day off.
+const HELD: Duration = Duration::from_secs(30);
+/// By how much at most a wait is shortened.
+const JITTER: f64 = 0.1;
+/// 2^20 times anything is beyond every `open_max`.
+const MAX_DOUBLINGS: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const QUICK: Duration = Duration::from_millis(10);
+
+    /// A breaker with its own time.
+    struct World {
+        breaker: Breaker,
+        now: Instant,
+    }
+
+    impl World {
+        fn new(params: BreakerParams) -> Self {
+            let now = Clock::system().now();
+            Self {
+                breaker: Breaker::new(params, 7, now),
+                now,
+            }
+        }
+
+        /// One that has just opened for the first time.
+        fn opened(params: BreakerParams) -> Self {
+            let mut world = Self::new(params);
+            world.calls("xxxxxxxxxx");
+            assert_eq!(world.state(), State::Open);
+            world
+        }
+
+        /// One that has just opened, and the wait is over.
+        fn half_open() -> Self {
+            let mut world = Self::opened(BreakerParams::default());
+            world.wait(5 * SECOND);
+            assert_eq!(world.state(), State::HalfOpen);
+            world
+        }
+
+        fn state(&self) -> State {
+            self.breaker.state(self.now)
+        }
+
+        fn share(&self) -> f64 {
+            self.breaker.share(self.now)
+        }
+
+        fn wait(&mut self, time: Duration) {
+            self.now += time;
+        }
+
+        fn enter(&mut self, safe: bool) -> Result<Pass, Duration> {
+            self.breaker.enter(safe, self.now)
+        }
+
+        fn trial(&mut self) -> Pass {
+            let pass = self.enter(true).expect("a trial is left");
+            assert!(pass.trial);
+            pass
+        }
+
+        fn record(&mut self, pass: Pass, outcome: Outcome) -> Option<Shift> {
+            self.breaker.record(pass, outcome, QUICK, self.now)
+        }
+
+        /// Calls in a row: `.` ok, `b` business, `x` broken, `o` overloaded, `i` ignored, `s` slow, `S` slow and broken.
+        fn calls(&mut self, script: &str) {
+            for letter in script.chars() {
+                let (outcome, took) = match letter {
+                    '.' => (Outcome::Ok, QUICK),
+                    'b' => (Outcome::Business, QUICK),
+                    'x' => (Outcome::Broken, QUICK),
+                    'o' => (Outcome::Overloaded, QUICK),
+                    'i' => (Outcome::Ignored, QUICK),
+                    's' => (Outcome::Ok, 2 * SECOND),
+                    'S' => (Outcome::Broken, 2 * SECOND),
+                    _ => unreachable!("no such call"),
+                };
+                let pass = self.enter(true).expect("it passes");
+                self.breaker.record(pass, outcome, took, self.now);
+            }
+        }
+    }
+
+    fn slow() -> BreakerParams {
+        BreakerParams {
+            slow: Some(SECOND),
+            ..BreakerParams::default()
+        }
+    }
+
+    #[test]
+    fn closed_opens_on_a_share_of_enough_calls() {
+        use State::{Closed, Open};
+        let table = [
+            (".........x", Closed, "one of ten"),
+            ("xxxxxxxxx", Closed, "fewer than the minimum"),
+            ("xxxxxxxxx.", Open, "the minimum is reached by a success"),
+            ("xxxxx.....", Open, "just half"),
+            ("xxxx......", Closed, "just under half"),
+            ("xxxx......x", Closed, "5 of 11"),
+            ("xxxx......xx", Open, "6 of 12"),
+            (
+                "bbbbbbbbbbbbbbbbbbbb",
+                Closed,
+                "a business fault is a success",
+            ),
+            ("oooooooooooooooooooo", Closed, "overload is no failure"),
+            (
+                "ooooooooooxxxxx",
+                Closed,
+                "nor a call that could dilute failures",
+            ),
+            (
+                "iiiiiiiiiiiiiiiiiiii",
+                Closed,
+                "what is ignored is not counted",
+            ),
+            ("sssssss...", Closed, "7 of 10 slow"),
+            ("ssssssss..", Open, "8 of 10 slow"),
+            ("SSSS......", Closed, "slow and broken are counted apart"),
+        ];
+        for (script, expected, why) in table {
+            let mut world = World::new(slow());
+            world.calls(script);
+            assert_eq!(world.state(), expected, "{why}: {script}");
+        }
+    }
+
+    #[test]
+    fn a_long_wait_forgets_the_failures() {
+        let mut world = World::new(BreakerParams::default());
+        world.calls("xxxxxxxxx");
+        world.wait(30 * SECOND);
+        world.calls("x");
+        assert_eq!(world.state(), State::Closed);
+    }
+
+    #[test]
+    fn the_shift_is_told_to_the_call_that_caused_it() {
+        let mut world = World::new(BreakerParams {
+            minimum: 1,
+            ..BreakerParams::default()
+        });
+        let (first, second) = (world.enter(true).unwrap(), world.enter(true).unwrap());
+        let shift = world.record(first, Outcome::Broken);
+        assert_eq!(
+            shift,
+            Some(Shift {
+                from: State::Closed,
+                to: State::Open
+            })
+        );
+        assert_eq!(
+            world.record(second, Outcome::Broken),
+            None,
+            "late news of an older generation"
+        );
+    }
+
+    #[test]
+    fn open_says_when_to_come_back() {
+        let mut world = World::opened(BreakerParams::default());
+        let wait = world.enter(true).unwrap_err();
+        assert!(
+            (5 * SECOND).mul_f64(0.9) <= wait && wait <= 5 * SECOND,
+            "{wait:?}"
+        );
+        assert_eq!(world.breaker.peek(world.now), Err(wait));
+        world.wait(wait - Duration::from_nanos(1));
+        assert!(world.enter(true).is_err());
+        world.wait(Duration::from_nanos(1));
+        assert!(world.trial().trial);
+    }
+
+    #[test]
+    fn the_wait_doubles_while_trials_fail_and_ends_at_the_maximum() {
+        let mut world = World::opened(BreakerParams::default());
+        for nominal in [5, 10, 20, 40, 80, 160, 300, 300, 300] {
+            let wait = world.enter(true).unwrap_err();
+            let nominal = Duration::from_secs(nominal);
+            assert!(
+                nominal.mul_f64(0.9) <= wait && wait <= nominal,
+                "{wait:?} of {nominal:?}"
+            );
+            world.wait(wait);
+            let trial = world.trial();
+            world.record(trial, Outcome::Broken);
+            assert_eq!(world.state(), State::Open);
+        }
+    }
+
+    #[test]
+    fn two_instances_do_not_try_in_step() {
+        let now = Clock::system().now();
+        let waits: std::collections::HashSet<_> = (0..20)
+            .map(|seed| {
+                let mut breaker = Breaker::new(
+                    BreakerParams {
+                        minimum: 1,
+                        ..BreakerParams::default()
+                    },
+                    seed,
+                    now,
+                );
+                let pass = breaker.enter(true, now).unwrap();
+                breaker.record(pass, Outcome::Broken, QUICK, now);
+                breaker.peek(now).unwrap_err()
+            })
+            .collect();
+        assert_eq!(waits.len(), 20);
+    }
+
+    #[test]
+    fn half_open_passes_exactly_its_trials_and_closes_when_all_did_well() {
+        let mut world = World::half_open();
+        let trials = [world.trial(), world.trial(), world.trial()];
+        assert_eq!(world.enter(true), Err(TRIALS_OUT));
+        assert_eq!(world.record(trials[0], Outcome::Ok), None);
+        assert_eq!(
+            world.enter(true),
+            Err(TRIALS_OUT),
+            "a verdict frees no trial"
+        );
+        assert_eq!(world.record(trials[1], Outcome::Business), None);
+        let shift = world.record(trials[2], Outcome::Ok);
+        assert_eq!(
+            shift,
+            Some(Shift {
+                from: State::HalfOpen,
+                to: State::Closed
+            })
+        );
+    }
+
+    #[test]
+    fn one_bad_trial_opens_again() {
+        for outcome in [Outcome::Broken, Outcome::Overloaded] {
+            let mut world = World::half_open();
+            let (good, bad) = (world.trial(), world.trial());
+            world.record(good, Outcome::Ok);
+            let shift = world.record(bad, outcome);
+            assert_eq!(
+                shift,
+                Some(Shift {
+                    from: State::HalfOpen,
+                    to: State::Open
+                }),
+                "{outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn slow_trials_open_again_only_by_their_share() {
+        for (script, expected) in [
+            ("...", State::Closed),
+            ("ss.", State::Closed),
+            ("sss", State::Open),
+        ] {
+            let mut world = World::opened(slow());
+            world.wait(5 * SECOND);
+            world.calls(script);
+            assert_eq!(world.state(), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn an_abandoned_or_ignored_trial_is_given_back() {
+        let mut world = World::half_open();
+        let trials = [world.trial(), world.trial(), world.trial()];
+        world.breaker.abandon(trials[0], world.now);
+        world.record(trials[1], Outcome::Ignored);
+        let again = [world.trial(), world.trial()];
+        assert!(world.enter(true).is_err());
+        for pass in [trials[2], again[0], again[1]] {
+            world.record(pass, Outcome::Ok);
+        }
+        assert_eq!(world.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_write_is_no_trial_while_reads_ask() {
+        let mut world = World::half_open();
+        world.wait(SAFE_ONLY);
+        let _read = world.trial();
+        assert_eq!(world.enter(false), Err(SAFE_ONLY));
+        world.wait(SAFE_ONLY - Duration::from_nanos(1));
+        assert_eq!(world.enter(false), Err(Duration::from_nanos(1)));
+        world.wait(Duration::from_nanos(1));
+        assert!(
+            world.enter(false).is_ok_and(|pass| pass.trial),
+            "no read came: a write it is"
+        );
+    }
+
+    #[test]
+    fn an_upstream_of_writes_alone_comes_back() {
+        let mut world = World::half_open();
+        world.wait(SAFE_ONLY);
+        for _ in 0..3 {
+            let pass = world.enter(false).unwrap();
+            world.record(pass, Outcome::Ok);
+        }
+        assert_eq!(world.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_lost_trial_does_not_keep_it_half_open() {
+        let mut world = World::half_open();
+        let lost = world.trial();
+        world.calls("..");
+        world.wait(MAX_WAIT - Duration::from_nanos(1));
+        assert_eq!(world.state(), State::HalfOpen);
+        world.wait(Duration::from_nanos(1));
+        assert_eq!(world.state(), State::Open);
+        let wait = world.enter(true).unwrap_err();
+        assert!(
+            wait > 8 * SECOND,
+            "a verdict that does not come is a bad one: {wait:?}"
+        );
+        assert_eq!(world.record(lost, Outcome::Broken), None);
+        world.wait(wait);
+        world.calls("...");
+        assert_eq!(world.state(), State::Closed);
+    }
+
+    #[test]
+    fn half_open_waits_for_requests_as_long_as_it_takes() {
+        let mut world = World::half_open();
+        world.calls("..");
+        world.wait(3600 * SECOND);
+        world.calls(".");
+        assert_eq!(world.state(), State::Closed);
+    }
+
+    #[test]
+    fn the_slots_come_back_on_a_ramp() {
+        let mut world = World::new(BreakerParams::default());
+        assert_eq!(world.share(), 1.0);
+        world.calls("xxxxxxxxxx");
+        assert_eq!(world.share(), RAMP_FLOOR);
+        world.wait(5 * SECOND);
+        assert_eq!(world.share(), RAMP_FLOOR);
+        world.calls("...");
+        for (after, expected) in [(0, 0.1), (20, 0.4), (20, 0.7), (20, 1.0), (3600, 1.0)] {
+            world.wait(after * SECOND);
+            assert!(
+                (world.share() - expected).abs() < 1e-9,
+                "{} is not {expected}",
+                world.share()
+            );
+        }
+    }
+
+    #[test]
+    fn opening_again_on_the_ramp_is_another_strike_and_after_it_a_new_start() {
+        for (wait, nominal) in [(59 * SECOND, 10 * SECOND), (60 * SECOND, 5 * SECOND)] {
+            let mut world = World::half_open();
+            world.calls("...");
+            world.wait(wait);
+            world.calls("xxxxxxxxxx");
+            let wait = world.enter(true).unwrap_err();
+            assert!(nominal.mul_f64(0.9) <= wait && wait <= nominal, "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn an_operator_holds_it_and_lets_go() {
+        let mut world = World::new(BreakerParams::default());
+        let before = world.enter(true).unwrap();
+        let shift = world.breaker.force(Hold::Open, world.now);
+        assert_eq!(
+            shift,
+            Some(Shift {
+                from: State::Closed,
+                to: State::ForcedOpen
+            })
+        );
+        world.wait(3600 * SECOND);
+        assert_eq!(world.enter(true), Err(HELD));
+        assert_eq!(world.record(before, Outcome::Broken), None);
+        assert_eq!(world.breaker.force(Hold::Open, world.now), None);
+        world.breaker.force(Hold::Closed, world.now);
+        world.calls("xxxxxxxxxxxxxxxxxxxx");
+        assert_eq!(world.state(), State::ForcedClosed);
+        let shift = world.breaker.release(world.now);
+        assert_eq!(
+            shift,
+            Some(Shift {
+                from: State::ForcedClosed,
+                to: State::Closed
+            })
+        );
+        assert_eq!(
+            (world.share(), world.breaker.release(world.now)),
+            (1.0, None)
+        );
+        world.breaker.force(Hold::Open, world.now);
+        world.breaker.release(world.now);
+        assert_eq!(world.share(), RAMP_FLOOR, "nobody knows how the backend is");
+    }
+
+    #[test]
+    fn a_reload_keeps_the_state_and_takes_the_new_numbers() {
+        let mut world = World::new(BreakerParams::default());
+        world.calls("xxxxxxxxx");
+        world.breaker.retune(
+            BreakerParams {
+                minimum: 100,
+                ..BreakerParams::default()
+            },
+            world.now,
+        );
+        world.calls("xx");
+        assert_eq!(world.state(), State::Closed);
+        world.breaker.retune(BreakerParams::default(), world.now);
+        world.calls("x");
+        assert_eq!(world.state(), State::Open);
+        world.breaker.retune(slow(), world.now);
+        assert_eq!(world.state(), State::Open);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Enter {
+            safe: bool,
+        },
+        End {
+            which: usize,
+            outcome: Outcome,
+            slow: bool,
+        },
+        Abandon {
+            which: usize,
+        },
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let outcome = prop::sample::select(vec![
+            Outcome::Ok,
+            Outcome::Ok,
+            Outcome::Ok,
+            Outcome::Business,
+            Outcome::Broken,
+            Outcome::Overloaded,
+            Outcome::Ignored,
+        ]);
+        prop_oneof![
+            4 => any::<bool>().prop_map(|safe| Step::Enter { safe }),
+            3 => (any::<usize>(), outcome, any::<bool>()).prop_map(|(which, outcome, slow)| Step::End { which, outcome, slow }),
+            1 => any::<usize>().prop_map(|which| Step::Abandon { which }),
+            1 => (0_u64..20_000).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn half_open_never_has_more_than_its_trials_out_and_always_comes_back(
+            steps in prop::collection::vec(step(), 1..300),
+            trials in 0_u32..5,
+        ) {
+            let params = BreakerParams { trials, minimum: 3, slow: Some(SECOND), ..BreakerParams::default() };
+            let trials = trials.max(1);
+            let mut world = World::new(params);
+            let mut out: Vec<Pass> = Vec::new();
+            // Trials that were passed and not given back, of the half-open time they belong to.
+            let mut used: (u32, u32) = (0, 0);
+            for step in steps {
+                match step {
+                    Step::Enter { safe } => {
+                        let fits = world.breaker.peek(world.now);
+                        match world.enter(safe) {
+                            Ok(pass) => {
+                                prop_assert!(fits.is_ok());
+                                prop_assert_eq!(pass.trial, world.state() == State::HalfOpen);
+                                if pass.trial {
+                                    used = if used.0 == pass.generation { (used.0, used.1 + 1) } else { (pass.generation, 1) };
+                                    prop_assert!(used.1 <= trials, "{} trials", used.1);
+                                }
+                                out.push(pass);
+                            }
+                            Err(wait) => prop_assert!(!wait.is_zero() && wait <= world.breaker.params.open_max),
+                        }
+                    }
+                    Step::End { which, outcome, slow } if !out.is_empty() => {
+                        let pass = out.swap_remove(which % out.len());
+                        let took = if slow { 2 * SECOND } else { QUICK };
+                        let before = world.state();
+                        let shift = world.breaker.record(pass, outcome, took, world.now);
+                        prop_assert_eq!(shift.map_or(before, |shift| shift.from), before);
+                        prop_assert_eq!(shift.map_or(before, |shift| shift.to), world.state());
+                        if outcome == Outcome::Ignored && pass.trial && used.0 == pass.generation {
+                            used.1 -= 1;
+                        }
+                    }
+                    Step::Abandon { which } if !out.is_empty() => {
+                        let pass = out.swap_remove(which % out.len());
+                        world.breaker.abandon(pass, world.now);
+                        if pass.trial && used.0 == pass.generation {
+                            used.1 -= 1;
+                        }
+                    }
+                    Step::End { .. } | Step::Abandon { .. } => {}
+                    Step::Wait(millis) => world.wait(Duration::from_millis(millis)),
+                }
+                prop_assert!((RAMP_FLOOR..=1.0).contains(&world.share()));
+            }
+            // Whatever happened, and whoever keeps a pass for ever: a backend that is well again is used again.
+            for _ in 0..20 {
+                match world.enter(true) {
+                    Ok(pass) => drop(world.record(pass, Outcome::Ok)),
+                    Err(wait) => world.wait(wait.max(MAX_WAIT)),
+                }
+            }
+            prop_assert_eq!(world.state(), State::Closed);
+        }
+    }
 }

@@ -1,1 +1,178 @@
-//! entry
+//! The stored answer: its head with everything the rules need to judge it, and its body.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::cache::key;
+
+/// One stored answer. Shared as `Arc<Entry>`; a refresh makes a new one with the same body.
+#[derive(Debug)]
+pub struct Entry {
+    /// Everything but the body.
+    pub head: Arc<Head>,
+    /// The whole body; its length is the truth (the head holds no Content-Length).
+    pub body: Bytes,
+    soft_purged: AtomicBool,
+}
+
+impl Entry {
+    /// The entry of a complete answer.
+    pub const fn new(head: Arc<Head>, body: Bytes) -> Self {
+        Self {
+            head,
+            body,
+            soft_purged: AtomicBool::new(false),
+        }
+    }
+
+    /// What it costs in memory, in bytes: body, header fields, address, and 400 for the structures around them.
+    pub fn weight(&self) -> u32 {
+        let bytes = self
+            .body
+            .len()
+            .saturating_add(self.head.weight())
+            .saturating_add(OVERHEAD);
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// Its age at `now` (RFC 9111 section 4.2.3).
+    pub fn age(&self, now: Instant) -> Duration {
+        self.head.age(now)
+    }
+
+    /// Makes it stale: it is served only where a stale answer may be, until it is refreshed.
+    pub fn soft_purge(&self) {
+        self.soft_purged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was soft purged.
+    pub fn is_soft_purged(&self) -> bool {
+        self.soft_purged.load(Ordering::Relaxed)
+    }
+}
+
+/// The head of a stored answer, judged once when it was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its status.
+    pub status: StatusCode,
+    /// The header fields that may be sent again: no hop-by-hop fields, no Set-Cookie, no Age, no Content-Length
+    /// (the body's length is the truth); always with Date.
+    pub headers: HeaderMap,
+    /// How long it serves for what.
+    pub life: Life,
+    /// Its age when it arrived.
+    pub initial_age: Duration,
+    /// When it arrived.
+    pub received: Instant,
+    /// Its Date, or the time of its arrival.
+    pub date: SystemTime,
+    /// Its entity tag, where it has a valid one.
+    pub etag: Option<HeaderValue>,
+    /// Its Last-Modified, where it has a valid one.
+    pub last_modified: Option<SystemTime>,
+    /// The request fields it was selected by (Vary), sorted, without repetition.
+    pub vary: Arc<[HeaderName]>,
+    /// The normal form of those fields in the request it answered; in the order of `vary`.
+    pub selecting: Box<[Option<Box<[u8]>>]>,
+    /// Its key in clear ([`key::KeyParts::address`]), compared on each hit: a collision of hashes is a miss.
+    pub address: Box<str>,
+    /// Groups it can be purged by: Cache-Groups (RFC 9875), Surrogate-Key, Cache-Tag, xkey.
+    pub groups: Box<[Box<str>]>,
+}
+
+impl Head {
+    /// Its age at `now` (RFC 9111 section 4.2.3): the age at arrival and the time it rested here.
+    pub fn age(&self, now: Instant) -> Duration {
+        self.initial_age
+            .saturating_add(now.saturating_duration_since(self.received))
+    }
+
+    /// How long past its freshness it is at `now`; `None` while it is fresh.
+    pub fn staleness(&self, now: Instant) -> Option<Duration> {
+        let age = self.age(now);
+        // RFC 9111 section 4.2: fresh while lifetime > age, so a lifetime of zero is never fresh.
+        (age >= self.life.fresh).then(|| age.saturating_sub(self.life.fresh))
+    }
+
+    /// Whether it can be revalidated (RFC 9110 section 8.8).
+    pub fn has_validator(&self) -> bool {
+        self.etag.is_some() || self.last_modified.is_some()
+    }
+
+    /// Whether the request fields it was selected by are the same in `headers` (RFC 9111 section 4.1).
+    pub fn selects(&self, headers: &HeaderMap) -> bool {
+        self.vary.iter().zip(&self.selecting).all(|(name, stored)| {
+            match (key::normal(name, headers), stored) {
+                (None, None) => true,
+                (Some(asked), Some(stored)) => asked.eq(stored.iter().copied()),
+                _ => false,
+            }
+        })
+    }
+
+    /// The URL it answers, out of its address.
+    pub fn url(&self) -> &str {
+        self.address
+            .split_once(' ')
+            .map_or(&*self.address, |(url, _)| url)
+    }
+
+    /// The partition it belongs to, in hexadecimal, out of its address; `None`: it is everybody's.
+    pub fn partition(&self) -> Option<&str> {
+        self.address
+            .split(' ')
+            .nth(1)
+            .filter(|partition| *partition != "-")
+    }
+
+    fn weight(&self) -> usize {
+        let fields: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        let selecting: usize = self
+            .selecting
+            .iter()
+            .flatten()
+            .map(|value| value.len())
+            .sum();
+        let groups: usize = self.groups.iter().map(|group| group.len()).sum();
+        fields + selecting + groups + self.address.len()
+    }
+}
+
+/// How long a stored answer serves for what. All spans but `fresh` begin where freshness ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Life {
+    /// Freshness lifetime, counted in age (RFC 9111 section 4.2.1).
+    pub fresh: Duration,
+    /// Served stale while it is refreshed (RFC 5861 section 3).
+    pub swr: Duration,
+    /// Stands in for a failing origin (RFC 5861 section 4).
+    pub sie: Duration,
+    /// Kept for revalidation only.
+    pub keep: Duration,
+    /// Never served without successful validation (`no-cache`, RFC 9111 section 5.2.2.4).
+    pub always_validate: bool,
+    /// A request cannot ask for it once it is stale (`must-revalidate`, `proxy-revalidate`, `s-maxage`).
+    pub must_revalidate: bool,
+    /// Does not change while it is fresh: a reload (`max-age=0`) needs no validation (RFC 8246).
+    pub immutable: bool,
+}
+
+impl Life {
+    /// The age from which it is good for nothing.
+    pub fn end(&self) -> Duration {
+        self.fresh
+            .saturating_add(self.swr.max(self.sie).max(self.keep))
+    }
+}
+
+/// What the structures around one entry cost: map node, two `Arc`s, header map, allocator slack.
+const OVERHEAD: usize = 400;

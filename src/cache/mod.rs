@@ -1,4 +1,22 @@
-//! The shared HTTP cache (RFC 9111).
+//! The shared HTTP cache (RFC 9111): what may be stored, under which key, how long it is good, and what is answered.
+//!
+//! Rules, pure (time is an argument, nothing waits, nothing locks):
+//! - [`control`]: Cache-Control of requests and answers, targeted fields (RFC 9213), as plain values
+//! - [`key`]: the 128-bit key of a request and of a variant of it
+//! - [`storing`]: may this answer be stored, and what of it
+//! - [`freshness`]: age and lifetime; the update by a 304
+//! - [`reuse`]: may the stored answer serve this request; conditional requests in both directions
+//! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
+//! - [`entry`]: the stored answer
+//!
+//! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`].
+//!
+//! A request walks: `reuse::bypass` → `key` → `store` → `reuse::decide` → `reuse::answer`; a miss or a validation
+//! comes back through `storing::decide` or `freshness::refreshed`.
+
+use std::time::Duration;
+
+use http::HeaderName;
 
 pub mod control;
 pub mod entry;
@@ -10,3 +28,93 @@ pub mod range;
 pub mod reuse;
 pub mod store;
 pub mod storing;
+
+/// How one route caches. The default is transparent: only what the origin allows, as long as it allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheParams {
+    /// How long an answer is fresh, from its arrival, where the origin says nothing. `None`: the origin alone
+    /// decides, and the heuristic of RFC 9111 section 4.2.2 applies.
+    pub ttl: Option<Duration>,
+    /// `ttl` counts even where the origin says otherwise (`no-store`, `no-cache`, `max-age`, `Expires`, `Pragma`), and
+    /// Set-Cookie is dropped from the stored answer instead of preventing its storage. Without `ttl` it has no effect.
+    /// It never overrides identity: `private`, answers to `Authorization`, and session answers stay unshared.
+    pub override_origin: bool,
+    /// How long after its freshness an answer is still served while it is refreshed in the background, where the
+    /// origin gives no `stale-while-revalidate` (RFC 5861 section 3). Only for answers that were fresh for a while.
+    pub stale_while_revalidate: Duration,
+    /// How long after its freshness an answer stands in for a failing origin, where the origin gives no
+    /// `stale-if-error` (RFC 5861 section 4).
+    pub stale_if_error: Duration,
+    /// How long after its freshness an answer with a validator is kept only to be revalidated.
+    pub keep: Duration,
+    /// How long 404 and 410 are fresh where the origin says nothing. `None`: `ttl` never applies to them.
+    pub negative: Option<Duration>,
+    /// The largest body stored, in bytes.
+    pub max_entry: u64,
+    /// Each identity has answers of its own: the caller sets the key's partition ([`key::Keyer::partition`]), and
+    /// `private` answers and answers to `Authorization` may be stored in it.
+    pub per_consumer: bool,
+    /// Targeted cache-control fields (RFC 9213) that replace Cache-Control and Expires; the first valid one counts.
+    pub targeted: Vec<HeaderName>,
+    /// Which query parameters count for the key.
+    pub query: QueryRule,
+}
+
+impl Default for CacheParams {
+    /// - no `ttl`, no stale service beyond what the origin grants: nothing is served that the origin did not allow
+    /// - `keep` 1 h: a 304 is far cheaper for a legacy box than a full answer, and an hour covers a user's session
+    /// - `max_entry` 8 MiB: larger answers of systems of record are exports, read once
+    fn default() -> Self {
+        Self {
+            ttl: None,
+            override_origin: false,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            keep: Duration::from_secs(3600),
+            negative: None,
+            max_entry: 8 * 1024 * 1024,
+            per_consumer: false,
+            targeted: vec![
+                HeaderName::from_static("vaxel-cache-control"),
+                HeaderName::from_static("cdn-cache-control"),
+            ],
+            query: QueryRule::default(),
+        }
+    }
+}
+
+/// Which query parameters count for the key, by their names as they are written (not percent-decoded: another spelling
+/// is another key, never a wrong answer). The default takes the query as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueryRule {
+    /// Parameters count in the order of their names; repeated names keep their order.
+    pub sort: bool,
+    /// Parameters that do not count.
+    pub drop: Vec<String>,
+    /// Only these parameters count; `drop` still applies.
+    pub keep: Option<Vec<String>>,
+}
+
+impl QueryRule {
+    /// Whether the query is taken as it is.
+    pub const fn is_empty(&self) -> bool {
+        !self.sort && self.drop.is_empty() && self.keep.is_none()
+    }
+
+    /// Whether the parameter (`name=value` or `name`) counts.
+    pub(crate) fn counts(&self, parameter: &str) -> bool {
+        let name = parameter_name(parameter);
+        let kept = self
+            .keep
+            .as_ref()
+            .is_none_or(|keep| keep.iter().any(|kept| kept == name));
+        kept && !self.drop.iter().any(|dropped| dropped == name)
+    }
+}
+
+/// The name of a query parameter `name=value`.
+pub(crate) fn parameter_name(parameter: &str) -> &str {
+    parameter
+        .split_once('=')
+        .map_or(parameter, |(name, _)| name)
+}

@@ -1,3 +1,257 @@
-//! Metrics.
+//! What is counted, and how it is read.
+//!
+//! A meter ([`RouteMeter`], [`UpstreamMeter`], [`ConsumerMeter`], [`ListenerMeter`]) is looked up by name when the
+//! configuration becomes live; a request then does a few relaxed adds into its worker's own cache lines, looks up no
+//! label and shares no line. A scrape sums the shards and asks the live state through closures. Nothing is global:
+//! each gateway has its own [`Metrics`].
 
+mod collector;
+#[cfg(test)]
+mod exposition;
+mod facts;
+mod listener;
 pub mod names;
+mod route;
+mod shard;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use prometheus::{Registry, TextEncoder};
+
+use self::collector::{Families, Shed};
+pub use self::facts::{CODES, CacheResult, Facts, METHODS, OTHER, Pace};
+pub use self::listener::{ConnectionRefusal, Handshake, ListenerMeter};
+#[cfg(test)]
+pub(crate) use self::route::plain;
+pub use self::route::{ConsumerMeter, RouteMeter};
+pub use self::upstream::{EndpointLive, Live, UpstreamMeter};
+
+/// The metrics of one gateway. Cheap to clone; all clones are the same metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    state: Arc<State>,
+    registry: Registry,
+}
+
+/// The state of the cache at the moment of a scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheLive {
+    /// Memory the stored entries weigh, in bytes.
+    pub bytes: u64,
+    /// Memory they may weigh, in bytes.
+    pub capacity: u64,
+    /// Stored entries.
+    pub entries: u64,
+    /// Entries that had to go to make room, so far.
+    pub evictions: u64,
+    /// Memory held by fills in flight, in bytes.
+    pub fills: u64,
+}
+
+impl Metrics {
+    /// The metrics of a gateway with `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        let state = Arc::new(State {
+            workers: workers.max(1),
+            ..State::default()
+        });
+        let registry = Registry::new();
+        registry
+            .register(Box::new(Shed::new(Arc::clone(&state))))
+            .expect("the registry is empty and the table names no metric twice: a test holds it to that");
+        #[cfg(target_os = "linux")]
+        registry
+            .register(Box::new(
+                prometheus::process_collector::ProcessCollector::for_self(),
+            ))
+            .expect("no name of ours begins with process_");
+        Self { state, registry }
+    }
+
+    /// The meter of a route that leads to `upstream`.
+    pub fn route(&self, name: &str, upstream: &str) -> Arc<RouteMeter> {
+        let meter = self.find(&self.state.routes, name, RouteMeter::new);
+        meter.lead_to(upstream);
+        meter
+    }
+
+    /// The meter of requests that match no route, or are refused before they could.
+    pub fn unrouted(&self) -> Arc<RouteMeter> {
+        self.route(NONE, NONE)
+    }
+
+    /// The meter of an upstream.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMeter> {
+        self.find(&self.state.upstreams, name, UpstreamMeter::new)
+    }
+
+    /// The meter of a configured consumer.
+    pub fn consumer(&self, name: &str) -> Arc<ConsumerMeter> {
+        self.find(&self.state.consumers, name, ConsumerMeter::new)
+    }
+
+    /// The meter of all who are no configured consumer: an address is never a label.
+    pub fn anonymous(&self) -> Arc<ConsumerMeter> {
+        self.consumer(ANONYMOUS)
+    }
+
+    /// The meter of a listener.
+    pub fn listener(&self, name: &str) -> Arc<ListenerMeter> {
+        self.find(&self.state.listeners, name, ListenerMeter::new)
+    }
+
+    /// Reads the state of the cache through `watch` at each scrape. It must not scrape.
+    pub fn watch_cache(&self, watch: Box<dyn Fn() -> CacheLive + Send + Sync>) {
+        *self.state.cache.lock() = Some(Arc::from(watch));
+    }
+
+    /// Reads how many lines the access log has lost through `watch` at each scrape. It must not scrape.
+    pub fn watch_access_log(&self, watch: Box<dyn Fn() -> u64 + Send + Sync>) {
+        *self.state.access_log.lock() = Some(Arc::from(watch));
+    }
+
+    /// Counts a panic that was caught.
+    pub fn panicked(&self) {
+        self.state.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a load of the configuration. If it was good, it is in force since `at`.
+    pub fn reloaded(&self, good: bool, at: SystemTime) {
+        let mut reloads = self.state.reloads.lock();
+        if good {
+            reloads.good += 1;
+            reloads.last = at.duration_since(SystemTime::UNIX_EPOCH).ok();
+        } else {
+            reloads.bad += 1;
+        }
+    }
+
+    /// Everything, in the text exposition format of Prometheus, version 0.0.4.
+    pub fn gather(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_else(|error| {
+                // Only an empty or nameless family is an error, and the registry prunes the one and the table has no other.
+                tracing::error!(%error, "the metrics could not be written");
+                String::new()
+            })
+    }
+
+    /// The registry, for an embedder who has metrics of his own to show beside these.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn find<M>(
+        &self,
+        meters: &Meters<M>,
+        name: &str,
+        make: impl FnOnce(&str, usize) -> M,
+    ) -> Arc<M> {
+        let mut meters = meters.lock();
+        if let Some(meter) = meters.get(name) {
+            return Arc::clone(meter);
+        }
+        let meter = Arc::new(make(name, self.state.workers));
+        meters.insert(name.into(), Arc::clone(&meter));
+        meter
+    }
+}
+
+type Meters<M> = Mutex<BTreeMap<Box<str>, Arc<M>>>;
+type Watched<T> = Mutex<Option<Arc<dyn Fn() -> T + Send + Sync>>>;
+
+/// Everything that is counted.
+#[derive(Default)]
+struct State {
+    workers: usize,
+    routes: Meters<RouteMeter>,
+    upstreams: Meters<UpstreamMeter>,
+    consumers: Meters<ConsumerMeter>,
+    listeners: Meters<ListenerMeter>,
+    cache: Watched<CacheLive>,
+    access_log: Watched<u64>,
+    panics: AtomicU64,
+    reloads: Mutex<Reloads>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Reloads {
+    good: u64,
+    bad: u64,
+    /// Since the Unix epoch.
+    last: Option<Duration>,
+}
+
+impl State {
+    fn collect(&self, to: &mut Families) {
+        snapshot(&self.routes)
+            .iter()
+            .for_each(|meter| meter.collect(to));
+        snapshot(&self.upstreams)
+            .iter()
+            .for_each(|meter| meter.collect(to));
+        snapshot(&self.consumers)
+            .iter()
+            .for_each(|meter| meter.collect(to));
+        snapshot(&self.listeners)
+            .iter()
+            .for_each(|meter| meter.collect(to));
+        if let Some(live) = ask(&self.cache) {
+            to.count(&names::CACHE_BYTES, &[], live.bytes);
+            to.count(&names::CACHE_CAPACITY, &[], live.capacity);
+            to.count(&names::CACHE_ENTRIES, &[], live.entries);
+            to.count(&names::CACHE_EVICTIONS, &[], live.evictions);
+            to.count(&names::CACHE_FILLS, &[], live.fills);
+        }
+        if let Some(dropped) = ask(&self.access_log) {
+            to.count(&names::ACCESS_LOG_DROPPED, &[], dropped);
+        }
+        to.count(
+            &names::WORKER_PANICS,
+            &[],
+            self.panics.load(Ordering::Relaxed),
+        );
+        let reloads = *self.reloads.lock();
+        for (result, count) in names::RELOAD_RESULTS
+            .iter()
+            .zip([reloads.good, reloads.bad])
+        {
+            to.count(&names::CONFIG_RELOADS, &[result], count);
+        }
+        if let Some(last) = reloads.last {
+            to.push(&names::CONFIG_LAST_RELOAD, &[], last.as_secs_f64());
+        }
+        to.push(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The meters, without the lock: a live closure may look up a meter.
+fn snapshot<M>(meters: &Meters<M>) -> Vec<Arc<M>> {
+    meters.lock().values().map(Arc::clone).collect()
+}
+
+fn ask<T>(watched: &Watched<T>) -> Option<T> {
+    let watch = watched.lock().clone()?;
+    Some(watch())
+}
+
+/// The route of what matches none.
+pub const NONE: &str = "_none";
+
+/// The consumer of everybody who is not a configured one.
+pub const ANONYMOUS: &str = "_anonymous";

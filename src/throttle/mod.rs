@@ -1,5 +1,108 @@
-//! Rates, slots and the queue.
+//! How much, how fast, and in which order: what keeps a small backend from being overrun.
+//!
+//! - [`rate`]: requests per time and consumer (GCRA), checked before any work is done.
+//! - [`slots`]: concurrent work at the upstream; whoever finds no free slot waits in the queue, with a deadline.
+//! - [`queue`]: who comes next: classes and aging (pure); `lane`: weighted shares between the consumers of a class (pure).
+//! - `codel`: when a standing queue must be shortened (pure).
+//! - `estimate`: what a slot's work usually takes; predicted waits and jitter come from it (pure).
+//!
+//! ```text
+//! request ─ rate ─ … ─ acquire ─┬─ slot free ───────────────► Permit: busy ─┬─ finish / drop ─► free, or handed on
+//!                               └─ queue ── freed slot ─────►               └─ zombie ─ finish / drop ─► the same
+//!                                    └─ full · hopeless · timeout ─► Refusal
+//! ```
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+mod acquire;
+mod codel;
+mod estimate;
+mod lane;
 pub mod queue;
 pub mod rate;
 pub mod slots;
+
+pub use self::acquire::Acquire;
+pub use self::rate::{RateLimiter, Rated};
+pub use self::slots::{Permit, Slots, SlotsStats};
+
+/// How urgent a request is. The smallest is served first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Class {
+    /// Somebody looks at a spinner.
+    Interactive,
+    /// The default.
+    #[default]
+    Normal,
+    /// Jobs that can wait.
+    Batch,
+    /// Vaxel's own background refreshes.
+    Refresh,
+}
+
+impl Class {
+    /// Every class, most urgent first.
+    pub const ALL: [Self; 4] = [Self::Interactive, Self::Normal, Self::Batch, Self::Refresh];
+
+    /// The word used in configuration, logs and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Normal => "normal",
+            Self::Batch => "batch",
+            Self::Refresh => "refresh",
+        }
+    }
+}
+
+/// A rate: `limit` requests in every `per`, of which `burst` may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateParams {
+    /// How many requests `per` refills.
+    pub limit: NonZeroU32,
+    /// The time in which `limit` requests are refilled.
+    pub per: Duration,
+    /// How many requests a full bucket holds.
+    pub burst: NonZeroU32,
+}
+
+/// How much concurrent work an upstream gets and who may wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotsParams {
+    /// Requests in the upstream at the same time, zombies included.
+    pub slots: usize,
+    /// Requests that may wait; 0 refuses at once when no slot is free.
+    pub queue: usize,
+    /// The longest a request waits.
+    pub timeout: Duration,
+    /// How long a slot stays taken after the client has left or the timeout has fired and the upstream still works.
+    pub zombie_hold: Duration,
+}
+
+impl Default for SlotsParams {
+    /// For one small backend: 12 work slots, a queue of 64 for two seconds, zombies held for two minutes (twice the
+    /// total timeout of 60 s).
+    fn default() -> Self {
+        Self { slots: 12, queue: 64, timeout: Duration::from_secs(2), zombie_hold: Duration::from_secs(120) }
+    }
+}
+
+/// What a request brings to the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// Who asks; requests of one consumer and class are served in order.
+    pub consumer: u64,
+    /// The consumer's share of the upstream when it is scarce; 0 counts as 1.
+    pub weight: u32,
+    /// How urgent it is.
+    pub class: Class,
+    /// Slots it takes; at least 1, and never more than there are.
+    pub cost: u32,
+}
+
+impl Default for Ticket {
+    fn default() -> Self {
+        Self { consumer: 0, weight: 1, class: Class::Normal, cost: 1 }
+    }
+}

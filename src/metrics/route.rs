@@ -1,0 +1,221 @@
+//! What is counted for a route and for a consumer.
+
+use parking_lot::Mutex;
+
+use super::collector::Families;
+use super::facts::{CODES, CacheResult, Facts, METHODS, Pace, code_index, method_index};
+use super::names;
+use super::shard::{Shards, Span};
+use crate::refusal::Reason;
+
+/// The counters of one route. Survives reloads: the same name is the same meter.
+#[derive(Debug)]
+pub struct RouteMeter {
+    name: Box<str>,
+    upstream: Mutex<Box<str>>,
+    shards: Shards,
+}
+
+impl RouteMeter {
+    pub(super) fn new(name: &str, workers: usize) -> Self {
+        Self {
+            name: name.into(),
+            upstream: Mutex::default(),
+            shards: Shards::new(workers, COUNTERS),
+        }
+    }
+
+    /// The upstream the route leads to now: a reload may move it.
+    pub(super) fn lead_to(&self, upstream: &str) {
+        *self.upstream.lock() = upstream.into();
+    }
+
+    /// The name of the route.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts a finished exchange: five adds, one more for a refusal, one more for an abort.
+    pub fn record(&self, worker: usize, facts: &Facts<'_>) {
+        let request = request_index(
+            method_index(facts.method),
+            code_index(facts.status),
+            facts.cache,
+        );
+        self.shards.add(worker, request, 1);
+        duration(facts.cache.pace()).observe(&self.shards, worker, facts.duration);
+        if facts.request_bytes > 0 {
+            self.shards.add(worker, REQUEST_BYTES, facts.request_bytes);
+        }
+        self.shards
+            .add(worker, RESPONSE_BYTES, facts.response_bytes);
+        if let Some(reason) = facts.reason {
+            self.shards.add(worker, REFUSALS + reason as usize, 1);
+        }
+        if facts.aborted {
+            self.shards.add(worker, ABORTS, 1);
+        }
+    }
+
+    /// Counts a refusal that was only thought of: the policy is in shadow mode.
+    pub fn shadow(&self, worker: usize, reason: Reason) {
+        self.shards.add(worker, SHADOWS + reason as usize, 1);
+    }
+
+    pub(super) fn collect(&self, to: &mut Families) {
+        let name = &*self.name;
+        to.push(&names::ROUTE_INFO, &[name, &self.upstream.lock()], 1.0);
+        for cache in CacheResult::ALL {
+            let mut total = 0;
+            for (method, method_label) in METHODS.iter().enumerate() {
+                for (code, code_label) in CODES.iter().enumerate() {
+                    let count = self.shards.sum(request_index(method, code, cache));
+                    total += count;
+                    // Most of the combinations never happen; a series for each would cost the scraper, not us.
+                    if count > 0 {
+                        to.count(
+                            &names::REQUESTS,
+                            &[name, method_label, code_label, cache.code()],
+                            count,
+                        );
+                    }
+                }
+            }
+            to.count(&names::CACHE_REQUESTS, &[name, cache.code()], total);
+        }
+        for pace in Pace::ALL {
+            to.histogram(
+                &names::REQUEST_DURATION,
+                &[name, pace.code()],
+                &duration(pace).read(&self.shards),
+            );
+        }
+        to.count(
+            &names::REQUEST_BYTES,
+            &[name],
+            self.shards.sum(REQUEST_BYTES),
+        );
+        to.count(
+            &names::RESPONSE_BYTES,
+            &[name],
+            self.shards.sum(RESPONSE_BYTES),
+        );
+        to.count(&names::CLIENT_ABORTS, &[name], self.shards.sum(ABORTS));
+        for reason in Reason::ALL {
+            for (metric, first) in [
+                (&names::REFUSALS, REFUSALS),
+                (&names::SHADOW_REFUSALS, SHADOWS),
+            ] {
+                let count = self.shards.sum(first + *reason as usize);
+                if count > 0 {
+                    to.count(metric, &[name, reason.code()], count);
+                }
+            }
+        }
+    }
+}
+
+/// The counters of one consumer.
+#[derive(Debug)]
+pub struct ConsumerMeter {
+    name: Box<str>,
+    shards: Shards,
+}
+
+impl ConsumerMeter {
+    pub(super) fn new(name: &str, workers: usize) -> Self {
+        Self {
+            name: name.into(),
+            shards: Shards::new(workers, CONSUMER_RESULTS.len()),
+        }
+    }
+
+    /// Counts a finished exchange: served, or refused by vaxel itself. One add.
+    pub fn record(&self, worker: usize, facts: &Facts<'_>) {
+        self.shards
+            .add(worker, usize::from(facts.reason.is_some()), 1);
+    }
+
+    pub(super) fn collect(&self, to: &mut Families) {
+        for (index, result) in CONSUMER_RESULTS.iter().enumerate() {
+            to.count(
+                &names::CONSUMER_REQUESTS,
+                &[&self.name, result],
+                self.shards.sum(index),
+            );
+        }
+    }
+}
+
+const fn request_index(method: usize, code: usize, cache: CacheResult) -> usize {
+    (cache as usize * METHODS.len() + method) * CODES.len() + code
+}
+
+const fn duration(pace: Pace) -> Span {
+    Span {
+        first: DURATIONS + pace as usize * Span::len(names::LATENCIES),
+        bounds: names::LATENCIES,
+    }
+}
+
+/// What becomes of a consumer's request.
+pub(super) const CONSUMER_RESULTS: [&str; 2] = ["served", "refused"];
+
+// The counters of a route, in the order in which they lie in memory: those that every request touches stand first.
+const REQUESTS: usize = CacheResult::ALL.len() * METHODS.len() * CODES.len();
+const RESPONSE_BYTES: usize = REQUESTS;
+const REQUEST_BYTES: usize = RESPONSE_BYTES + 1;
+const ABORTS: usize = REQUEST_BYTES + 1;
+const DURATIONS: usize = ABORTS + 1;
+const REFUSALS: usize = DURATIONS + Pace::ALL.len() * Span::len(names::LATENCIES);
+const SHADOWS: usize = REFUSALS + Reason::ALL.len();
+const COUNTERS: usize = SHADOWS + Reason::ALL.len();
+
+/// The facts of a plain request, for tests.
+#[cfg(test)]
+pub(crate) fn plain<'a>() -> Facts<'a> {
+    Facts {
+        method: &http::Method::GET,
+        status: http::StatusCode::OK,
+        cache: CacheResult::Hit,
+        reason: None,
+        duration: std::time::Duration::from_micros(80),
+        upstream_time: None,
+        queued: None,
+        request_bytes: 0,
+        response_bytes: 0,
+        attempts: 0,
+        aborted: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_stand_in_the_order_of_their_number() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+    }
+
+    #[test]
+    fn no_two_things_are_counted_in_one_place() {
+        let mut places = Vec::new();
+        for cache in CacheResult::ALL {
+            for method in 0..METHODS.len() {
+                places.extend((0..CODES.len()).map(|code| request_index(method, code, cache)));
+            }
+        }
+        places.extend([REQUEST_BYTES, RESPONSE_BYTES, ABORTS]);
+        for pace in Pace::ALL {
+            let span = duration(pace);
+            places.extend(span.first..span.first + Span::len(span.bounds));
+        }
+        places.extend(REFUSALS..REFUSALS + Reason::ALL.len());
+        places.extend(SHADOWS..SHADOWS + Reason::ALL.len());
+        places.sort_unstable();
+        assert_eq!(places, (0..COUNTERS).collect::<Vec<_>>());
+    }
+}
