@@ -16,7 +16,9 @@ use crate::clock::Clock;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::acquire::Acquire;
 use crate::throttle::estimate::{Draws, Mean, drain, jittered};
+use crate::throttle::permit::Permit;
 use crate::throttle::queue::{CodelParams, FairQueue, Popped, QueueParams, Served, WaiterId};
+use crate::throttle::stats::{SlotsStats, Totals};
 use crate::throttle::{Class, SlotsParams, Ticket};
 
 /// The slots of one upstream.
@@ -26,59 +28,16 @@ pub struct Slots {
     clock: Clock,
 }
 
-/// A slot (or several) in use. Dropping it gives it back.
-#[derive(Debug)]
-#[must_use = "a permit that is dropped has given its slot back"]
-pub struct Permit {
-    /// `None` once it is given back.
-    slots: Option<Arc<Slots>>,
-    ticket: Ticket,
-    taken: u32,
+/// Slots taken by one request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) ticket: Ticket,
+    pub(super) count: u32,
     /// The slot time charged in advance; `None` if it never waited.
-    charged: Option<Duration>,
-    since: Instant,
-    waited: Duration,
-    zombie: bool,
-}
-
-/// How the slots stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotsStats {
-    /// Slots there are. `busy + zombie` may be more for a while after a reload has lowered it.
-    pub slots: usize,
-    /// Slots at work for somebody who waits for the answer.
-    pub busy: usize,
-    /// Slots at work for nobody any more.
-    pub zombie: usize,
-    /// Requests that wait, over all classes.
-    pub queued: usize,
-    /// Requests that wait, in the order of [`Class::ALL`].
-    pub queued_by_class: [usize; 4],
-    /// How long the oldest of them has waited.
-    pub oldest_wait: Duration,
-    /// How long a slot is usually taken; `None` before anything finished.
-    pub typical: Option<Duration>,
-    /// What happened since the start.
-    pub totals: Totals,
-}
-
-/// What happened since the start; these only grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Permits given, at once or after a wait.
-    pub granted: u64,
-    /// Permits given after a wait.
-    pub waited: u64,
-    /// Refused or displaced because the queue was full.
-    pub full: u64,
-    /// Refused because the wait would have been too long.
-    pub hopeless: u64,
-    /// Refused because the wait was too long.
-    pub timeout: u64,
-    /// Refused to shorten a standing queue (the reason given is the timeout's).
-    pub shortened: u64,
-    /// Left by themselves while they waited.
-    pub cancelled: u64,
+    pub(super) charged: Option<Duration>,
+    pub(super) since: Instant,
+    pub(super) waited: Duration,
+    pub(super) zombie: bool,
 }
 
 /// How an attempt to acquire began.
@@ -106,7 +65,7 @@ struct State {
 
 #[derive(Debug)]
 enum Decision {
-    Granted { ticket: Ticket, served: Served, since: Instant, waited: Duration },
+    Granted(Taken),
     Refused(Refusal),
 }
 
@@ -139,8 +98,8 @@ impl Slots {
 
     /// A permit, if that needs no waiting and passes nobody who waits.
     pub fn try_acquire(self: &Arc<Self>, ticket: &Ticket, now: Instant) -> Option<Permit> {
-        let taken = self.state.lock().take_free(ticket)?;
-        Some(self.permit(ticket, taken, now))
+        let taken = self.state.lock().take_free(ticket, now)?;
+        Some(Permit::new(self, taken))
     }
 
     /// A permit, after a wait if need be: until the queue's timeout. The request has its place from this call on, before
@@ -153,8 +112,8 @@ impl Slots {
     pub fn acquire_within(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> Acquire {
         let (begun, deadline) = self.with(|state, wakes| {
             let patience = patience.min(state.params.timeout);
-            let begun = match state.take_free(&ticket) {
-                Some(taken) => Begun::Granted(self.permit(&ticket, taken, now)),
+            let begun = match state.take_free(&ticket, now) {
+                Some(taken) => Begun::Granted(Permit::new(self, taken)),
                 None => match state.enqueue(ticket, now, patience, wakes) {
                     Ok(id) => Begun::Queued(id),
                     Err(refusal) => Begun::Refused(refusal),
@@ -244,21 +203,40 @@ impl Slots {
         drop(decision.map(|decision| self.honour(decision)));
     }
 
-    fn honour(self: &Arc<Self>, decision: Decision) -> Result<Permit, Refusal> {
-        match decision {
-            Decision::Granted { ticket, served, since, waited } => {
-                let mut permit = self.permit(&ticket, served.slots, since);
-                permit.charged = Some(served.charged);
-                permit.waited = waited;
-                Ok(permit)
-            }
-            Decision::Refused(refusal) => Err(refusal),
+    /// From now on the slots count as zombies.
+    pub(super) fn abandon(&self, taken: &mut Taken) {
+        if taken.zombie {
+            return;
         }
+        taken.zombie = true;
+        let mut state = self.state.lock();
+        state.busy -= taken.count;
+        state.zombie += taken.count;
     }
 
-    fn permit(self: &Arc<Self>, ticket: &Ticket, taken: u32, since: Instant) -> Permit {
-        let slots = Some(Arc::clone(self));
-        Permit { slots, ticket: *ticket, taken, charged: None, since, waited: Duration::ZERO, zombie: false }
+    /// The slots are free again. They are charged and learned from if the work was `finished`.
+    pub(super) fn take_back(&self, taken: &Taken, finished: Option<Instant>) {
+        let took = finished.map(|now| now.saturating_duration_since(taken.since));
+        self.with(|state, wakes| {
+            let count = if taken.zombie { &mut state.zombie } else { &mut state.busy };
+            *count -= taken.count;
+            if let Some(took) = took {
+                state.mean.learn(took);
+            }
+            if taken.charged.is_some() || !state.queue.is_empty() {
+                state.queue.settle(&taken.ticket, taken.count, taken.charged, took);
+            }
+            if !state.queue.is_empty() {
+                state.dispatch(finished.unwrap_or_else(|| self.clock.now()), wakes);
+            }
+        });
+    }
+
+    fn honour(self: &Arc<Self>, decision: Decision) -> Result<Permit, Refusal> {
+        match decision {
+            Decision::Granted(taken) => Ok(Permit::new(self, taken)),
+            Decision::Refused(refusal) => Err(refusal),
+        }
     }
 
     /// Runs `act` under the lock and calls the wakers it leaves after the unlock.
@@ -270,72 +248,16 @@ impl Slots {
     }
 }
 
-impl Permit {
-    /// How long the request waited for it.
-    pub fn waited(&self) -> Duration {
-        self.waited
-    }
-
-    /// Slots it holds.
-    pub fn slots(&self) -> u32 {
-        self.taken
-    }
-
-    /// Nobody waits for the answer any more, but the upstream still works: the slot counts as a zombie until the permit
-    /// goes.
-    pub fn zombie(&mut self) {
-        if self.zombie {
-            return;
-        }
-        if let Some(slots) = &self.slots {
-            let mut state = slots.state.lock();
-            state.busy -= self.taken;
-            state.zombie += self.taken;
-            self.zombie = true;
-        }
-    }
-
-    /// The upstream is done: gives the slot back and charges the consumer for the time it was taken. A permit that is
-    /// only dropped charges nothing and teaches nothing: that is for attempts that never got to the upstream.
-    pub fn finish(mut self, now: Instant) {
-        self.give_back(Some(now));
-    }
-
-    fn give_back(&mut self, finished: Option<Instant>) {
-        let Some(slots) = self.slots.take() else { return };
-        let took = finished.map(|now| now.saturating_duration_since(self.since));
-        slots.with(|state, wakes| {
-            let count = if self.zombie { &mut state.zombie } else { &mut state.busy };
-            *count -= self.taken;
-            if let Some(took) = took {
-                state.mean.learn(took);
-            }
-            if self.charged.is_some() || !state.queue.is_empty() {
-                state.queue.settle(&self.ticket, self.taken, self.charged, took);
-            }
-            if !state.queue.is_empty() {
-                state.dispatch(finished.unwrap_or_else(|| slots.clock.now()), wakes);
-            }
-        });
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.give_back(None);
-    }
-}
-
 impl State {
     /// Takes free slots, unless somebody waits for them.
-    fn take_free(&mut self, ticket: &Ticket) -> Option<u32> {
-        let taken = ticket.cost.min(self.slots()).max(1);
-        if taken > self.free() || !self.queue.is_empty() {
+    fn take_free(&mut self, ticket: &Ticket, now: Instant) -> Option<Taken> {
+        let count = ticket.cost.min(self.slots()).max(1);
+        if count > self.free() || !self.queue.is_empty() {
             return None;
         }
-        self.busy += taken;
+        self.busy += count;
         self.totals.granted += 1;
-        Some(taken)
+        Some(Taken { ticket: *ticket, count, charged: None, since: now, waited: Duration::ZERO, zombie: false })
     }
 
     /// Finds a place in the queue for one that has to wait.
@@ -372,11 +294,18 @@ impl State {
             let Some(popped) = self.queue.pop(self.free(), self.slots(), typical, now) else { return };
             let Popped { id, ticket, payload, waited, served } = popped;
             let decision = match served {
-                Some(served) => {
-                    self.busy += served.slots;
+                Some(Served { slots: count, charged }) => {
+                    self.busy += count;
                     self.totals.granted += 1;
                     self.totals.waited += 1;
-                    Decision::Granted { ticket, served, since: now, waited }
+                    Decision::Granted(Taken {
+                        ticket,
+                        count,
+                        charged: Some(charged),
+                        since: now,
+                        waited,
+                        zombie: false,
+                    })
                 }
                 None => {
                     self.totals.shortened += 1;
@@ -818,7 +747,7 @@ mod tests {
             let (taken, taken_before) = (stats.busy + stats.zombie, before.busy + before.zombie);
             assert!(taken <= most.max(taken_before), "{taken} taken of {most}");
             assert!(taken >= permits.iter().map(|permit| permit.slots() as usize).sum(), "each permit counts");
-            let zombies: u32 = permits.iter().filter(|permit| permit.zombie).map(Permit::slots).sum();
+            let zombies: u32 = permits.iter().filter(|permit| permit.is_zombie()).map(Permit::slots).sum();
             assert_eq!(stats.zombie, zombies as usize);
             assert!(stats.queued <= 8.max(before.queued));
             assert!(stats.queued == 0 || taken > 0 || most == 0, "work conserving");
