@@ -454,14 +454,10 @@ mod tests {
         let written = paths(&paper.0.lock().0);
         assert_eq!(written.len(), 6_000);
         for worker in 0..3 {
-            let of_worker: Vec<_> = written
-                .iter()
-                .filter(|path| path.starts_with(&format!("/{worker}/")))
-                .collect();
-            let expected: Vec<_> = (0..2_000)
-                .map(|number| format!("/{worker}/{number}"))
-                .collect();
-            assert!(of_worker.into_iter().eq(&expected), "worker {worker}");
+            let prefix = format!("/{worker}/");
+            let of_worker = written.iter().filter_map(|path| path.strip_prefix(&prefix));
+            let expected = (0..2_000).map(|number| number.to_string());
+            assert!(of_worker.eq(expected), "worker {worker}");
         }
         assert_eq!(log.dropped(), 0);
     }
