@@ -6,6 +6,8 @@
 //! each gateway has its own [`Metrics`].
 
 mod collector;
+#[cfg(test)]
+mod exposition;
 mod facts;
 mod listener;
 pub mod names;

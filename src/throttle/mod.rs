@@ -2,7 +2,7 @@
 //!
 //! - [`rate`]: requests per time and consumer (GCRA), checked before any work is done.
 //! - [`slots`]: concurrent work at the upstream; whoever finds no free slot waits in the queue, with a deadline.
-//! - [`queue`]: who comes next: classes, weighted shares between consumers, aging (pure).
+//! - [`queue`]: who comes next: classes and aging (pure); `lane`: weighted shares between the consumers of a class (pure).
 //! - `codel`: when a standing queue must be shortened (pure).
 //! - `estimate`: what a slot's work usually takes; predicted waits and jitter come from it (pure).
 //!
@@ -15,11 +15,21 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+mod acquire;
 mod codel;
 mod estimate;
+mod lane;
+mod permit;
 pub mod queue;
 pub mod rate;
 pub mod slots;
+mod stats;
+
+pub use self::acquire::Acquire;
+pub use self::permit::Permit;
+pub use self::rate::{RateLimiter, Rated};
+pub use self::slots::Slots;
+pub use self::stats::{SlotsStats, Totals};
 
 /// How urgent a request is. The smallest is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -1,1 +1,788 @@
-//! slots
+//! Slots: concurrent work at one upstream, shared by all workers. Whoever finds no free slot waits in the fair queue.
+//!
+//! One mutex, tiny critical sections: taking a free slot is a comparison and an addition. A freed slot is handed to the
+//! next waiter under the lock, and its waker is called after the unlock; so nobody who comes meanwhile can take it, and
+//! exactly one waiter wakes per slot. Whatever happens to a request (its client leaves, its task is dropped while it waits
+//! or just after it got its slot), every slot taken is given back exactly once: [`Permit`] and [`Acquire`] are guards.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::refusal::{Reason, Refusal};
+use crate::throttle::acquire::Acquire;
+use crate::throttle::estimate::{Draws, Mean, drain, jittered};
+use crate::throttle::permit::Permit;
+use crate::throttle::queue::{CodelParams, FairQueue, Popped, QueueParams, Served, WaiterId};
+use crate::throttle::stats::{SlotsStats, Totals};
+use crate::throttle::{Class, SlotsParams, Ticket};
+
+/// The slots of one upstream.
+#[derive(Debug)]
+pub struct Slots {
+    state: Mutex<State>,
+    clock: Clock,
+}
+
+/// Slots taken by one request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) ticket: Ticket,
+    pub(super) count: u32,
+    /// The slot time charged in advance; `None` if it never waited.
+    pub(super) charged: Option<Duration>,
+    pub(super) since: Instant,
+    pub(super) waited: Duration,
+    pub(super) zombie: bool,
+}
+
+/// How an attempt to acquire began.
+pub(super) enum Begun {
+    /// With a slot.
+    Granted(Permit),
+    /// With a refusal.
+    Refused(Refusal),
+    /// With a place in the queue.
+    Queued(WaiterId),
+}
+
+#[derive(Debug)]
+struct State {
+    params: SlotsParams,
+    busy: u32,
+    zombie: u32,
+    queue: FairQueue<Option<Waker>>,
+    /// What was decided about waiters that have not come to fetch it yet.
+    decided: HashMap<WaiterId, Decision>,
+    mean: Mean,
+    draws: Draws,
+    totals: Totals,
+}
+
+#[derive(Debug)]
+enum Decision {
+    Granted(Taken),
+    Refused(Refusal),
+}
+
+/// Wakers to be called, and things to be dropped, after the unlock: both may run code that comes back here.
+#[derive(Debug, Default)]
+struct Wakes {
+    /// Nearly always the only one; so nothing is allocated.
+    first: Option<Waker>,
+    rest: Vec<Waker>,
+    /// Not to be called.
+    dropped: Option<Waker>,
+}
+
+impl Slots {
+    /// Slots as `params` say, all free. `seed` spreads the retries of those refused.
+    pub fn new(params: SlotsParams, clock: Clock, seed: u64) -> Arc<Self> {
+        let mut draws = Draws::new(seed);
+        let state = State {
+            queue: FairQueue::new(queue_params(&params), draws.draw()),
+            params,
+            busy: 0,
+            zombie: 0,
+            decided: HashMap::new(),
+            mean: Mean::default(),
+            draws,
+            totals: Totals::default(),
+        };
+        Arc::new(Self { state: Mutex::new(state), clock })
+    }
+
+    /// A permit, if that needs no waiting and passes nobody who waits.
+    pub fn try_acquire(self: &Arc<Self>, ticket: &Ticket, now: Instant) -> Option<Permit> {
+        let taken = self.state.lock().take_free(ticket, now)?;
+        Some(Permit::new(self, taken))
+    }
+
+    /// A permit, after a wait if need be: until the queue's timeout. The request has its place from this call on, before
+    /// the future is first polled. To wait it needs a tokio runtime with time.
+    pub fn acquire(self: &Arc<Self>, ticket: Ticket, now: Instant) -> Acquire {
+        self.acquire_within(ticket, now, Duration::MAX)
+    }
+
+    /// As [`Slots::acquire`], but waits no longer than `patience` even if the queue's timeout is longer.
+    pub fn acquire_within(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> Acquire {
+        let (begun, deadline) = self.begin(ticket, now, patience);
+        Acquire::new(self, begun, deadline)
+    }
+
+    /// Changes the parameters. Counts survive: where there are fewer slots now, those in use run out, and nobody is
+    /// cut off; where there are more, waiters get them at once.
+    pub fn retune(&self, params: SlotsParams) {
+        let now = self.clock.now();
+        self.with(|state, wakes| {
+            state.queue.retune(queue_params(&params));
+            state.params = params;
+            state.dispatch(now, wakes);
+        });
+    }
+
+    /// How long a zombie may keep its slot; whoever holds the permit sees to it.
+    pub fn zombie_hold(&self) -> Duration {
+        self.state.lock().params.zombie_hold
+    }
+
+    /// How the slots stand now.
+    pub fn stats(&self) -> SlotsStats {
+        let now = self.clock.now();
+        let state = self.state.lock();
+        SlotsStats {
+            slots: state.params.slots,
+            busy: state.busy as usize,
+            zombie: state.zombie as usize,
+            queued: state.queue.len(),
+            queued_by_class: Class::ALL.map(|class| state.queue.waiting(class)),
+            oldest_wait: state.queue.oldest().map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+            typical: state.mean.known(),
+            totals: state.totals,
+        }
+    }
+
+    /// Fetches what was decided about a waiter, or leaves `waker` to be called when it is.
+    pub(super) fn fetch(self: &Arc<Self>, id: WaiterId, waker: &Waker) -> Option<Result<Permit, Refusal>> {
+        let mut replaced = None;
+        let mut state = self.state.lock();
+        if let Some(decision) = state.decided.remove(&id) {
+            drop(state);
+            return Some(self.honour(decision));
+        }
+        if let Some(current) = state.queue.payload_mut(id)
+            && !current.as_ref().is_some_and(|current| current.will_wake(waker))
+        {
+            replaced = current.replace(waker.clone());
+        }
+        drop(state);
+        drop(replaced);
+        None
+    }
+
+    /// Ends the wait of one whose time is over; a slot handed over just before still counts.
+    pub(super) fn expire(self: &Arc<Self>, id: WaiterId) -> Result<Permit, Refusal> {
+        let now = self.clock.now();
+        let decision = self.with(|state, wakes| {
+            if let Some(decision) = state.decided.remove(&id) {
+                return decision;
+            }
+            wakes.dropped = state.queue.remove(id).flatten();
+            state.totals.timeout += 1;
+            state.dispatch(now, wakes);
+            Decision::Refused(state.refusal(Reason::QueueTimeout))
+        });
+        self.honour(decision)
+    }
+
+    /// Takes back a waiter that is not interested any more.
+    pub(super) fn withdraw(self: &Arc<Self>, id: WaiterId) {
+        let decision = self.with(|state, wakes| {
+            let decision = state.decided.remove(&id);
+            if decision.is_none() {
+                state.totals.cancelled += 1;
+                wakes.dropped = state.queue.remove(id).flatten();
+                state.dispatch(self.clock.now(), wakes);
+            }
+            decision
+        });
+        drop(decision.map(|decision| self.honour(decision)));
+    }
+
+    /// Takes a slot, a place in the queue with its deadline, or neither.
+    fn begin(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> (Begun, Instant) {
+        self.with(|state, wakes| {
+            let patience = patience.min(state.params.timeout);
+            let begun = match state.take_free(&ticket, now) {
+                Some(taken) => Begun::Granted(Permit::new(self, taken)),
+                None => match state.enqueue(ticket, now, patience, wakes) {
+                    Ok(id) => Begun::Queued(id),
+                    Err(refusal) => Begun::Refused(refusal),
+                },
+            };
+            (begun, now.checked_add(patience).unwrap_or(now + FOREVER))
+        })
+    }
+
+    /// From now on the slots count as zombies.
+    pub(super) fn abandon(&self, taken: &mut Taken) {
+        if taken.zombie {
+            return;
+        }
+        taken.zombie = true;
+        let mut state = self.state.lock();
+        state.busy -= taken.count;
+        state.zombie += taken.count;
+    }
+
+    /// The slots are free again. They are charged and learned from if the work was `finished`.
+    pub(super) fn take_back(&self, taken: &Taken, finished: Option<Instant>) {
+        let took = finished.map(|now| now.saturating_duration_since(taken.since));
+        self.with(|state, wakes| {
+            let count = if taken.zombie { &mut state.zombie } else { &mut state.busy };
+            *count -= taken.count;
+            if let Some(took) = took {
+                state.mean.learn(took);
+            }
+            if taken.charged.is_some() || !state.queue.is_empty() {
+                state.queue.settle(&taken.ticket, taken.count, taken.charged, took);
+            }
+            if !state.queue.is_empty() {
+                state.dispatch(finished.unwrap_or_else(|| self.clock.now()), wakes);
+            }
+        });
+    }
+
+    fn honour(self: &Arc<Self>, decision: Decision) -> Result<Permit, Refusal> {
+        match decision {
+            Decision::Granted(taken) => Ok(Permit::new(self, taken)),
+            Decision::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    /// Runs `act` under the lock and calls the wakers it leaves after the unlock.
+    fn with<R>(&self, act: impl FnOnce(&mut State, &mut Wakes) -> R) -> R {
+        let mut wakes = Wakes::default();
+        let result = act(&mut self.state.lock(), &mut wakes);
+        wakes.wake();
+        result
+    }
+}
+
+impl State {
+    /// Takes free slots, unless somebody waits for them.
+    fn take_free(&mut self, ticket: &Ticket, now: Instant) -> Option<Taken> {
+        let count = ticket.cost.min(self.slots()).max(1);
+        if count > self.free() || !self.queue.is_empty() {
+            return None;
+        }
+        self.busy += count;
+        self.totals.granted += 1;
+        Some(Taken { ticket: *ticket, count, charged: None, since: now, waited: Duration::ZERO, zombie: false })
+    }
+
+    /// Finds a place in the queue for one that has to wait.
+    fn enqueue(
+        &mut self,
+        ticket: Ticket,
+        now: Instant,
+        patience: Duration,
+        wakes: &mut Wakes,
+    ) -> Result<WaiterId, Refusal> {
+        if self.params.queue > 0 && self.is_hopeless(&ticket, patience) {
+            self.totals.hopeless += 1;
+            return Err(self.refusal(Reason::QueueHopeless));
+        }
+        let Ok(pushed) = self.queue.push(ticket, None, now) else {
+            self.totals.full += 1;
+            return Err(self.refusal(Reason::QueueFull));
+        };
+        if let Some((last, waker)) = pushed.displaced {
+            self.totals.full += 1;
+            let refusal = self.refusal(Reason::QueueFull);
+            self.decided.insert(last, Decision::Refused(refusal));
+            wakes.extend(waker);
+        }
+        // It may be served at once: slots are free here if whoever is next needs more than that, and it is more urgent.
+        self.dispatch(now, wakes);
+        Ok(pushed.id)
+    }
+
+    /// Hands free slots to whoever is next.
+    fn dispatch(&mut self, now: Instant, wakes: &mut Wakes) {
+        let typical = self.mean.known().unwrap_or(FIRST_GUESS);
+        while self.free() > 0 {
+            let Some(popped) = self.queue.pop(self.free(), self.slots(), typical, now) else { return };
+            let Popped { id, ticket, payload, waited, served } = popped;
+            let decision = match served {
+                Some(Served { slots: count, charged }) => {
+                    self.busy += count;
+                    self.totals.granted += 1;
+                    self.totals.waited += 1;
+                    Decision::Granted(Taken {
+                        ticket,
+                        count,
+                        charged: Some(charged),
+                        since: now,
+                        waited,
+                        zombie: false,
+                    })
+                }
+                None => {
+                    self.totals.shortened += 1;
+                    Decision::Refused(self.refusal(Reason::QueueTimeout))
+                }
+            };
+            self.decided.insert(id, decision);
+            wakes.extend(payload);
+        }
+    }
+
+    /// Would it wait longer than it may? Only said when there is evidence.
+    fn is_hopeless(&self, ticket: &Ticket, patience: Duration) -> bool {
+        let Some(mean) = self.mean.evident() else { return false };
+        let work = self.queue.ahead_of(ticket) + u64::from(ticket.cost.max(1));
+        drain(work, mean, self.working()) > patience
+    }
+
+    /// A refusal that says when the queue will have drained.
+    fn refusal(&mut self, reason: Reason) -> Refusal {
+        let wait = match self.mean.known() {
+            Some(mean) => drain(self.queue.work() + 1, mean, self.working()),
+            // Nothing has ever finished: the timeout is the only scale there is.
+            None => self.params.timeout,
+        };
+        Refusal::from(reason).after(jittered(wait, self.draws.draw()))
+    }
+
+    /// Slots that come back by themselves: all but the zombies, of which nobody knows when they end.
+    fn working(&self) -> u64 {
+        u64::from(self.slots().saturating_sub(self.zombie))
+    }
+
+    fn slots(&self) -> u32 {
+        u32::try_from(self.params.slots).unwrap_or(u32::MAX / 2)
+    }
+
+    fn free(&self) -> u32 {
+        self.slots().saturating_sub(self.busy).saturating_sub(self.zombie)
+    }
+}
+
+impl Wakes {
+    fn extend(&mut self, waker: Option<Waker>) {
+        if self.first.is_none() {
+            self.first = waker;
+        } else {
+            self.rest.extend(waker);
+        }
+    }
+
+    fn wake(self) {
+        self.first.into_iter().chain(self.rest).for_each(Waker::wake);
+    }
+}
+
+fn queue_params(params: &SlotsParams) -> QueueParams {
+    QueueParams {
+        capacity: params.queue,
+        aging: params.timeout / 2,
+        codel: CodelParams { target: params.timeout / 20, interval: Duration::from_millis(100) },
+    }
+}
+
+/// What a request takes before anything is known; only the proportion between charges depends on it.
+const FIRST_GUESS: Duration = Duration::from_millis(10);
+
+/// The end of a wait without a usable deadline.
+const FOREVER: Duration = Duration::from_secs(365 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn params(slots: usize, queue: usize) -> SlotsParams {
+        SlotsParams { slots, queue, timeout: Duration::from_secs(2), zombie_hold: Duration::from_secs(60) }
+    }
+
+    fn slots(slots: usize, queue: usize) -> Arc<Slots> {
+        Slots::new(params(slots, queue), Clock::system(), 1)
+    }
+
+    fn acquire(slots: &Arc<Slots>, consumer: u64) -> Acquire {
+        slots.acquire(Ticket { consumer, ..Ticket::default() }, slots.clock.now())
+    }
+
+    /// Takes a slot that has to be free.
+    fn take(slots: &Arc<Slots>) -> Permit {
+        slots.try_acquire(&Ticket::default(), slots.clock.now()).expect("a slot is free")
+    }
+
+    /// Teaches what a request takes.
+    async fn teach(slots: &Arc<Slots>, samples: u32, service: Duration) {
+        for _ in 0..samples {
+            let permit = take(slots);
+            tokio::time::advance(service).await;
+            permit.finish(slots.clock.now());
+        }
+    }
+
+    fn poll(acquire: &mut Acquire, wakes: &Arc<Wakings>) -> Poll<Result<Permit, Refusal>> {
+        Pin::new(acquire).poll(&mut Context::from_waker(&Arc::clone(wakes).into()))
+    }
+
+    #[derive(Default)]
+    struct Wakings(AtomicUsize);
+
+    impl Wake for Wakings {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The slots stand at `(busy, zombie, queued)`.
+    #[track_caller]
+    fn check(slots: &Slots, expected: (usize, usize, usize)) {
+        let stats = slots.stats();
+        assert_eq!((stats.busy, stats.zombie, stats.queued), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn free_slots_are_given_at_once_and_come_back() {
+        let slots = slots(2, 10);
+        let (first, second) = (acquire(&slots, 1).await.unwrap(), acquire(&slots, 2).await.unwrap());
+        assert_eq!(first.waited(), Duration::ZERO);
+        assert!(slots.try_acquire(&Ticket::default(), slots.clock.now()).is_none());
+        check(&slots, (2, 0, 0));
+        drop(first);
+        second.finish(slots.clock.now());
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_freed_slot_wakes_exactly_one_waiter() {
+        let slots = slots(1, 10);
+        let permit = take(&slots);
+        let wakings: [Arc<Wakings>; 3] = Default::default();
+        let mut waiters: Vec<Acquire> = (0..3).map(|consumer| acquire(&slots, consumer)).collect();
+        for (waiter, wakings) in waiters.iter_mut().zip(&wakings) {
+            assert!(waiter.is_waiting() && poll(waiter, wakings).is_pending());
+        }
+        tokio::time::advance(Duration::from_millis(300)).await;
+        drop(permit);
+        assert_eq!([1, 0, 0], [0, 1, 2].map(|index: usize| wakings[index].0.load(Ordering::Relaxed)));
+        check(&slots, (1, 0, 2));
+        assert!(slots.try_acquire(&Ticket::default(), slots.clock.now()).is_none(), "it is handed over");
+        let Poll::Ready(Ok(permit)) = poll(&mut waiters[0], &wakings[0]) else { panic!("the first has it") };
+        assert_eq!(permit.waited(), Duration::from_millis(300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_waiter_leaves_at_once() {
+        let slots = slots(1, 10);
+        let _permit = take(&slots);
+        let mut waiter = acquire(&slots, 1);
+        assert!(poll(&mut waiter, &Arc::default()).is_pending());
+        check(&slots, (1, 0, 1));
+        drop(waiter);
+        check(&slots, (1, 0, 0));
+        assert_eq!(slots.stats().totals.cancelled, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_dropped_after_the_hand_over_passes_the_slot_on() {
+        let slots = slots(1, 10);
+        let permit = take(&slots);
+        let (first, second) = (acquire(&slots, 1), acquire(&slots, 2));
+        drop(permit);
+        check(&slots, (1, 0, 1));
+        drop(first);
+        check(&slots, (1, 0, 0));
+        drop(second.await.unwrap());
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_at_the_timeout_or_when_patience_does() {
+        let slots = slots(1, 10);
+        let _permit = take(&slots);
+        let begin = slots.clock.now();
+        let impatient = slots.acquire_within(Ticket::default(), begin, Duration::from_millis(500));
+        let patient = acquire(&slots, 1);
+        assert_eq!(impatient.await.unwrap_err().reason, Reason::QueueTimeout);
+        assert_eq!(slots.clock.now() - begin, Duration::from_millis(500));
+        assert_eq!(patient.await.unwrap_err().reason, Reason::QueueTimeout);
+        assert_eq!((slots.clock.now() - begin).as_millis(), 2000);
+        assert_eq!(slots.stats().totals.timeout, 2);
+        check(&slots, (1, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_handed_over_just_before_the_timeout_counts() {
+        let slots = slots(1, 10);
+        let permit = take(&slots);
+        let Begun::Queued(id) = slots.begin(Ticket::default(), slots.clock.now(), Duration::MAX).0 else {
+            panic!("no slot is free")
+        };
+        drop(permit);
+        let permit = slots.expire(id).unwrap();
+        check(&slots, (1, 0, 0));
+        drop(permit);
+        check(&slots, (0, 0, 0));
+        assert_eq!(slots.stats().totals.timeout, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_refuses_and_says_when_it_will_have_drained() {
+        let slots = slots(2, 3);
+        teach(&slots, 5, Duration::from_secs(4)).await;
+        let _taken = [take(&slots), take(&slots)];
+        let waiters: Vec<Acquire> = (0..3).map(|consumer| acquire(&slots, consumer)).collect();
+        let refusal = acquire(&slots, 7).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::QueueFull);
+        // Four requests of four seconds through two slots.
+        let due = Duration::from_secs(8);
+        let after = refusal.retry_after.unwrap();
+        assert!(after >= due.mul_f64(0.79) && after <= due.mul_f64(1.21), "{after:?}");
+        drop(waiters);
+        check(&slots, (2, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_line_makes_room_for_another_consumer() {
+        let slots = slots(1, 2);
+        let _permit = take(&slots);
+        let (_first, last) = (acquire(&slots, 1), acquire(&slots, 1));
+        let mut other = acquire(&slots, 2);
+        assert_eq!(last.await.unwrap_err().reason, Reason::QueueFull);
+        assert!(poll(&mut other, &Arc::default()).is_pending());
+        check(&slots, (1, 0, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hopeless_wait_is_refused_at_once_but_only_with_evidence() {
+        let slots = slots(1, 100);
+        teach(&slots, 9, Duration::from_secs(3)).await;
+        let permit = take(&slots);
+        let waiter = acquire(&slots, 1);
+        assert!(waiter.is_waiting(), "nine samples are no evidence");
+        drop(waiter);
+        permit.finish(slots.clock.now() + Duration::from_secs(3));
+        let _permit = take(&slots);
+        let refusal = acquire(&slots, 1).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::QueueHopeless);
+        assert_eq!(slots.stats().totals.hopeless, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn somebody_elses_line_makes_no_wait_hopeless() {
+        let slots = slots(1, 100);
+        teach(&slots, 10, Duration::from_millis(500)).await;
+        let _permit = take(&slots);
+        let line: Vec<Acquire> = (0..4).map(|_| acquire(&slots, 1)).collect();
+        assert!(line.iter().all(Acquire::is_waiting));
+        assert_eq!(acquire(&slots, 1).await.unwrap_err().reason, Reason::QueueHopeless);
+        assert!(acquire(&slots, 2).is_waiting(), "a first request is next");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn zombies_hold_their_slots() {
+        let slots = slots(2, 10);
+        let mut left = take(&slots);
+        left.zombie();
+        left.zombie();
+        let working = take(&slots);
+        check(&slots, (1, 1, 0));
+        let waiter = acquire(&slots, 1);
+        check(&slots, (1, 1, 1));
+        left.finish(slots.clock.now());
+        check(&slots, (2, 0, 0));
+        drop((waiter, working));
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_keeps_the_counts() {
+        let slots = slots(3, 10);
+        let mut permits = vec![take(&slots), take(&slots), take(&slots)];
+        let waiters: Vec<Acquire> = (0..4).map(|consumer| acquire(&slots, consumer)).collect();
+        slots.retune(params(1, 10));
+        permits.truncate(1);
+        check(&slots, (1, 0, 4));
+        slots.retune(params(4, 10));
+        check(&slots, (4, 0, 1));
+        drop(permits);
+        check(&slots, (4, 0, 0));
+        drop(waiters);
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expensive_request_waits_for_all_its_slots_and_nobody_passes_it() {
+        let slots = slots(3, 10);
+        let (first, second) = (take(&slots), take(&slots));
+        let mut expensive = slots.acquire(Ticket { cost: 3, ..Ticket::default() }, slots.clock.now());
+        assert!(expensive.is_waiting());
+        let mut cheap = acquire(&slots, 9);
+        assert!(
+            slots.try_acquire(&Ticket::default(), slots.clock.now()).is_none(),
+            "one is free, but not for this one"
+        );
+        drop(first);
+        assert!(poll(&mut expensive, &Arc::default()).is_pending());
+        drop(second);
+        let Poll::Ready(Ok(permit)) = poll(&mut expensive, &Arc::default()) else { panic!("all three are free") };
+        check(&slots, (3, 0, 1));
+        assert!(poll(&mut cheap, &Arc::default()).is_pending());
+        drop(permit);
+        assert!(poll(&mut cheap, &Arc::default()).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expensive_waiter_that_leaves_unblocks_those_behind() {
+        let slots = slots(2, 10);
+        let _permit = take(&slots);
+        let expensive = slots.acquire(Ticket { cost: 2, ..Ticket::default() }, slots.clock.now());
+        let mut cheap = acquire(&slots, 9);
+        assert!(poll(&mut cheap, &Arc::default()).is_pending());
+        drop(expensive);
+        assert!(poll(&mut cheap, &Arc::default()).is_ready());
+    }
+
+    /// Offers `per_second` requests of 100 ms to 10 slots for 20 s; how long those served waited, and how many were not.
+    async fn offer(per_second: u32) -> (Vec<Duration>, usize) {
+        let slots = slots(10, 1000);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..20 * per_second {
+            let slots = Arc::clone(&slots);
+            tasks.spawn(async move {
+                let permit = acquire(&slots, 1).await.ok()?;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let waited = permit.waited();
+                permit.finish(slots.clock.now());
+                Some(waited)
+            });
+            tokio::time::sleep(Duration::from_secs(1) / per_second).await;
+        }
+        let results = tasks.join_all().await;
+        check(&slots, (0, 0, 0));
+        let refused = results.iter().filter(|waited| waited.is_none()).count();
+        (results.into_iter().flatten().collect(), refused)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_the_backend_can_bear_is_all_served() {
+        let (waits, refused) = offer(80).await;
+        assert_eq!((waits.len(), refused), (1600, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_overload_the_slots_stay_busy_and_the_queue_is_kept_shorter_than_the_timeout() {
+        let (mut waits, refused) = offer(125).await;
+        assert!(refused >= 400 && waits.len() >= 1900, "{refused} refused, {} served", waits.len());
+        waits.sort();
+        let median = waits[waits.len() / 2];
+        assert!(median < Duration::from_millis(1000), "{median:?}");
+    }
+
+    #[test]
+    fn threads_share_the_slots_and_nobody_is_forgotten() {
+        let slots =
+            Slots::new(SlotsParams { timeout: Duration::from_secs(3600), ..params(2, 100) }, Clock::system(), 1);
+        let inside = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for consumer in 0..4 {
+                let (slots, inside) = (&slots, &inside);
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                    runtime.block_on(async {
+                        for _ in 0..500 {
+                            let permit = acquire(slots, consumer).await.unwrap();
+                            assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
+                            tokio::task::yield_now().await;
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                            permit.finish(slots.clock.now());
+                        }
+                    });
+                });
+            }
+        });
+        check(&slots, (0, 0, 0));
+        assert_eq!(slots.stats().totals.granted, 2000);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Acquire { consumer: u64, class: usize, cost: u32 },
+        Poll { nth: usize },
+        Cancel { nth: usize },
+        Drop { nth: usize },
+        Finish { nth: usize },
+        Zombie { nth: usize },
+        Retune { slots: usize, queue: usize },
+        Wait { millis: u64 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0_u64..4, 0_usize..4, 0_u32..6)
+                .prop_map(|(consumer, class, cost)| Step::Acquire { consumer, class, cost }),
+            4 => any::<usize>().prop_map(|nth| Step::Poll { nth }),
+            1 => any::<usize>().prop_map(|nth| Step::Cancel { nth }),
+            1 => any::<usize>().prop_map(|nth| Step::Drop { nth }),
+            3 => any::<usize>().prop_map(|nth| Step::Finish { nth }),
+            1 => any::<usize>().prop_map(|nth| Step::Zombie { nth }),
+            1 => (0_usize..6, 0_usize..8).prop_map(|(slots, queue)| Step::Retune { slots, queue }),
+            2 => (0_u64..1500).prop_map(|millis| Step::Wait { millis }),
+        ]
+    }
+
+    async fn run(steps: Vec<Step>) {
+        let slots = slots(4, 8);
+        let mut acquires: Vec<Acquire> = Vec::new();
+        let mut permits: Vec<Permit> = Vec::new();
+        let mut most = 4;
+        for step in steps {
+            let before = slots.stats();
+            match step {
+                Step::Acquire { consumer, class, cost } => {
+                    let ticket = Ticket { consumer, weight: 1, class: Class::ALL[class], cost };
+                    acquires.push(slots.acquire(ticket, slots.clock.now()));
+                }
+                Step::Poll { nth } if !acquires.is_empty() => {
+                    let index = nth % acquires.len();
+                    if let Poll::Ready(result) = poll(&mut acquires[index], &Arc::default()) {
+                        drop(acquires.swap_remove(index));
+                        permits.extend(result);
+                    }
+                }
+                Step::Cancel { nth } if !acquires.is_empty() => drop(acquires.swap_remove(nth % acquires.len())),
+                Step::Drop { nth } if !permits.is_empty() => drop(permits.swap_remove(nth % permits.len())),
+                Step::Finish { nth } if !permits.is_empty() => {
+                    permits.swap_remove(nth % permits.len()).finish(slots.clock.now());
+                }
+                Step::Zombie { nth } if !permits.is_empty() => {
+                    let index = nth % permits.len();
+                    permits[index].zombie();
+                }
+                Step::Retune { slots: count, queue } => {
+                    most = count;
+                    slots.retune(params(count, queue));
+                }
+                Step::Wait { millis } => tokio::time::advance(Duration::from_millis(millis)).await,
+                _ => {}
+            }
+            let stats = slots.stats();
+            let (taken, taken_before) = (stats.busy + stats.zombie, before.busy + before.zombie);
+            assert!(taken <= most.max(taken_before), "{taken} taken of {most}");
+            assert!(taken >= permits.iter().map(|permit| permit.slots() as usize).sum(), "each permit counts");
+            let zombies: u32 = permits.iter().filter(|permit| permit.is_zombie()).map(Permit::slots).sum();
+            assert_eq!(stats.zombie, zombies as usize);
+            assert!(stats.queued <= 8.max(before.queued));
+            assert!(stats.queued == 0 || taken > 0 || most == 0, "work conserving");
+        }
+        drop((permits, acquires));
+        check(&slots, (0, 0, 0));
+        assert!(slots.state.lock().decided.is_empty(), "nothing is left behind");
+    }
+
+    proptest! {
+        #[test]
+        fn slots_taken_are_given_back_after_every_schedule(steps in prop::collection::vec(step(), 1..200)) {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(run(steps));
+        }
+    }
+}
