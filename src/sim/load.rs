@@ -245,9 +245,26 @@ impl Report {
             retry_after: None,
             length: load.length,
             callers: vec![CallerReport::default(); load.callers.len()],
-            latencies: Histogram::new(3)
-                .expect("three digits are within 0 to 5, the only condition"),
+            latencies: Histogram::new_with_bounds(1, LONGEST_LATENCY, 3)
+                .expect("1 < 2 · 1 <= the highest, and three digits: all that is asked for"),
         }
+    }
+
+    /// A report made up for tests: each good answer took 5 ms, refusals say 1 to 3 s.
+    #[cfg(test)]
+    pub(crate) fn fixture(length: Duration, ok: u64, hits: u64, refused: u64, errors: u64) -> Self {
+        let mut report = Self::new(&Load::new(1.0, length));
+        report.offered = ok + refused + errors;
+        for answer in 0..ok {
+            let hit = answer < hits;
+            report.record(0, &Answer::Ok { hit, bytes: 0 }, Duration::from_millis(5));
+        }
+        for answer in 0..refused {
+            let retry_after = Duration::from_secs(1 + answer % 3);
+            report.record(0, &Answer::Refused { retry_after }, Duration::ZERO);
+        }
+        report.errors = errors;
+        report
     }
 
     fn offered(&mut self, caller: usize) {
@@ -449,6 +466,8 @@ fn is_hit(headers: &HeaderMap) -> bool {
 
 /// What one run sends at most.
 const MOST_REQUESTS: u32 = 5_000_000;
+/// Microseconds; an hour. Longer ones count as this.
+const LONGEST_LATENCY: u64 = 3_600_000_000;
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -612,6 +631,11 @@ mod tests {
         assert_eq!(sim.stats().answered, report.ok);
         assert!(
             report.quantile(0.5) <= report.quantile(0.99) && report.quantile(0.99) <= report.max()
+        );
+        assert!(
+            report.quantile(0.5) > Duration::from_micros(300),
+            "{:?}",
+            report.quantile(0.5)
         );
         assert!(report.bytes > 1024 && report.goodput() > 100.0);
     }

@@ -15,5 +15,6 @@ pub mod demo;
 pub mod dice;
 pub mod drive;
 pub mod load;
+mod pages;
 pub mod profile;
 pub mod serve;

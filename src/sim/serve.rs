@@ -14,14 +14,13 @@
 //! `Retry-After`, or a reset connection while it is down.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -34,6 +33,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::sim::backend::{Backend, Ending, Stats};
+use crate::sim::pages;
 use crate::sim::profile::{Operation, Profile};
 
 /// Starts simulated boxes.
@@ -61,6 +61,7 @@ impl Sim {
         clock: Clock,
     ) -> std::io::Result<SimHandle> {
         let address = listener.local_addr()?;
+        let max_age = profile.max_age;
         let backend = Backend::new(profile, seed, clock.now());
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
@@ -69,6 +70,7 @@ impl Sim {
                 next_id: 0,
             }),
             changed: Notify::new(),
+            max_age,
             clock,
         });
         let mut tasks = JoinSet::new();
@@ -125,6 +127,8 @@ struct Shared {
     core: Mutex<Core>,
     /// The model may have something to do earlier than it had.
     changed: Notify,
+    /// Freshness that catalogue answers announce.
+    max_age: Option<Duration>,
     clock: Clock,
 }
 
@@ -271,33 +275,35 @@ async fn answer(
     }
     let (operation, id) = match find(&head.method, path) {
         Ok(found) => found,
-        Err(status) => return Ok(page(status, "This service does not exist.")),
+        Err(status) => return Ok(pages::error(status, "This service does not exist.")),
     };
     if Limited::new(body, LARGEST_BODY).collect().await.is_err() {
-        return Ok(page(
+        return Ok(pages::error(
             StatusCode::BAD_REQUEST,
             "The request could not be read.",
         ));
     }
     let mut visit = shared.enter(operation);
     match visit.ending().await {
-        Ending::Answered => Ok(render(
-            shared,
-            operation,
-            id,
-            visit.id,
-            head.headers.get(header::IF_NONE_MATCH),
-        )),
-        Ending::Failed => Ok(page(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Runtime error: short dump TIME_OUT.",
-        )),
-        Ending::TurnedAway => Ok(page(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Dispatcher: no more sessions available.",
-        )),
-        Ending::Reset => Err(BrokenOff),
+        Ending::Answered => {}
+        Ending::Failed => {
+            let sentence = "Runtime error: short dump TIME_OUT.";
+            return Ok(pages::error(StatusCode::INTERNAL_SERVER_ERROR, sentence));
+        }
+        Ending::TurnedAway => {
+            let sentence = "Dispatcher: no more sessions available.";
+            return Ok(pages::error(StatusCode::SERVICE_UNAVAILABLE, sentence));
+        }
+        Ending::Reset => return Err(BrokenOff),
     }
+    Ok(match operation {
+        Operation::Catalog => {
+            pages::catalog(id, head.headers.get(header::IF_NONE_MATCH), shared.max_age)
+        }
+        Operation::Account => pages::account(id),
+        Operation::Order => pages::order(visit.id),
+        Operation::Report => pages::report(),
+    })
 }
 
 /// The operation and the id in the path.
@@ -320,120 +326,6 @@ fn find<'a>(method: &Method, path: &'a str) -> Result<(Operation, &'a str), Stat
     } else {
         Err(StatusCode::METHOD_NOT_ALLOWED)
     }
-}
-
-fn render(
-    shared: &Shared,
-    operation: Operation,
-    id: &str,
-    session: u64,
-    if_none_match: Option<&HeaderValue>,
-) -> Response<Full<Bytes>> {
-    let (status, body) = match operation {
-        Operation::Catalog => return render_catalog(shared, id, if_none_match),
-        Operation::Account => (
-            StatusCode::OK,
-            format!("{{\"account\":{},\"balance\":\"1204.50\"}}", quoted(id)),
-        ),
-        Operation::Order => (StatusCode::CREATED, format!("{{\"order\":{session}}}")),
-        Operation::Report => (
-            StatusCode::OK,
-            "{\"rows\":[],\"title\":\"Open items\"}".to_owned(),
-        ),
-    };
-    let mut response = json(status, body);
-    if operation == Operation::Account {
-        let private = HeaderValue::from_static("private, no-store");
-        response
-            .headers_mut()
-            .insert(header::CACHE_CONTROL, private);
-    }
-    response
-}
-
-/// The same bytes for the same id, for ever, so that an `ETag` made of them holds. A conditional request cost the
-/// box as much as any other: such systems make the whole answer before they look at its tag.
-fn render_catalog(
-    shared: &Shared,
-    id: &str,
-    if_none_match: Option<&HeaderValue>,
-) -> Response<Full<Bytes>> {
-    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let tag = format!("\"{hash:016x}\"");
-    let known = if_none_match.is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let mut response = if known {
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        json(
-            StatusCode::OK,
-            catalog_item(id, SMALLEST_ITEM + (hash % SPAN_OF_ITEMS) as usize),
-        )
-    };
-    if let Ok(tag) = HeaderValue::try_from(tag) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    let max_age = shared.core.lock().backend.profile().max_age;
-    if let Some(control) =
-        max_age.and_then(|age| HeaderValue::try_from(format!("max-age={}", age.as_secs())).ok())
-    {
-        response
-            .headers_mut()
-            .insert(header::CACHE_CONTROL, control);
-    }
-    response
-}
-
-/// JSON of about `size` bytes.
-fn catalog_item(id: &str, size: usize) -> String {
-    let mut item = format!(
-        "{{\"id\":{},\"name\":\"Cast iron gear\",\"stock\":[",
-        quoted(id)
-    );
-    let mut plant = 1000;
-    while item.len() < size {
-        let separator = if plant == 1000 { "" } else { "," };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            item,
-            "{separator}{{\"plant\":{plant},\"unit\":\"PC\",\"free\":{}}}",
-            plant % 97
-        );
-        plant += 10;
-    }
-    item.push_str("]}");
-    item
-}
-
-/// A JSON string. Paths hold neither quotes nor control characters (RFC 3986 section 3.3), but clients may.
-fn quoted(text: &str) -> String {
-    let plain = text
-        .chars()
-        .filter(|c| !c.is_control() && *c != '"' && *c != '\\');
-    format!("\"{}\"", plain.collect::<String>())
-}
-
-fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    respond(status, "application/json", body)
-}
-
-fn page(status: StatusCode, sentence: &str) -> Response<Full<Bytes>> {
-    let body = format!(
-        "<html><head><title>{status}</title></head><body><h1>{status}</h1><p>{sentence}</p></body></html>\n"
-    );
-    respond(status, "text/html; charset=utf-8", body)
-}
-
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }
 
 /// Answers `/_sim/{knob}?{query}`: turns the knob and shows the counts after it.
@@ -468,42 +360,16 @@ fn turn(shared: &Shared, method: &Method, knob: &str, query: &str) -> Response<F
         _ => Err(StatusCode::NOT_FOUND),
     };
     match turned {
-        Ok(()) => json(StatusCode::OK, stats_json(&shared.stats())),
-        Err(status) => page(
+        Ok(()) => pages::stats(&shared.stats()),
+        Err(status) => pages::error(
             status,
             "Knobs: GET stats; POST crash, reset, slow?factor=3, errors?rate=0.5.",
         ),
     }
 }
 
-fn stats_json(stats: &Stats) -> String {
-    let Stats {
-        arrived,
-        answered,
-        failed,
-        turned_away,
-        reset,
-        wasted,
-        crashes,
-        working,
-        present,
-        max_working,
-        max_present,
-        down,
-    } = stats;
-    format!(
-        "{{\"arrived\":{arrived},\"answered\":{answered},\"failed\":{failed},\"turned_away\":{turned_away},\
-         \"reset\":{reset},\"wasted\":{wasted},\"crashes\":{crashes},\"working\":{working},\"present\":{present},\
-         \"max_working\":{max_working},\"max_present\":{max_present},\"down\":{down}}}\n"
-    )
-}
-
 /// Largest request body that is read; an order is a few hundred bytes.
 const LARGEST_BODY: usize = 64 * 1024;
-/// Bytes of the smallest catalogue item.
-const SMALLEST_ITEM: usize = 1024;
-/// The largest is smaller than the smallest and this.
-const SPAN_OF_ITEMS: u64 = 3 * 1024;
 /// Before the next attempt after `accept` has failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
