@@ -20,8 +20,8 @@ pub trait Admission {
     /// The client of a request, held or sent, has left; one that was sent still ends at the box later.
     fn left(&mut self, _now: Instant, _id: u64) {}
 
-    /// The next held request to send or refuse now; asked after each step until it gives `None`. The box is sent
-    /// a held request even if its client has left: whether that may happen is the policy's business.
+    /// The next held request to send or refuse now; asked after each step until it gives `None`. A request whose
+    /// client has left ([`Admission::left`]) is not to be named any more: it would be skipped, and never `ended`.
     fn release(&mut self, _now: Instant) -> Option<(u64, Verdict)> {
         None
     }
