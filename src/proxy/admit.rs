@@ -8,10 +8,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
-use super::lookup;
+use super::lookup::{self, Looked};
+use super::outgoing;
 use super::respond;
-use super::snapshot::{Route, Worker};
-use super::trip::Trip;
+use super::snapshot::{Route, Snapshot, Worker};
+use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::target::Target;
@@ -33,10 +34,60 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
     let (mut parts, body) = request.into_parts();
     let mut exchange = open(worker, &parts, peer);
     let hooked = worker.core.hooks.as_ref().map_or(Ok(()), |hooks| hooks.request(&mut parts, &peer));
-    match hooked.and_then(|()| admit(&mut exchange, &parts)) {
-        Err(refusal) => Begun::Answered(Box::new(respond::refuse(exchange, refusal))),
-        Ok(()) => lookup::look(exchange, parts, body),
+    let snapshot = Arc::clone(&exchange.snapshot);
+    let safe = is_safe(&parts.method, &parts.headers);
+    let looked = hooked.and_then(|()| {
+        let old = matches!(parts.version, Version::HTTP_10 | Version::HTTP_09);
+        check(worker, &parts)?;
+        let target = Target::of(&parts.uri, &parts.headers, old)?;
+        let route = admit(&mut exchange, &snapshot, &parts, &target)?;
+        Ok((route, lookup::look(&exchange, route, &parts, &target, safe)))
+    });
+    match looked {
+        Err(refusal) => answered(respond::refuse(exchange, refusal)),
+        Ok((_, Looked::Refuse(reason))) => answered(respond::refuse(exchange, reason.into())),
+        Ok((route, Looked::Serve(entry, result, refresh))) => {
+            exchange.cache = result;
+            if let Some(wanted) = refresh {
+                trip::refresh(&mut exchange, route, &parts, wanted);
+            }
+            let now = exchange.started.mono;
+            answered(respond::stored(exchange, &entry, &parts.headers, now))
+        }
+        Ok((route, looked)) => onward(exchange, route, parts, body, safe, looked),
     }
+}
+
+fn answered(response: Response<ResponseBody>) -> Begun {
+    Begun::Answered(Box::new(response))
+}
+
+fn onward(
+    mut exchange: Box<Exchange>,
+    route: &Route,
+    parts: Parts,
+    body: Inbound,
+    safe: bool,
+    looked: Looked,
+) -> Begun {
+    let stores = !matches!(looked, Looked::Alone(_, _, None)) && safe;
+    let asked = stores.then(|| parts.headers.clone());
+    let outgoing = match outgoing::prepare(&mut exchange, route, parts, body, safe) {
+        Ok(outgoing) => outgoing,
+        Err(refusal) => return answered(respond::refuse(exchange, refusal)),
+    };
+    let plan = match looked {
+        Looked::Fetch(wanted, forward) => {
+            exchange.cache = CacheResult::Miss;
+            Plan::Fetch(Arc::new(wanted), forward)
+        }
+        Looked::Alone(result, forward, address) => {
+            exchange.cache = result;
+            Plan::Alone(forward, address)
+        }
+        Looked::Serve(..) | Looked::Refuse(_) => return answered(respond::refuse(exchange, Reason::Internal.into())),
+    };
+    Begun::Onward(Box::new(Trip { exchange, outgoing, asked, plan }))
 }
 
 fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
@@ -63,27 +114,34 @@ fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
     })
 }
 
-/// Hygiene, route, consumer, rate.
-fn admit(exchange: &mut Exchange, parts: &Parts) -> Result<(), Refusal> {
+/// What is never relayed.
+fn check(worker: &Worker, parts: &Parts) -> Result<(), Refusal> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::RequestMethod.into());
     }
-    if exchange.worker.core.pseudonym.seen_in(&parts.headers) {
+    if worker.core.pseudonym.seen_in(&parts.headers) {
         return Err(Reason::RequestLoop.into());
     }
-    let old = matches!(parts.version, Version::HTTP_10 | Version::HTTP_09);
-    let target = Target::of(&parts.uri, &parts.headers, old)?;
-    let snapshot = Arc::clone(&exchange.snapshot);
+    Ok(())
+}
+
+/// Route, consumer, rate.
+fn admit<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    parts: &Parts,
+    target: &Target<'_>,
+) -> Result<&'a Route, Refusal> {
     let found = snapshot.router.find(&target.host, &target.route_path(), &parts.method, &parts.headers);
-    let route = *found.ok_or(Reason::RouteNone)?;
-    exchange.route = Some(route);
-    let Some(route) = snapshot.routes.get(route) else { return Err(Reason::Internal.into()) };
+    let index = *found.ok_or(Reason::RouteNone)?;
+    exchange.route = Some(index);
+    let route = snapshot.routes.get(index).ok_or(Reason::Internal)?;
     exchange.consumer = identify(exchange, parts);
     if route.require_consumer && matches!(exchange.consumer, Identity::Anonymous(_)) {
         return Err(Reason::ConsumerUnknown.into());
     }
     exchange.rated = rate(exchange, route)?;
-    Ok(())
+    Ok(route)
 }
 
 fn identify(exchange: &Exchange, parts: &Parts) -> Identity {

@@ -8,19 +8,20 @@ use std::time::{Duration, Instant};
 use http::header;
 use http::response::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
 use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
 use super::snapshot::{Route, Worker};
-use crate::outcome::{Failure, classify_status};
+use crate::outcome::{Classes, Failure, classify_status};
 use crate::refusal::{Reason, Refusal};
-use crate::retry::{self, Attempt};
+use crate::retry::{self, Ended, Question, Tries};
 use crate::throttle::Ticket;
 use crate::upstream::body::{Gate, Progress, ReplyBody, RequestBody, Source};
-use crate::upstream::{Expect, HostHeader, Upstream, balance};
+use crate::upstream::origin::Call;
+use crate::upstream::{Endpoint, Expect, HostHeader, Upstream, balance};
 
 /// A request as it goes to the upstream, apart from what depends on the endpoint.
 pub struct Outgoing {
@@ -64,98 +65,93 @@ pub async fn attempts(
 ) -> Result<Reply, Refusal> {
     let Ask { worker, route, ticket } = ask;
     let upstream = &route.upstream;
-    let clock = &worker.core.clock;
-    let mut first_sent = None;
+    let mut course = Course { upstream, worker, begun: None, tries: Tries::default(), fresh: false };
     loop {
         let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, tally).await?;
-        let now = clock.now();
-        let begun = *first_sent.get_or_insert(now);
+        let now = worker.core.clock.now();
+        let begun = *course.begun.get_or_insert_with(|| {
+            upstream.budget.lock().deposit(now);
+            now
+        });
         let chosen = choose(worker, upstream, now);
-        let held = |endpoint| Held::new(worker, upstream, endpoint, permit, pass, now);
-        let Some(endpoint) = chosen else {
-            drop(held(usize::MAX));
+        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now);
+        let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());
         };
-        upstream.budget.lock().request(now);
-        let last_try = tally.attempts + 1 >= upstream.retry.attempts;
-        let request = outgoing.request(worker, upstream, endpoint, last_try)?;
-        let Some(target) = upstream.endpoints.get(endpoint) else { return Err(Reason::UpstreamNone.into()) };
-        let upgrade = outgoing.upgrade.is_some();
-        let sending = Arc::clone(&target.origin).send(request, worker.index);
+        let request = outgoing.request(worker, upstream, endpoint);
+        let call = Call { worker: worker.index, fresh: course.fresh };
+        let sending = Arc::clone(&endpoint.origin).send(request, call);
         tally.attempts += 1;
-        let left = upstream.timeouts.total.saturating_sub(now.saturating_duration_since(begun));
-        let flight = InFlight::new(sending, held(endpoint), late());
-        let head = flight.head(upstream.timeouts.head.min(left), outgoing.body.as_deref(), &route.classes).await;
-        let now = clock.now();
+        let patience = upstream.timeouts.head.min(course.time_left(now));
+        let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes).await;
+        let now = worker.core.clock.now();
         tally.upstream = Some(now.saturating_duration_since(begun));
-        let failure = match head {
-            Ok((response, held)) => {
-                let retried = !last_try && !upgrade;
-                match retried.then(|| again_after_reply(upstream, &outgoing, &response, route, tally, begun, now, worker)).flatten() {
-                    None => return Ok(received(response, held, outgoing.upgrade.take())),
-                    Some(wait) => {
-                        let (_, body) = response.into_parts();
-                        held.leave(body, false);
-                        pause(worker, upstream, wait).await;
-                        continue;
-                    }
+        let wait = match head {
+            Ok((response, held)) => match course.after_answer(&outgoing, &response, &route.classes, now) {
+                None => return Ok(received(response, held, outgoing.upgrade.take())),
+                Some(wait) => {
+                    held.leave(response.into_body(), false);
+                    wait
                 }
-            }
+            },
             Err(error) => {
-                tracing::debug!(upstream = %upstream.name, endpoint = %target.name, error = %error.chain(), "attempt failed");
-                error.failure
+                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = %error.chain(), "attempt failed");
+                let Some(wait) = course.again(&outgoing, Ended::Failure(error.failure), now) else {
+                    return Err(refusal(error.failure, outgoing.body.as_deref()));
+                };
+                wait
             }
         };
-        let wait = if last_try { None } else { again(upstream, &outgoing, Err(failure), tally, begun, now, worker, None) };
-        match wait {
-            None => return Err(refusal(failure, outgoing.body.as_deref())),
-            Some(wait) => pause(worker, upstream, wait).await,
+        pause(worker, upstream, wait).await;
+    }
+}
+
+/// One request's tries.
+struct Course<'a> {
+    upstream: &'a Upstream,
+    worker: &'a Worker,
+    begun: Option<Instant>,
+    tries: Tries,
+    fresh: bool,
+}
+
+impl Course<'_> {
+    fn time_left(&self, now: Instant) -> Duration {
+        let spent = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        self.upstream.timeouts.total.saturating_sub(spent)
+    }
+
+    /// Whether an answered attempt is repeated: the upstream said that it cannot.
+    fn after_answer(
+        &mut self,
+        outgoing: &Outgoing,
+        response: &Response<ReplyBody>,
+        classes: &Classes,
+        now: Instant,
+    ) -> Option<Duration> {
+        let outcome = classify_status(response.status(), classes);
+        if outcome.is_success() || outgoing.upgrade.is_some() {
+            return None;
         }
+        let asked = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        self.again(outgoing, Ended::Answer { outcome, retry_after: asked.map(Duration::from_secs) }, now)
     }
-}
 
-/// Whether an answered attempt is repeated: the upstream answered that it cannot.
-#[expect(clippy::too_many_arguments, reason = "the facts of one decision")]
-fn again_after_reply(
-    upstream: &Upstream,
-    outgoing: &Outgoing,
-    response: &http::Response<ReplyBody>,
-    route: &Route,
-    tally: &Tally,
-    begun: Instant,
-    now: Instant,
-    worker: &Worker,
-) -> Option<Duration> {
-    let outcome = classify_status(response.status(), &route.classes);
-    if outcome.is_success() {
-        return None;
+    fn again(&mut self, outgoing: &Outgoing, ended: Ended, now: Instant) -> Option<Duration> {
+        // A method tunnelled through a field is the real one, and nobody knows whether it may be repeated.
+        let tunnelled = outgoing.method.is_safe() && !outgoing.safe;
+        let question = Question {
+            method: if tunnelled { &Method::POST } else { &outgoing.method },
+            replayable: outgoing.body.as_ref().is_none_or(|body| body.replayable()),
+            ended,
+            time_left: Some(self.time_left(now)),
+        };
+        let mut budget = self.upstream.budget.lock();
+        let drawn = self.worker.draw();
+        let again = retry::decide(&self.upstream.retry, &mut self.tries, &question, &mut budget, now, drawn)?;
+        self.fresh = again.fresh_connection;
+        Some(again.wait)
     }
-    let asked = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    again(upstream, outgoing, Ok(response.status()), tally, begun, now, worker, asked.map(Duration::from_secs))
-}
-
-#[expect(clippy::too_many_arguments, reason = "the facts of one decision")]
-fn again(
-    upstream: &Upstream,
-    outgoing: &Outgoing,
-    ended: Result<http::StatusCode, Failure>,
-    tally: &Tally,
-    begun: Instant,
-    now: Instant,
-    worker: &Worker,
-    retry_after: Option<Duration>,
-) -> Option<Duration> {
-    let spent = now.saturating_duration_since(begun);
-    let attempt = Attempt {
-        number: tally.attempts,
-        method: &outgoing.method,
-        safe: outgoing.safe,
-        ended,
-        replayable: outgoing.body.as_ref().is_none_or(|body| body.replayable()),
-        time_left: upstream.timeouts.total.saturating_sub(spent),
-        retry_after,
-    };
-    retry::decide(&upstream.retry, &attempt, &mut upstream.budget.lock(), now, worker.draw())
 }
 
 async fn pause(worker: &Worker, upstream: &Upstream, wait: Duration) {
@@ -189,7 +185,7 @@ fn refusal(failure: Failure, body: Option<&Source>) -> Refusal {
 }
 
 /// A reply; a switch of protocols joins both sides and takes the slot along.
-fn received(response: http::Response<ReplyBody>, held: Held, client: Option<OnUpgrade>) -> Reply {
+fn received(response: Response<ReplyBody>, held: Held, client: Option<OnUpgrade>) -> Reply {
     let (mut parts, body) = response.into_parts();
     if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(upstream)) =
         (parts.status, client, parts.extensions.remove::<OnUpgrade>())
@@ -201,51 +197,44 @@ fn received(response: http::Response<ReplyBody>, held: Held, client: Option<OnUp
 }
 
 impl Outgoing {
-    /// The request for one attempt at `endpoint`; the last one takes the fields along instead of copying them.
-    fn request(
-        &mut self,
-        worker: &Worker,
-        upstream: &Upstream,
-        endpoint: usize,
-        last: bool,
-    ) -> Result<Request<RequestBody>, Refusal> {
-        let headers = if last { std::mem::take(&mut self.headers) } else { self.headers.clone() };
+    /// The request for one attempt at `endpoint`.
+    fn request(&self, worker: &Worker, upstream: &Upstream, endpoint: &Endpoint) -> Request<RequestBody> {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = headers;
-        if let (HostHeader::Upstream, Some(endpoint)) = (upstream.host, upstream.endpoints.get(endpoint)) {
+        *request.headers_mut() = self.headers.clone();
+        if upstream.host == HostHeader::Upstream {
             request.headers_mut().insert(header::HOST, endpoint.authority.clone());
         }
         if let Some(hooks) = &worker.core.hooks {
             hooks.upstream(request.headers_mut());
         }
         if let Some(body) = &self.body {
-            let gate = self.expectation(upstream, &mut request);
+            let gate = expectation(upstream, &mut request);
             *request.body_mut() = body.attempt(gate);
         }
-        Ok(request)
+        request
     }
+}
 
-    /// Holds the body back while the upstream is asked whether it wants it (RFC 9110 section 10.1.1).
-    fn expectation(&self, upstream: &Upstream, request: &mut Request<RequestBody>) -> Option<Gate> {
-        if !request.headers().contains_key(header::EXPECT) {
-            return None;
-        }
-        if upstream.expect == Expect::Answer {
-            request.headers_mut().remove(header::EXPECT);
-            return None;
-        }
-        request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-        let (gate, opener) = Gate::new(CONTINUE_PATIENCE);
-        hyper::ext::on_informational(request, move |response| {
-            if response.status() == http::StatusCode::CONTINUE {
-                opener.open();
-            }
-        });
-        Some(gate)
+/// Holds the body back while the upstream is asked whether it wants it (RFC 9110 section 10.1.1).
+fn expectation(upstream: &Upstream, request: &mut Request<RequestBody>) -> Option<Gate> {
+    if !request.headers().contains_key(header::EXPECT) {
+        return None;
     }
+    if upstream.expect == Expect::Answer {
+        request.headers_mut().remove(header::EXPECT);
+        return None;
+    }
+    request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    let (gate, opener) = Gate::new(CONTINUE_PATIENCE);
+    hyper::ext::on_informational(request, move |response| {
+        if response.status() == http::StatusCode::CONTINUE {
+            opener.open();
+        }
+    });
+    Some(gate)
 }
 
 /// Many old servers do not know `Expect`; curl too waits one second for them.

@@ -129,19 +129,22 @@ impl Exchange {
             hooks.finished(&facts);
         }
         if let (Some(log), Some(noted)) = (&self.worker.log, noted) {
+            let mut id = [0; 16];
             log.write(&Line {
-                time: self.started.wall,
-                request_id: self.request_id.unwrap_or_default(),
+                time: self.worker.core.clock.wall_at(now),
+                request_id: hexadecimal(self.request_id.unwrap_or_default(), &mut id),
+                listener: None,
                 client: self.client,
-                uri: &noted.uri,
-                host: noted.host.as_ref(),
+                host: noted.host.as_ref().and_then(|host| host.to_str().ok()),
+                path: noted.uri.path(),
+                query: noted.uri.query(),
                 version: self.version,
                 route: route.map(|route| &*route.name),
                 upstream: route.map(|route| &*route.upstream.name),
-                consumer: &self.caller().0.name,
+                consumer: matches!(self.consumer, Identity::Known(_)).then(|| &*self.caller().0.name),
                 user_agent: noted.user_agent.as_ref(),
-                trace: noted.trace.as_ref(),
-                facts,
+                traceparent: noted.trace.as_ref(),
+                facts: &facts,
             });
         }
     }
@@ -161,4 +164,13 @@ impl Exchange {
             aborted,
         }
     }
+}
+
+/// A number in sixteen hexadecimal digits.
+pub(super) fn hexadecimal(number: u64, digits: &mut [u8; 16]) -> &str {
+    for (place, digit) in digits.iter_mut().rev().enumerate() {
+        let nibble = u32::try_from((number >> (4 * place)) & 0xf).unwrap_or_default();
+        *digit = char::from_digit(nibble, 16).map_or(b'0', |c| c as u8);
+    }
+    std::str::from_utf8(digits).unwrap_or_default()
 }

@@ -10,13 +10,16 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Ask, Outgoing};
 use super::exchange::{Exchange, Tally};
 use super::held::{Held, Late};
-use super::lookup::{Address, Wanted};
+use super::lookup::{self, Address, Wanted};
 use super::outgoing::CONDITIONS;
 use super::snapshot::{Route, Snapshot, Worker};
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
 use crate::cache::storing::{self, Asked, Unstorable};
+use crate::cache::reuse::Reuse;
+use crate::cache::store::Found;
 use crate::cache::{CacheParams, freshness, reuse};
+use crate::metrics::CacheResult;
 use crate::outcome::classify_status;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::{Class, Ticket};
@@ -42,8 +45,8 @@ pub(super) struct Errand {
 pub(super) enum Brought {
     /// An answer for everybody, while it arrives.
     Shared(Arc<Head>, Reader),
-    /// What was stored is still good.
-    Revalidated(Arc<Entry>),
+    /// What is stored now.
+    Found(Arc<Entry>, CacheResult),
     /// An answer for the leader alone, and why.
     Own(Box<Reply>, &'static str),
     /// None.
@@ -89,6 +92,11 @@ impl Errand {
         };
         let worker = Arc::clone(&self.worker);
         let mut tally = Tally::default();
+        // The answer may have come between this request's look and its joining.
+        if let Some(entry) = self.come_meanwhile(params) {
+            lead.found(Arc::clone(&entry));
+            return tell(self.tell, Brought::Found(entry, CacheResult::Collapsed), tally);
+        }
         let sent = worker.core.clock.now();
         let mut result = self.attempt(route, &mut tally).await;
         if let Ok((parts, _, _)) = &result
@@ -100,7 +108,7 @@ impl Errand {
                 if let Ok((_, body, held)) = result {
                     held.leave(body, true);
                 }
-                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), tally).await;
+                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), tally);
             }
             // The 304 speaks of another answer: ask again without conditions.
             if let Ok((_, body, held)) = result {
@@ -114,6 +122,18 @@ impl Errand {
         match result {
             Ok(reply) => self.judge(route, params, lead, reply, sent, tally).await,
             Err(refusal) => self.failed(lead, refusal, tally),
+        }
+    }
+
+    fn come_meanwhile(&self, params: &CacheParams) -> Option<Arc<Entry>> {
+        let core = &self.worker.core;
+        let now = core.clock.now();
+        match core.store.find(self.wanted.address.primary, &core.keyer, &self.asked, now) {
+            Found::Entry(entry) if self.wanted.address.parts().is_at(&entry.head.address, &params.query) => {
+                let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
+                fresh.then_some(entry)
+            }
+            _ => None,
         }
     }
 
@@ -157,23 +177,22 @@ impl Errand {
                 let Some(params) = params else { return };
                 let Ok(head) = head(&worker, params, &wanted.address, &Method::GET, &asked, &parts, sent) else { return };
                 if let Joined::Lead(lead) = worker.core.flights.join(wanted.flight) {
-                    let fill = lead.share(Arc::new(head), body.size_hint().exact(), params.max_entry);
+                    let head = Arc::new(head);
+                    let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else { return };
                     let next = async |body: &mut ReplyBody| std::future::poll_fn(|cx| body.poll_frame(cx)).await;
-                    pour(&worker, &wanted.address, fill, &asked, &mut body, next).await;
+                    pour(&worker, &wanted.address, (head, fill), &asked, &mut body, next).await;
                 }
             })
         })
     }
 
-    async fn revalidated(self, lead: Lead, entry: Entry, tally: Tally) {
+    /// What is stored is still good: it goes on with the fields of the 304.
+    fn revalidated(self, lead: Lead, entry: Entry, tally: Tally) {
         let entry = Arc::new(entry);
         let core = &self.worker.core;
         core.store.insert(self.wanted.address.primary, &core.keyer, &self.asked, Arc::clone(&entry));
-        let length = entry.body.len() as u64;
-        let mut fill = lead.share(Arc::clone(&entry.head), Some(length), u64::MAX);
-        tell(self.tell, Brought::Revalidated(Arc::clone(&entry)), tally);
-        let _ = fill.push(entry.body.clone()).await;
-        let _ = fill.finish(|_| {});
+        lead.found(Arc::clone(&entry));
+        tell(self.tell, Brought::Found(entry, CacheResult::Revalidated), tally);
     }
 
     /// An answer has come: for everybody, or for the leader alone.
@@ -188,16 +207,17 @@ impl Errand {
         match head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, sent) {
             Ok(head) => {
                 let head = Arc::new(head);
-                let fill = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
-                match fill.reader() {
-                    Some(reader) => tell(self.tell, Brought::Shared(head, reader), tally),
-                    None => drop(self.tell),
-                }
+                let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
+                let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
+                    Ok((Some(reader), fill)) => (fill, reader),
+                    _ => return own(self.tell, (parts, body, held), "too_large", tally),
+                };
+                tell(self.tell, Brought::Shared(Arc::clone(&head), reader), tally);
                 let mut reply = (body, held);
                 let next = async |(body, held): &mut (ReplyBody, Held)| {
                     std::future::poll_fn(|cx| held.poll_body(body, cx)).await
                 };
-                pour(&self.worker, &self.wanted.address, fill, &self.asked, &mut reply, next).await;
+                pour(&self.worker, &self.wanted.address, (head, fill), &self.asked, &mut reply, next).await;
             }
             Err(why) => {
                 // An error passes; what is personal stays so for a while.
@@ -205,12 +225,7 @@ impl Errand {
                     core.store.mark_uncacheable(self.wanted.address.primary, core.clock.now());
                 }
                 lead.alone();
-                let own = Brought::Own(Box::new((parts, body, held)), why.code());
-                if let Some(Err((Brought::Own(reply, _), _))) = self.tell.map(|teller| teller.send((own, tally))) {
-                    // The leader has left.
-                    let (_, body, held) = *reply;
-                    held.leave(body, false);
-                }
+                own(self.tell, (parts, body, held), why.code(), tally);
             }
         }
     }
@@ -221,7 +236,7 @@ impl Errand {
 
     fn failed(self, lead: Lead, refusal: Refusal, tally: Tally) {
         if let Some(stale) = &self.wanted.stale {
-            stale.refresh.failed(self.worker.core.clock.now(), self.worker.draw());
+            stale.refresh_failed(self.worker.core.clock.now(), self.worker.draw());
         }
         lead.refuse(refusal);
         tell(self.tell, Brought::Refused(refusal), tally);
@@ -232,6 +247,20 @@ fn tell(teller: Option<oneshot::Sender<(Brought, Tally)>>, brought: Brought, tal
     if let Some(teller) = teller {
         // A leader that has left needs no answer.
         let _ = teller.send((brought, tally));
+    }
+}
+
+/// Gives the leader an answer for itself.
+fn own(teller: Option<oneshot::Sender<(Brought, Tally)>>, reply: Reply, why: &'static str, tally: Tally) {
+    let own = Brought::Own(Box::new(reply), why);
+    let returned = match teller {
+        Some(teller) => teller.send((own, tally)).err(),
+        None => Some((own, tally)),
+    };
+    if let Some((Brought::Own(reply, _), _)) = returned {
+        // The leader has left: the upstream is not told, and its slot stays taken until it has ended.
+        let (_, body, held) = *reply;
+        held.leave(body, false);
     }
 }
 
@@ -256,15 +285,19 @@ pub(super) fn adopt(
     });
     let Some((params, head)) = storable else { return Err(Box::new((parts, body, held))) };
     let core = &worker.core;
-    let flight = core.keyer.flight(address.primary, &head.vary, asked);
+    let flight = lookup::variant(&core.keyer, address.primary, &head.vary, asked);
     let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
-    let fill = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
-    let Some(reader) = fill.reader() else { return Err(Box::new((parts, body, held))) };
+    let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
+    let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
+        Ok((Some(reader), fill)) => (fill, reader),
+        _ => return Err(Box::new((parts, body, held))),
+    };
     let (worker, address, asked) = (Arc::clone(worker), address.clone(), asked.clone());
+    let kept = Arc::clone(&head);
     tokio::spawn(async move {
         let mut reply = (body, held);
         let next = async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
-        pour(&worker, &address, fill, &asked, &mut reply, next).await;
+        pour(&worker, &address, (kept, fill), &asked, &mut reply, next).await;
     });
     Ok((head, reader))
 }
@@ -287,13 +320,12 @@ fn head(
 async fn pour<S>(
     worker: &Worker,
     address: &Address,
-    mut fill: Fill,
+    (head, mut fill): (Arc<Head>, Fill),
     asked: &HeaderMap,
     source: &mut S,
     next: impl AsyncFn(&mut S) -> Option<Result<http_body::Frame<bytes::Bytes>, crate::upstream::body::BoxError>>,
 ) {
     let core = &worker.core;
-    let head = fill.head();
     let mut kept = true;
     while let Some(frame) = next(source).await {
         // A body that breaks off is never stored, and its readers learn of it.

@@ -34,7 +34,7 @@ pub struct Held {
     upstream: Arc<Upstream>,
     endpoint: usize,
     worker: Arc<Worker>,
-    permit: Permit,
+    permit: Option<Permit>,
     pass: Option<Pass>,
     sent_at: Instant,
     /// Time to the head, once it is there.
@@ -71,7 +71,7 @@ impl Held {
             upstream: Arc::clone(upstream),
             endpoint,
             worker: Arc::clone(worker),
-            permit,
+            permit: Some(permit),
             pass,
             sent_at: now,
             took: None,
@@ -113,7 +113,7 @@ impl Held {
             return;
         }
         let Ok(runtime) = Handle::try_current() else { return };
-        self.permit.zombie();
+        self.haunt();
         let hold = self.upstream.zombie_hold;
         runtime.spawn(async move {
             let mut body = body;
@@ -126,14 +126,20 @@ impl Held {
 
     /// Tells breaker, endpoint and meter once how the attempt ended, and gives the slot back.
     fn settle(&mut self, outcome: Outcome) {
+        let now = self.worker.core.clock.now();
         if std::mem::replace(&mut self.settled, true) {
+            // The verdict was early; the slot ends now.
+            if let Some(permit) = self.permit.take() {
+                permit.finish(now);
+            }
             return;
         }
-        let now = self.worker.core.clock.now();
         let took = self.took.unwrap_or_else(|| now.saturating_duration_since(self.sent_at));
         self.learn(outcome, took, now);
         self.upstream.meter.attempt(self.worker.index, outcome, self.took);
-        self.permit.finish(now);
+        if let Some(permit) = self.permit.take() {
+            permit.finish(now);
+        }
     }
 
     fn learn(&mut self, outcome: Outcome, took: Duration, now: Instant) {
@@ -225,6 +231,13 @@ impl InFlight {
 }
 
 impl Held {
+    /// Nobody waits any more, but the upstream still works: the slot stays taken.
+    fn haunt(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.zombie();
+        }
+    }
+
     /// Teaches a failure now while the slot stays taken.
     fn fail(&mut self, outcome: Outcome) {
         let now = self.worker.core.clock.now();
@@ -238,7 +251,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         let Some((sending, mut held)) = self.sending.take() else { return };
         let Ok(runtime) = Handle::try_current() else { return };
-        held.permit.zombie();
+        held.haunt();
         let (hold, late) = (held.upstream.zombie_hold, self.late.take());
         runtime.spawn(async move {
             let ending = async {

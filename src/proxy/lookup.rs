@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 
 use super::exchange::Exchange;
 use super::respond::Forward;
@@ -12,7 +12,7 @@ use super::snapshot::Route;
 use crate::cache::CacheParams;
 use crate::cache::control::RequestControl;
 use crate::cache::entry::Entry;
-use crate::cache::key::{Key, KeyParts};
+use crate::cache::key::{Key, KeyParts, Keyer};
 use crate::cache::reuse::{self, Reuse};
 use crate::cache::store::Found;
 use crate::message::target::Target;
@@ -104,17 +104,21 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     }
     let now = exchange.started.mono;
     let control = RequestControl::parse(&parts.headers);
-    let found = core.store.find(primary, &key_parts, &params.query, &core.keyer, &parts.headers, now);
+    let found = core.store.find(primary, &core.keyer, &parts.headers, now);
     let (entry, flight, why) = match found {
+        // Another request with the same hash: its answer is none for this one.
+        Found::Entry(entry) if !key_parts.is_at(&entry.head.address, &params.query) => {
+            return alone(CacheResult::Pass, "uri-miss", "collision");
+        }
         Found::Entry(entry) => {
             let decision = reuse::decide(&entry.head, entry.is_soft_purged(), &control, now);
-            let flight = core.keyer.flight(primary, &entry.head.vary, &parts.headers);
-            let wanted = |entry| Wanted { address: address(), flight, stale: Some(entry), control: control.clone() };
+            let flight = variant(&core.keyer, primary, &entry.head.vary, &parts.headers);
+            let wanted = |entry| Wanted { address: address(), flight, stale: Some(entry), control };
             match decision {
                 Reuse::Fresh => return Looked::Serve(entry, CacheResult::Hit, None),
                 Reuse::MaxStale => return Looked::Serve(entry, CacheResult::Stale, None),
                 Reuse::StaleWhileRevalidate => {
-                    let refresh = entry.refresh.is_due(now).then(|| wanted(Arc::clone(&entry)));
+                    let refresh = entry.may_refresh(now).then(|| wanted(Arc::clone(&entry)));
                     return Looked::Serve(entry, CacheResult::Stale, refresh);
                 }
                 Reuse::Validate if entry.head.staleness(now).is_none() => (Some(entry), flight, "request"),
@@ -124,7 +128,7 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
         }
         Found::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
         Found::Uncacheable => return alone(CacheResult::Pass, "uri-miss", "uncacheable"),
-        Found::VaryMiss(variant) => (None, variant, "vary-miss"),
+        Found::VaryMiss => (None, primary, "vary-miss"),
         Found::Miss => (None, primary, "uri-miss"),
     };
     if control.only_if_cached {
@@ -140,6 +144,11 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
         return alone(CacheResult::Pass, why, "authorization");
     }
     Looked::Fetch(Wanted { address: address(), flight, stale: entry, control }, Forward::new(why))
+}
+
+/// The key of the variant that `headers` select; the primary key where nothing varies.
+pub(super) fn variant(keyer: &Keyer, primary: Key, vary: &[HeaderName], headers: &HeaderMap) -> Key {
+    if vary.is_empty() { primary } else { keyer.variant(primary, vary, headers) }
 }
 
 fn key_parts<'a>(

@@ -49,25 +49,26 @@ pub fn stored(mut exchange: Box<Exchange>, entry: &Arc<Entry>, request: &HeaderM
         Answer::NotModified => not_modified(&mut response),
         Answer::Range(range) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let part = range::slice(body, &range);
-            if let Ok(value) = HeaderValue::try_from(range::content_range(&range, body.len() as u64)) {
-                response.headers_mut().insert(header::CONTENT_RANGE, value);
-            }
-            *response.body_mut() = Content::Full(part);
+            let value = range::content_range(&range, body.len() as u64);
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
+            *response.body_mut() = Content::Full(range::slice(body, &range).unwrap_or_default());
         }
         Answer::Multi(ranges) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let boundary = format!("{:016x}", exchange.worker.draw());
             let content_type = entry.head.headers.get(header::CONTENT_TYPE);
-            let (kind, parts) = range::multipart(body, &ranges, content_type, &boundary);
-            response.headers_mut().insert(header::CONTENT_TYPE, kind);
-            *response.body_mut() = Content::Full(parts);
+            match range::multipart(body, &ranges, content_type, &boundary) {
+                Some(multipart) => {
+                    response.headers_mut().insert(header::CONTENT_TYPE, multipart.content_type);
+                    *response.body_mut() = Content::Full(multipart.pieces.concat().into());
+                }
+                None => *response.body_mut() = Content::Full(body.clone()),
+            }
         }
         Answer::Unsatisfiable => {
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-            if let Ok(value) = HeaderValue::try_from(format!("bytes */{}", body.len())) {
-                response.headers_mut().insert(header::CONTENT_RANGE, value);
-            }
+            let value = range::unsatisfied_range(body.len() as u64);
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
             response.headers_mut().remove(header::CONTENT_TYPE);
         }
     }
@@ -86,7 +87,6 @@ pub fn filled(
     reader: Reader,
     request: &HeaderMap,
     forward: Forward,
-    now: Instant,
 ) -> Response<ResponseBody> {
     let mut response = Response::new(Content::Empty);
     *response.status_mut() = head.status;
@@ -99,7 +99,7 @@ pub fn filled(
     }
     let headers = response.headers_mut();
     if head.initial_age > Duration::ZERO {
-        headers.insert(header::AGE, HeaderValue::from(head.age(now).as_secs()));
+        headers.insert(header::AGE, HeaderValue::from(head.initial_age.as_secs()));
     }
     headers.insert(CACHE_STATUS, forward.value(head.status));
     finish(&mut exchange, headers);
@@ -307,6 +307,7 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::UpstreamReset => "vaxel; error=connection_terminated",
         Reason::UpstreamProtocol => "vaxel; error=http_protocol_error",
         Reason::UpstreamConnectTimeout => "vaxel; error=connection_timeout",
+        Reason::UpstreamStatus => "vaxel; error=http_response_incomplete; details=\"upstream.status\"",
         Reason::UpstreamTimeout => "vaxel; error=http_response_timeout",
         Reason::UpstreamNone => "vaxel; error=destination_unavailable",
         Reason::BreakerOpen => "vaxel; error=destination_unavailable; details=\"breaker.open\"",

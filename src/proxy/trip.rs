@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::attempt::{self, Ask, Outgoing};
@@ -10,11 +12,14 @@ use super::body::ResponseBody;
 use super::exchange::{Exchange, Tally};
 use super::fill::{self, Brought, Errand};
 use super::lookup::{Address, Wanted};
+use super::outgoing;
 use super::respond::{self, Forward};
+use super::snapshot::Route;
 use crate::cache::flight::{Joined, Lead, Verdict};
 use crate::cache::reuse;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
+use crate::upstream::body::Inbound;
 
 /// A request on its way to the upstream.
 pub(super) struct Trip {
@@ -87,6 +92,21 @@ async fn alone(
     }
 }
 
+/// Refreshes what is served stale, in the background, unless somebody does already.
+pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, wanted: Wanted) {
+    let (Joined::Lead(lead), Ok(runtime)) = (exchange.worker.core.flights.join(wanted.flight), Handle::try_current())
+    else {
+        return;
+    };
+    let asked = parts.headers.clone();
+    let body = Inbound::Empty;
+    let mut parts = parts.clone();
+    parts.method = Method::GET;
+    let Ok(outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
+    let errand = Errand::of(exchange, outgoing, asked, Arc::new(wanted), None).in_background();
+    runtime.spawn(errand.run(lead));
+}
+
 /// One request for everybody who asks for the same: the first leads, the others wait for what it brings.
 async fn fetch(
     exchange: Box<Exchange>,
@@ -107,9 +127,15 @@ async fn fetch(
             exchange.cache = CacheResult::Collapsed;
             respond::filled(exchange, &head, reader, &asked, Forward { collapsed: true, ..forward })
         }
+        Verdict::Found(entry) if entry.head.selects(&asked) && fill::is_at(&entry.head, &exchange, &wanted) => {
+            let mut exchange = exchange;
+            exchange.cache = CacheResult::Collapsed;
+            let now = exchange.worker.core.clock.now();
+            respond::stored(exchange, &entry, &asked, now)
+        }
         Verdict::Refused(refusal) => stand_in(exchange, &asked, &wanted, refusal),
         // It varies by something the two requests differ in, or it is not for everybody.
-        Verdict::Stream(..) | Verdict::Alone => {
+        Verdict::Stream(..) | Verdict::Found(_) | Verdict::Alone => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Pass;
             let address = Some(wanted.address.clone());
@@ -140,8 +166,8 @@ async fn bring(
         Brought::Shared(head, reader) => {
             respond::filled(exchange, &head, reader, &asked, Forward { stored: true, ..forward })
         }
-        Brought::Revalidated(entry) => {
-            exchange.cache = CacheResult::Revalidated;
+        Brought::Found(entry, result) => {
+            exchange.cache = result;
             let now = exchange.worker.core.clock.now();
             respond::stored(exchange, &entry, &asked, now)
         }

@@ -28,6 +28,8 @@ pub enum Inbound {
     Incoming(Incoming),
     /// From an embedding program.
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
+    /// None.
+    Empty,
 }
 
 /// Why a request body could not be sent to its end.
@@ -205,6 +207,7 @@ impl Inbound {
         match self {
             Self::Incoming(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Empty => true,
         }
     }
 
@@ -213,6 +216,7 @@ impl Inbound {
         match self {
             Self::Incoming(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
         }
     }
 
@@ -220,6 +224,7 @@ impl Inbound {
         match self {
             Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Self::Empty => Poll::Ready(None),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap};
@@ -16,6 +17,7 @@ use super::body::{BoxError, Progress, ReplyBody, RequestBody, Source};
 use super::connect::{ConnectError, Connector};
 use super::link::{Link, LinkBody, LinkError};
 use super::pool::{Home, Pool};
+use crate::metrics::UpstreamMeter;
 use crate::outcome::{Failure, FailureKind, Stage};
 
 /// The future of one attempt. It owns all it needs, so that it can go on when the client has left.
@@ -23,8 +25,17 @@ pub type Sending = Pin<Box<dyn Future<Output = Result<Response<ReplyBody>, Origi
 
 /// Something that answers requests: an endpoint reached over HTTP, or an embedding program's own.
 pub trait Origin: Send + Sync + 'static {
-    /// Sends one request. `worker` is the event loop it runs on.
-    fn send(self: Arc<Self>, request: Request<RequestBody>, worker: usize) -> Sending;
+    /// Sends one request.
+    fn send(self: Arc<Self>, request: Request<RequestBody>, call: Call) -> Sending;
+}
+
+/// How a request is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// The event loop it runs on.
+    pub worker: usize,
+    /// Not over a connection from the pool: the last one turned out to be closed, and the others are as old.
+    pub fresh: bool,
 }
 
 /// An attempt without a reply.
@@ -44,14 +55,15 @@ pub struct HttpOrigin {
     builder: http1::Builder,
     connect_timeout: Duration,
     pool: Arc<Pool>,
+    meter: Arc<UpstreamMeter>,
 }
 
 impl HttpOrigin {
     /// Reaches its endpoint by `connector` within `connect_timeout` (name, TCP and TLS together).
-    pub fn new(connector: Connector, connect_timeout: Duration, pool: Arc<Pool>) -> Self {
+    pub fn new(connector: Connector, connect_timeout: Duration, pool: Arc<Pool>, meter: Arc<UpstreamMeter>) -> Self {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(READ_BUFFER);
-        Self { connector, builder, connect_timeout, pool }
+        Self { connector, builder, connect_timeout, pool, meter }
     }
 
     /// Its idle connections.
@@ -62,18 +74,21 @@ impl HttpOrigin {
     async fn exchange(
         self: Arc<Self>,
         mut request: Request<RequestBody>,
-        worker: usize,
+        call: Call,
     ) -> Result<Response<ReplyBody>, OriginError> {
+        let worker = call.worker;
         if request.headers().contains_key(header::UPGRADE) {
-            return self.exchange_upgrading(request).await;
+            return self.exchange_upgrading(request, worker).await;
         }
         let source = match request.body() {
             RequestBody::Shared { source, .. } => Some(Arc::clone(source)),
             RequestBody::Empty | RequestBody::Full(_) => None,
         };
         loop {
-            let pooled = std::future::poll_fn(|cx| std::task::Poll::Ready(self.pool.checkout(worker, cx))).await;
+            let checkout = |cx: &mut Context<'_>| if call.fresh { None } else { self.pool.checkout(worker, cx) };
+            let pooled = std::future::poll_fn(|cx| Poll::Ready(checkout(cx))).await;
             let reused = pooled.is_some();
+            self.meter.connection(worker, reused);
             let mut link = match pooled {
                 Some(link) => link,
                 None => self.open().await?,
@@ -97,7 +112,9 @@ impl HttpOrigin {
     async fn exchange_upgrading(
         self: Arc<Self>,
         request: Request<RequestBody>,
+        worker: usize,
     ) -> Result<Response<ReplyBody>, OriginError> {
+        self.meter.connection(worker, false);
         let link = self.open().await?;
         let response = link
             .exchange_upgrading(request)
@@ -128,7 +145,6 @@ impl HttpOrigin {
                 return Err(OriginError { failure, source: Some(late.into()) });
             }
         };
-        self.pool.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Link::open(stream, &self.builder).await.map_err(|error| OriginError {
             failure: failure(FailureKind::Reset, Stage::Connect),
             source: Some(error.into()),
@@ -137,8 +153,8 @@ impl HttpOrigin {
 }
 
 impl Origin for HttpOrigin {
-    fn send(self: Arc<Self>, request: Request<RequestBody>, worker: usize) -> Sending {
-        Box::pin(self.exchange(request, worker))
+    fn send(self: Arc<Self>, request: Request<RequestBody>, call: Call) -> Sending {
+        Box::pin(self.exchange(request, call))
     }
 }
 

@@ -2,9 +2,8 @@
 //! takes no lock that another worker wants. Last in, first out, so that the surplus grows old and is closed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -37,16 +36,16 @@ pub struct Pool {
     params: PoolParams,
     clock: Clock,
     shards: Box<[Shard]>,
-    /// Connections taken out again.
-    pub reused: AtomicU64,
-    /// Connections opened.
-    pub opened: AtomicU64,
 }
 
 /// One worker's; on a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Shard(Mutex<Vec<Box<Link>>>);
+struct Shard(Mutex<Links>);
+
+/// Boxed: a link is moved in and out for each request, and is as large as hyper's connection state.
+#[expect(clippy::vec_box, reason = "see above")]
+type Links = Vec<Box<Link>>;
 
 /// Where a link goes when it comes to rest.
 #[derive(Debug, Clone)]
@@ -59,7 +58,7 @@ impl Pool {
     /// An empty pool for `workers` event loops.
     pub fn new(params: PoolParams, workers: usize, clock: Clock) -> Arc<Self> {
         let shards = (0..workers.max(1)).map(|_| Shard::default()).collect();
-        Arc::new(Self { params, clock, shards, reused: AtomicU64::new(0), opened: AtomicU64::new(0) })
+        Arc::new(Self { params, clock, shards })
     }
 
     /// An idle connection that is still alive, if there is one.
@@ -71,7 +70,6 @@ impl Pool {
                 .take()
                 .is_some_and(|since| self.clock.now().saturating_duration_since(since) >= self.params.idle_timeout);
             if !expired && link.poll_alive(cx) {
-                self.reused.fetch_add(1, Ordering::Relaxed);
                 return Some(link);
             }
         }
@@ -81,11 +79,11 @@ impl Pool {
     pub fn sweep(&self) {
         let now = self.clock.now();
         for Shard(shard) in &self.shards {
-            let expired = |link: &Box<Link>| {
+            let expired = |link: &Link| {
                 link.idle_since.is_some_and(|since| now.saturating_duration_since(since) >= self.params.idle_timeout)
             };
             // The oldest lie at the bottom. Dropped after the lock is.
-            let old: Vec<Box<Link>> = {
+            let old: Links = {
                 let mut links = shard.lock();
                 let count = links.iter().take_while(|link| expired(link)).count();
                 links.drain(..count).collect()
@@ -99,7 +97,7 @@ impl Pool {
         self.shards.iter().map(|Shard(shard)| shard.lock().len()).sum()
     }
 
-    fn shard(&self, worker: usize) -> &Mutex<Vec<Box<Link>>> {
+    fn shard(&self, worker: usize) -> &Mutex<Links> {
         let Shard(shard) = self.shards.get(worker % self.shards.len()).expect("the modulus is the length");
         shard
     }
