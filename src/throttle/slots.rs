@@ -110,17 +110,7 @@ impl Slots {
 
     /// As [`Slots::acquire`], but waits no longer than `patience` even if the queue's timeout is longer.
     pub fn acquire_within(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> Acquire {
-        let (begun, deadline) = self.with(|state, wakes| {
-            let patience = patience.min(state.params.timeout);
-            let begun = match state.take_free(&ticket, now) {
-                Some(taken) => Begun::Granted(Permit::new(self, taken)),
-                None => match state.enqueue(ticket, now, patience, wakes) {
-                    Ok(id) => Begun::Queued(id),
-                    Err(refusal) => Begun::Refused(refusal),
-                },
-            };
-            (begun, now.checked_add(patience).unwrap_or(now + FOREVER))
-        });
+        let (begun, deadline) = self.begin(ticket, now, patience);
         Acquire::new(self, begun, deadline)
     }
 
@@ -201,6 +191,21 @@ impl Slots {
             decision
         });
         drop(decision.map(|decision| self.honour(decision)));
+    }
+
+    /// Takes a slot, a place in the queue with its deadline, or neither.
+    fn begin(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> (Begun, Instant) {
+        self.with(|state, wakes| {
+            let patience = patience.min(state.params.timeout);
+            let begun = match state.take_free(&ticket, now) {
+                Some(taken) => Begun::Granted(Permit::new(self, taken)),
+                None => match state.enqueue(ticket, now, patience, wakes) {
+                    Ok(id) => Begun::Queued(id),
+                    Err(refusal) => Begun::Refused(refusal),
+                },
+            };
+            (begun, now.checked_add(patience).unwrap_or(now + FOREVER))
+        })
     }
 
     /// From now on the slots count as zombies.
@@ -501,6 +506,21 @@ mod tests {
         assert_eq!((slots.clock.now() - begin).as_millis(), 2000);
         assert_eq!(slots.stats().totals.timeout, 2);
         check(&slots, (1, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_handed_over_just_before_the_timeout_counts() {
+        let slots = slots(1, 10);
+        let permit = take(&slots);
+        let Begun::Queued(id) = slots.begin(Ticket::default(), slots.clock.now(), Duration::MAX).0 else {
+            panic!("no slot is free")
+        };
+        drop(permit);
+        let permit = slots.expire(id).unwrap();
+        check(&slots, (1, 0, 0));
+        drop(permit);
+        check(&slots, (0, 0, 0));
+        assert_eq!(slots.stats().totals.timeout, 0);
     }
 
     #[tokio::test(start_paused = true)]
