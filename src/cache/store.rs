@@ -18,6 +18,27 @@ impl Hasher for KeyHasher {
     }
 }
 
+
+/// Store stub
+#[derive(Debug)]
+pub struct Store;
+/// Found
+#[derive(Debug)]
+pub enum Found { /// e
+ Entry(std::sync::Arc<crate::cache::entry::Entry>), /// v
+ VaryMiss, /// m
+ Miss, /// u
+ Uncacheable }
+impl Store {
+    /// find
+    pub fn find(&self, _k: crate::cache::key::Key, _kr: &crate::cache::key::Keyer, _h: &http::HeaderMap, _now: std::time::Instant) -> Found { Found::Miss }
+    /// insert
+    pub fn insert(&self, _k: crate::cache::key::Key, _kr: &crate::cache::key::Keyer, _h: &http::HeaderMap, _e: std::sync::Arc<crate::cache::entry::Entry>) {}
+    /// mark
+    pub fn mark_uncacheable(&self, _k: crate::cache::key::Key, _now: std::time::Instant) {}
+    /// inv
+    pub fn invalidate(&self, _k: crate::cache::key::Key) {}
+}
 #[cfg(test)]
 pub(in crate::cache) mod tests {
     use std::sync::Arc;

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::guard::Guard;
-use crate::metrics::ListenerMeter;
+use crate::metrics::{ConnectionRefusal, ListenerMeter};
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub struct Patience {
     pub idle: Duration,
 }
 
+/// Where breaches are counted.
+#[derive(Debug)]
+pub struct Tally {
+    /// The listener's meter.
+    pub meter: Arc<ListenerMeter>,
+    /// The worker.
+    pub worker: usize,
+}
+
 /// A client's byte stream.
 #[derive(Debug)]
 pub struct Wire<S> {
@@ -34,7 +43,7 @@ pub struct Wire<S> {
     prefix: Bytes,
     /// Follows HTTP/1.1 framing; none on HTTP/2, whose frames say where they end.
     guard: Option<Guard>,
-    meter: Option<Arc<ListenerMeter>>,
+    tally: Option<Tally>,
     watch: Watch,
     linger: Option<Linger>,
 }
@@ -68,8 +77,8 @@ struct Linger {
 
 impl<S> Wire<S> {
     /// An HTTP/1.1 stream of which `prefix` was already read.
-    pub fn http1(stream: S, prefix: Bytes, patience: Patience, meter: Arc<ListenerMeter>) -> Self {
-        Self::new(stream, prefix, patience, Some(Guard::new()), Some(meter))
+    pub fn http1(stream: S, prefix: Bytes, patience: Patience, tally: Tally) -> Self {
+        Self::new(stream, prefix, patience, Some(Guard::new()), Some(tally))
     }
 
     /// An HTTP/2 stream of which `prefix` was already read.
@@ -77,18 +86,19 @@ impl<S> Wire<S> {
         Self::new(stream, prefix, patience, None, None)
     }
 
-    fn new(stream: S, prefix: Bytes, patience: Patience, guard: Option<Guard>, meter: Option<Arc<ListenerMeter>>) -> Self {
+    fn new(stream: S, prefix: Bytes, patience: Patience, guard: Option<Guard>, tally: Option<Tally>) -> Self {
         let watch = Watch { patience, moves: 0, seen: (0, Phase::Head), timer: None, writing: false };
-        Self { stream, prefix, guard, meter, watch, linger: None }
+        Self { stream, prefix, guard, tally, watch, linger: None }
     }
 
     fn inspect(&mut self, bytes: &mut [u8]) {
         self.watch.moves = self.watch.moves.wrapping_add(1);
         if let Some(guard) = &mut self.guard
             && let Some(breach) = guard.inspect(bytes)
-            && let Some(meter) = &self.meter
+            && let Some(Tally { meter, worker }) = &self.tally
         {
-            meter.refused(breach.code());
+            tracing::debug!(breach = breach.code(), "malformed request");
+            meter.refused(*worker, ConnectionRefusal::Malformed);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Step 7: from an upstream's answer to a stored entry, streamed to everybody who waits while it arrives.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::response::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -16,6 +16,7 @@ use super::snapshot::{Route, Snapshot, Worker};
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
 use crate::cache::storing::{self, Asked, Unstorable};
+use crate::cache::key::Key;
 use crate::cache::reuse::Reuse;
 use crate::cache::store::Found;
 use crate::cache::{CacheParams, freshness, reuse};
@@ -128,7 +129,7 @@ impl Errand {
     fn come_meanwhile(&self, params: &CacheParams) -> Option<Arc<Entry>> {
         let core = &self.worker.core;
         let now = core.clock.now();
-        match core.store.find(self.wanted.address.primary, &core.keyer, &self.asked, now) {
+        match core.store.find(self.wanted.primary, &core.keyer, &self.asked, now) {
             Found::Entry(entry) if self.wanted.address.parts().is_at(&entry.head.address, &params.query) => {
                 let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
                 fresh.then_some(entry)
@@ -180,7 +181,7 @@ impl Errand {
                     let head = Arc::new(head);
                     let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else { return };
                     let next = async |body: &mut ReplyBody| std::future::poll_fn(|cx| body.poll_frame(cx)).await;
-                    pour(&worker, &wanted.address, (head, fill), &asked, &mut body, next).await;
+                    pour(&worker, wanted.primary, (head, fill), &asked, &mut body, next).await;
                 }
             })
         })
@@ -190,7 +191,7 @@ impl Errand {
     fn revalidated(self, lead: Lead, entry: Entry, tally: Tally) {
         let entry = Arc::new(entry);
         let core = &self.worker.core;
-        core.store.insert(self.wanted.address.primary, &core.keyer, &self.asked, Arc::clone(&entry));
+        core.store.insert(self.wanted.primary, &core.keyer, &self.asked, Arc::clone(&entry));
         lead.found(Arc::clone(&entry));
         tell(self.tell, Brought::Found(entry, CacheResult::Revalidated), tally);
     }
@@ -217,12 +218,12 @@ impl Errand {
                 let next = async |(body, held): &mut (ReplyBody, Held)| {
                     std::future::poll_fn(|cx| held.poll_body(body, cx)).await
                 };
-                pour(&self.worker, &self.wanted.address, (head, fill), &self.asked, &mut reply, next).await;
+                pour(&self.worker, self.wanted.primary, (head, fill), &self.asked, &mut reply, next).await;
             }
             Err(why) => {
                 // An error passes; what is personal stays so for a while.
                 if !failed {
-                    core.store.mark_uncacheable(self.wanted.address.primary, core.clock.now());
+                    core.store.mark_uncacheable(self.wanted.primary, core.clock.now());
                 }
                 lead.alone();
                 own(self.tell, (parts, body, held), why.code(), tally);
@@ -272,7 +273,7 @@ fn own(teller: Option<oneshot::Sender<(Brought, Tally)>>, reply: Reply, why: &'s
 pub(super) fn adopt(
     worker: &Arc<Worker>,
     route: &Route,
-    address: &Address,
+    (primary, address): &(Key, Address),
     method: &Method,
     asked: &HeaderMap,
     reply: Reply,
@@ -285,19 +286,19 @@ pub(super) fn adopt(
     });
     let Some((params, head)) = storable else { return Err(Box::new((parts, body, held))) };
     let core = &worker.core;
-    let flight = lookup::variant(&core.keyer, address.primary, &head.vary, asked);
+    let flight = lookup::variant(&core.keyer, *primary, &head.vary, asked);
     let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
     let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
     let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
         Ok((Some(reader), fill)) => (fill, reader),
         _ => return Err(Box::new((parts, body, held))),
     };
-    let (worker, address, asked) = (Arc::clone(worker), address.clone(), asked.clone());
+    let (worker, primary, asked) = (Arc::clone(worker), *primary, asked.clone());
     let kept = Arc::clone(&head);
     tokio::spawn(async move {
         let mut reply = (body, held);
         let next = async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
-        pour(&worker, &address, (kept, fill), &asked, &mut reply, next).await;
+        pour(&worker, primary, (kept, fill), &asked, &mut reply, next).await;
     });
     Ok((head, reader))
 }
@@ -319,7 +320,7 @@ fn head(
 /// Streams a body into a fill, and the whole of it into the store.
 async fn pour<S>(
     worker: &Worker,
-    address: &Address,
+    primary: Key,
     (head, mut fill): (Arc<Head>, Fill),
     asked: &HeaderMap,
     source: &mut S,
@@ -334,7 +335,7 @@ async fn pour<S>(
         match fill.push(data).await {
             Flow::Kept => {}
             Flow::Outgrown if std::mem::replace(&mut kept, false) => {
-                core.store.mark_uncacheable(address.primary, core.clock.now());
+                core.store.mark_uncacheable(primary, core.clock.now());
             }
             Flow::Outgrown => {}
             Flow::Unread => return fill.abort(),
@@ -343,17 +344,17 @@ async fn pour<S>(
     // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
     fill.finish(|body| {
         let entry = Arc::new(Entry::new(head, body.clone()));
-        core.store.insert(address.primary, &core.keyer, asked, entry);
+        core.store.insert(primary, &core.keyer, asked, entry);
     });
 }
 
 /// An unsafe request has changed what is stored for its target, and for what it names beside it (RFC 9111 section 4.4).
-pub(super) fn invalidate(worker: &Worker, route: &Route, address: &Address, parts: &Parts) {
+pub(super) fn invalidate(worker: &Worker, route: &Route, (primary, address): &(Key, Address), parts: &Parts) {
     if !(200..400).contains(&parts.status.as_u16()) {
         return;
     }
     let core = &worker.core;
-    core.store.invalidate(address.primary);
+    core.store.invalidate(*primary);
     let Some(params) = &route.cache else { return };
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let Some(place) = parts.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };

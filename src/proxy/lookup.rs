@@ -25,7 +25,7 @@ pub(super) enum Looked {
     Serve(Arc<Entry>, CacheResult, Option<Wanted>),
     /// Ask the upstream for this request alone. What comes is stored if there is a place for it, and what is changed
     /// there is invalidated here.
-    Alone(CacheResult, Option<Forward>, Option<Address>),
+    Alone(CacheResult, Option<Forward>, Option<(Key, Address)>),
     /// Fetch it for the store, together with everybody who asks for the same.
     Fetch(Wanted, Forward),
     /// Only a stored answer was wanted.
@@ -36,6 +36,8 @@ pub(super) enum Looked {
 pub(super) struct Wanted {
     /// Its place.
     pub(super) address: Address,
+    /// Its key.
+    pub(super) primary: Key,
     /// The variant, if the store knows by which fields the answer varies.
     pub(super) flight: Key,
     /// What is there already: to be validated, or to stand in when the upstream fails.
@@ -44,11 +46,9 @@ pub(super) struct Wanted {
     pub(super) control: RequestControl,
 }
 
-/// The key of a request in a form that outlives it.
+/// The key of a request in clear, in a form that outlives it.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
-    /// The key.
-    pub(super) primary: Key,
     scheme: &'static str,
     host: Box<str>,
     path: Box<str>,
@@ -58,9 +58,8 @@ pub(super) struct Address {
 }
 
 impl Address {
-    fn of(primary: Key, parts: &KeyParts<'_>) -> Self {
+    fn of(parts: &KeyParts<'_>) -> Self {
         Self {
-            primary,
             scheme: if parts.scheme == "https" { "https" } else { "http" },
             host: parts.host.into(),
             path: parts.path.into(),
@@ -68,6 +67,18 @@ impl Address {
             upstream: parts.upstream.into(),
             partition: parts.partition,
         }
+    }
+
+    /// The address of another resource of the same origin, named by a field of an answer; `None` if it is elsewhere.
+    pub(super) fn sibling(&self, place: &str) -> Option<Self> {
+        let place: http::Uri = place.parse().ok()?;
+        let elsewhere = place.host().is_some()
+            && (place.scheme_str() != Some(self.scheme)
+                || place.authority().is_none_or(|authority| !authority.as_str().eq_ignore_ascii_case(&self.host)));
+        if elsewhere || !place.path().starts_with('/') {
+            return None;
+        }
+        Some(Self { path: place.path().into(), query: place.query().map(Box::from), ..self.clone() })
     }
 
     /// The key in clear.
@@ -89,9 +100,9 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     let core = &exchange.worker.core;
     let key_parts = key_parts(exchange, route, params, parts, target);
     let primary = core.keyer.primary(&key_parts, &params.query);
-    let address = || Address::of(primary, &key_parts);
+    let address = || Address::of(&key_parts);
     let alone = |result, why, detail| {
-        Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some(address()))
+        Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some((primary, address())))
     };
     if !safe || !matches!(parts.method, Method::GET | Method::HEAD) {
         return alone(CacheResult::Pass, "method", "method");
@@ -113,7 +124,7 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
         Found::Entry(entry) => {
             let decision = reuse::decide(&entry.head, entry.is_soft_purged(), &control, now);
             let flight = variant(&core.keyer, primary, &entry.head.vary, &parts.headers);
-            let wanted = |entry| Wanted { address: address(), flight, stale: Some(entry), control };
+            let wanted = |entry| Wanted { address: address(), primary, flight, stale: Some(entry), control };
             match decision {
                 Reuse::Fresh => return Looked::Serve(entry, CacheResult::Hit, None),
                 Reuse::MaxStale => return Looked::Serve(entry, CacheResult::Stale, None),
@@ -143,7 +154,7 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     if parts.headers.contains_key(header::AUTHORIZATION) && !params.per_consumer && entry.is_none() {
         return alone(CacheResult::Pass, why, "authorization");
     }
-    Looked::Fetch(Wanted { address: address(), flight, stale: entry, control }, Forward::new(why))
+    Looked::Fetch(Wanted { address: address(), primary, flight, stale: entry, control }, Forward::new(why))
 }
 
 /// The key of the variant that `headers` select; the primary key where nothing varies.

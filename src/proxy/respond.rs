@@ -238,7 +238,7 @@ fn finish(exchange: &mut Exchange, headers: &mut HeaderMap) {
     if let Some(route) = exchange.route() {
         route.response_headers.apply(headers);
         if let (Some(rated), Some(rate)) = (&exchange.rated, &route.rate) {
-            rate_fields(headers, rated, rate.policy());
+            rate_fields(headers, rated, &rate.policy);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 
 use super::access_log::WorkerLog;
 use super::hooks::Hooks;
@@ -57,6 +58,14 @@ pub struct Caller {
     pub meter: Arc<ConsumerMeter>,
 }
 
+/// A route's rate, with what clients are told of it.
+pub struct Rate {
+    /// What it lets pass.
+    pub limiter: Arc<RateLimiter>,
+    /// The RateLimit-Policy field (draft-ietf-httpapi-ratelimit-headers-11).
+    pub policy: HeaderValue,
+}
+
 /// A live route.
 pub struct Route {
     /// Its name.
@@ -66,7 +75,7 @@ pub struct Route {
     /// How it caches, if it does.
     pub cache: Option<CacheParams>,
     /// What each consumer may ask of it.
-    pub rate: Option<Arc<RateLimiter>>,
+    pub rate: Option<Rate>,
     /// How urgent its requests are.
     pub class: Class,
     /// Slots a request of it takes.

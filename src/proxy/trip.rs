@@ -16,6 +16,7 @@ use super::outgoing;
 use super::respond::{self, Forward};
 use super::snapshot::Route;
 use crate::cache::flight::{Joined, Lead, Verdict};
+use crate::cache::key::Key;
 use crate::cache::reuse;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
@@ -33,7 +34,7 @@ pub(super) struct Trip {
 /// With whom.
 pub(super) enum Plan {
     /// Alone; what Cache-Status says of it, and the place of its answer in the store.
-    Alone(Option<Forward>, Option<Address>),
+    Alone(Option<Forward>, Option<(Key, Address)>),
     /// With everybody who asks for the same.
     Fetch(Arc<Wanted>, Forward),
 }
@@ -55,7 +56,7 @@ async fn alone(
     outgoing: Outgoing,
     asked: Option<HeaderMap>,
     forward: Option<Forward>,
-    address: Option<Address>,
+    address: Option<(Key, Address)>,
 ) -> Response<ResponseBody> {
     let snapshot = Arc::clone(&exchange.snapshot);
     let Some(route) = exchange.route.and_then(|index| snapshot.routes.get(index)) else {
@@ -138,7 +139,7 @@ async fn fetch(
         Verdict::Stream(..) | Verdict::Found(_) | Verdict::Alone => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Pass;
-            let address = Some(wanted.address.clone());
+            let address = Some((wanted.primary, wanted.address.clone()));
             Box::pin(alone(exchange, outgoing, Some(asked), Some(forward), address)).await
         }
     }

@@ -1,1 +1,4 @@
-//! health
+//! h
+/// h
+#[derive(Debug)]
+pub struct Health;

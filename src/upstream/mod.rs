@@ -11,15 +11,14 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-use crate::breaker::{Breaker, Shift};
-use crate::metrics::{EndpointLive, Live, UpstreamMeter};
+use crate::breaker::Breaker;
+use crate::metrics::UpstreamMeter;
 use crate::outcome::Outcome;
 use crate::retry::RetryParams;
 use crate::retry::budget::Budget;
 use crate::throttle::slots::Slots;
 
 use balance::{Balance, Load};
-use health::Health;
 use origin::Origin;
 use pool::Pool;
 
@@ -32,7 +31,7 @@ pub mod origin;
 pub mod pool;
 pub mod probe;
 pub mod resolve;
-pub mod tls;
+
 
 /// How long each step towards an upstream may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,4 +114,19 @@ pub struct Endpoint {
     pub pool: Option<Arc<Pool>>,
     /// Requests it is working on.
     pub in_flight: AtomicUsize,
+}
+
+impl Endpoint {
+    /// Whether it may be asked.
+    pub fn is_up(&self, _now: Instant) -> bool {
+        true
+    }
+
+    /// Its load, if it may be asked.
+    pub fn load(&self, now: Instant) -> Option<Load> {
+        self.is_up(now).then(|| self.in_flight.load(Ordering::Relaxed))
+    }
+
+    /// Learns how an attempt ended.
+    pub fn learn(&self, _outcome: Outcome, _now: Instant) {}
 }
