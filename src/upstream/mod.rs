@@ -77,11 +77,11 @@ pub struct Upstream {
     /// Its name in the configuration.
     pub name: Box<str>,
     /// Its endpoints.
-    pub endpoints: Box<[Endpoint]>,
+    pub endpoints: Arc<[Endpoint]>,
     /// Its slots and queue.
     pub slots: Arc<Slots>,
     /// Its breaker, if it has one.
-    pub breaker: Option<Mutex<Breaker>>,
+    pub breaker: Option<Arc<Mutex<Breaker>>>,
     /// Who is asked.
     pub balance: Balance,
     /// Where round robin stands.
@@ -114,6 +114,8 @@ pub struct Endpoint {
     pub pool: Option<Arc<Pool>>,
     /// Requests it is working on.
     pub in_flight: AtomicUsize,
+    /// Whether it answers.
+    pub health: Mutex<Health>,
 }
 
 impl Endpoint {
