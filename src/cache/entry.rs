@@ -1,7 +1,7 @@
 //! The stored answer: its head with everything the rules need to judge it, and its body.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ pub struct Entry {
     pub head: Arc<Head>,
     /// The whole body; its length is the truth (the head holds no Content-Length).
     pub body: Bytes,
+    refresh: Refresh,
     soft_purged: AtomicBool,
 }
 
@@ -25,7 +26,7 @@ impl Entry {
         Self {
             head,
             body,
-            soft_purged: AtomicBool::new(false),
+            refresh: Refresh { failures: AtomicU32::new(0), until: AtomicU64::new(0) }, soft_purged: AtomicBool::new(false),
         }
     }
 
@@ -44,6 +45,16 @@ impl Entry {
         self.head.age(now)
     }
 
+    /// Whether a background refresh may be tried at `now`.
+    pub fn may_refresh(&self, now: Instant) -> bool {
+        self.refresh.is_due(now.saturating_duration_since(self.head.received))
+    }
+
+    /// A refresh failed at `now`; `drawn` spreads the next tries of many entries.
+    pub fn refresh_failed(&self, now: Instant, drawn: u64) {
+        self.refresh.failed(now.saturating_duration_since(self.head.received), drawn);
+    }
+
     /// Makes it stale: it is served only where a stale answer may be, until it is refreshed.
     pub fn soft_purge(&self) {
         self.soft_purged.store(true, Ordering::Relaxed);
@@ -52,6 +63,29 @@ impl Entry {
     /// Whether it was soft purged.
     pub fn is_soft_purged(&self) -> bool {
         self.soft_purged.load(Ordering::Relaxed)
+    }
+}
+
+/// Backs off the background refreshes of one entry while they fail: else every request would send one to a sick origin
+/// (nginx#1000). One second, doubling to a minute, each with up to a quarter of jitter.
+#[derive(Debug, Default)]
+pub struct Refresh {
+    failures: AtomicU32,
+    /// In milliseconds of the entry's rest here.
+    until: AtomicU64,
+}
+
+impl Refresh {
+    fn is_due(&self, rest: Duration) -> bool {
+        rest >= Duration::from_millis(self.until.load(Ordering::Relaxed))
+    }
+
+    fn failed(&self, rest: Duration, drawn: u64) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+        let wait = Duration::from_secs(1 << failures.min(6)).min(Duration::from_secs(60));
+        let jitter = wait.mul_f64((drawn % 256) as f64 / 1024.0);
+        let until = rest.saturating_add(wait).saturating_add(jitter);
+        self.until.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
