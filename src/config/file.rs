@@ -38,7 +38,6 @@ static ADMIN: Section = Section {
     about: "Metrics, health, API and page.",
     keys: &[
         Key::new("listen", Text, "Address and port.").default("'127.0.0.1:9900'"),
-        Key::new("token", Secret, "Asked for by every action (purge, reload, ...) as a bearer token; none without it."),
     ],
 };
 
@@ -47,8 +46,9 @@ static LOG: Section = Section {
     about: "Logs.",
     keys: &[
         Key::new("access", Text, "Where a line per request goes: \"stdout\", \"off\", or the path of a file.").default("'stdout'"),
-        Key::new("format", Choice(FORMATS), "How log lines are written.").default("'json'"),
-        Key::new("level", Choice(LEVELS), "The least important event that is logged.").default("'info'"),
+        Key::new("query", Flag, "Whether its lines hold the query, which may name people.").default("false"),
+        Key::new("format", Choice(FORMATS), "How its lines are written.").default("'json'"),
+        Key::new("level", Choice(LEVELS), "The least important event of vaxel itself that is logged.").default("'info'"),
     ],
 };
 
@@ -89,11 +89,10 @@ static LISTENER: Section = Section {
         Key::new("accept", Choice(ACCEPTS), "How connections reach the workers: spread by the kernel, or handed to the least loaded one.")
             .default("'reuseport'"),
         Key::new("backlog", Whole, "Connections the kernel keeps until they are accepted.").default("4096"),
-        Key::new("connections", Whole, "Open connections; more wait in the backlog.").default("10000"),
+        Key::new("connections", Whole, "Open connections; more wait in the backlog.").default("16384"),
         Key::new("head_size", Size, "The largest request head.").default("'64KiB'"),
-        Key::new("head_timeout", Duration, "How long a request head may take to arrive.").default("'10s'"),
+        Key::new("head_timeout", Duration, "How long a request head or a TLS handshake may take.").default("'10s'"),
         Key::new("idle_timeout", Duration, "How long a connection may stay idle.").default("'60s'"),
-        Key::new("body_timeout", Duration, "The longest pause in a request body.").default("'30s'"),
         Key::new("h2_streams", Whole, "Requests at the same time on one HTTP/2 connection.").default("128"),
     ],
 };
@@ -117,8 +116,8 @@ static CONSUMER: Section = Section {
     keys: &[
         Key::new("identify", Table(&IDENTIFY), "How it is recognised: by API key, header value, or network.").required(),
         Key::new("weight", Whole, "Its share of an upstream when that is scarce, compared with the others'.").default("1"),
-        Key::new("class", Choice(CLASSES), "The class of its requests, instead of the route's."),
-        Key::new("rate", Table(&RATE), "How much it may ask for, over all routes."),
+        Key::new("class", Choice(CLASSES), "How urgent its requests are, instead of what the route says."),
+        Key::new("rate", Table(&RATE), "How much it may ask for, instead of what the route says."),
     ],
 };
 
@@ -213,9 +212,9 @@ static TIMEOUTS: Section = Section {
     name: "timeouts",
     about: "How long an upstream may take.",
     keys: &[
-        Key::new("connect", Duration, "To connect, TLS included.").default("'2s'"),
+        Key::new("connect", Duration, "To find its address and connect, TLS included.").default("'2s'"),
         Key::new("head", Duration, "From the sent request to the head of the answer.").default("'30s'"),
-        Key::new("total", Duration, "For a whole attempt, the body included.").default("'60s'"),
+        Key::new("total", Duration, "For everything: all attempts and the body of the answer.").default("'60s'"),
     ],
 };
 
@@ -224,8 +223,8 @@ static POOL: Section = Section {
     about: "Connections to an upstream.",
     keys: &[
         Key::new("keepalive", Flag, "Connections are used again.").default("true"),
-        Key::new("idle", Whole, "Idle connections kept for each endpoint and worker.").default("32"),
-        Key::new("idle_timeout", Duration, "How long they are kept; less than the upstream keeps them.").default("'30s'"),
+        Key::new("idle", Whole, "Idle connections kept for each endpoint and worker.").default("64"),
+        Key::new("idle_timeout", Duration, "How long they are kept; less than the upstream keeps them.").default("'4s'"),
         Key::new("max_requests", Whole, "Requests after which a connection is closed; any number if not given."),
     ],
 };
@@ -339,7 +338,6 @@ static FALLBACK: Section = Section {
     keys: &[
         Key::new("status", Whole, "Its status.").default("503"),
         Key::new("content_type", Text, "Its Content-Type.").default("'text/plain; charset=utf-8'"),
-        Key::new("headers", Map(&Text), "More header fields.").default("{}"),
         Key::new("body", Text, "Its body."),
         Key::new("body_file", File, "Its body, from a file that is read when the configuration is loaded."),
     ],
