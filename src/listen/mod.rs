@@ -14,6 +14,7 @@ use std::time::Duration;
 pub mod drain;
 pub mod guard;
 pub mod serve;
+pub mod tls;
 pub mod socket;
 
 pub mod wire;
