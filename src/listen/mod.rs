@@ -1,5 +1,6 @@
 //! Accepting sockets.
 
+pub mod certs;
 pub mod drain;
 pub mod guard;
 pub mod serve;

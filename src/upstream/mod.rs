@@ -7,3 +7,4 @@ pub mod origin;
 pub mod pool;
 pub mod probe;
 pub mod resolve;
+pub mod tls;
