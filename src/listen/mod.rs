@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 
+pub mod certs;
+pub mod certs;
 pub mod drain;
 pub mod guard;
 pub mod serve;
