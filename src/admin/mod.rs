@@ -1,1 +1,440 @@
-//! admin
+//! The admin listener: metrics, health, the effective configuration, reload.
+//!
+//! Plain HTTP/1.1 on a socket of its own, on the control runtime, so that it answers when the data plane is busy. It
+//! asks a source for what it shows and knows no gateway.
+
+mod serve;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+pub use self::serve::serve;
+
+/// What the admin listener shows and does.
+pub trait AdminSource {
+    /// The metrics in the text exposition format of Prometheus.
+    fn metrics_text(&self) -> String;
+
+    /// Whether new requests should come here.
+    ///
+    /// # Errors
+    /// A word for why not: draining, or no listener is bound yet.
+    fn ready(&self) -> Result<(), &'static str>;
+
+    /// The configuration in force, with every default, and without secrets.
+    fn config(&self) -> Value;
+
+    /// Loads the configuration anew. May take a while and read files.
+    ///
+    /// # Errors
+    /// All problems of the new configuration, for people; the old one stays in force.
+    fn reload(&self) -> Result<(), String>;
+}
+
+/// Answers one request. Blocks as long as the source does; reads no body.
+pub fn handle<B>(request: &Request<B>, source: &dyn AdminSource) -> Response<Full<Bytes>> {
+    let method = request.method();
+    let Some(page) = Page::at(request.uri().path()) else {
+        return problem(
+            StatusCode::NOT_FOUND,
+            "There is nothing here; GET / lists what is.",
+        );
+    };
+    if !page.allows(method) {
+        let mut response = problem(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "The method does not fit this resource.",
+        );
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static(page.allowed()));
+        return response;
+    }
+    if *method == Method::POST && is_foreign(request.uri(), request.headers()) {
+        return problem(
+            StatusCode::FORBIDDEN,
+            "A page of another site may not do this.",
+        );
+    }
+    let mut response = page.show(source);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if *method == Method::HEAD {
+        // The fields are those of GET, the length included (RFC 9110 section 9.3.2).
+        let length = http_body::Body::size_hint(response.body()).lower();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        *response.body_mut() = Full::default();
+    }
+    response
+}
+
+/// What there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    Index,
+    Metrics,
+    Live,
+    Ready,
+    Config,
+    Reload,
+}
+
+impl Page {
+    fn at(path: &str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Index,
+            "/metrics" => Self::Metrics,
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
+            "/config" => Self::Config,
+            "/reload" => Self::Reload,
+            _ => return None,
+        })
+    }
+
+    fn allows(self, method: &Method) -> bool {
+        match self {
+            Self::Reload => *method == Method::POST,
+            _ => *method == Method::GET || *method == Method::HEAD,
+        }
+    }
+
+    const fn allowed(self) -> &'static str {
+        match self {
+            Self::Reload => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn show(self, source: &dyn AdminSource) -> Response<Full<Bytes>> {
+        match self {
+            Self::Index => answer(StatusCode::OK, PLAIN, INDEX),
+            Self::Metrics => answer(StatusCode::OK, METRICS, source.metrics_text()),
+            Self::Live => answer(StatusCode::OK, PLAIN, "ok\n"),
+            Self::Ready => match source.ready() {
+                Ok(()) => answer(StatusCode::OK, PLAIN, "ready\n"),
+                Err(why) => answer(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{why}\n")),
+            },
+            Self::Config => answer(StatusCode::OK, JSON, format!("{:#}\n", source.config())),
+            Self::Reload => match source.reload() {
+                Ok(()) => answer(
+                    StatusCode::OK,
+                    JSON,
+                    format!("{}\n", json!({ "reloaded": true })),
+                ),
+                Err(problems) => problem(StatusCode::UNPROCESSABLE_ENTITY, &problems),
+            },
+        }
+    }
+}
+
+/// Whether a browser sends this on behalf of another site: the listener asks for no password, and a browser on the
+/// operator's machine reaches it (cross-site request forgery).
+fn is_foreign(uri: &Uri, headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get(SEC_FETCH_SITE) {
+        return site != "same-origin" && site != "none";
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        // No browser leaves it out of a POST to another site (Fetch, section 3.2).
+        return false;
+    };
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let host = host.or_else(|| {
+        uri.authority()
+            .map(|authority| authority.as_str().as_bytes())
+    });
+    let own = origin
+        .as_bytes()
+        .strip_prefix(b"http://")
+        .or_else(|| origin.as_bytes().strip_prefix(b"https://"));
+    own.is_none() || own != host
+}
+
+/// An error, as RFC 9457 wants it. Without a `type` it is `about:blank`, and the title is the phrase of the status.
+fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
+    let body = json!({
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    answer(status, PROBLEM, format!("{body}\n"))
+}
+
+fn answer(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // The text of a problem may quote a file: a browser must not take it for a page.
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const PROBLEM: &str = "application/problem+json";
+/// The text exposition format, version 0.0.4.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const INDEX: &str = "\
+vaxel
+
+GET  /metrics   metrics, for Prometheus
+GET  /livez     200 while the process works
+GET  /readyz    200 while it takes requests, 503 before and after
+GET  /config    the configuration in force
+POST /reload    load the configuration anew
+";
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use http_body::Body as _;
+
+    use super::*;
+
+    /// A source whose answers are known.
+    #[derive(Debug, Default)]
+    pub(crate) struct Known {
+        pub(crate) unready: Option<&'static str>,
+        pub(crate) broken: Option<&'static str>,
+    }
+
+    impl AdminSource for Known {
+        fn metrics_text(&self) -> String {
+            "vaxel_worker_panics_total 0\n".to_owned()
+        }
+
+        fn ready(&self) -> Result<(), &'static str> {
+            self.unready.map_or(Ok(()), Err)
+        }
+
+        fn config(&self) -> Value {
+            json!({ "workers": 2 })
+        }
+
+        fn reload(&self) -> Result<(), String> {
+            self.broken
+                .map_or(Ok(()), |problem| Err(problem.to_owned()))
+        }
+    }
+
+    /// The answer, and its body as text. The body is whole already: no runtime is needed to read it.
+    fn ask(request: Request<()>, source: &Known) -> (Response<()>, String) {
+        let (head, mut body) = handle(&request, source).into_parts();
+        let mut context = Context::from_waker(Waker::noop());
+        let text = match Pin::new(&mut body).poll_frame(&mut context) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap(),
+            _ => Bytes::new(),
+        };
+        (
+            Response::from_parts(head, ()),
+            String::from_utf8(text.to_vec()).unwrap(),
+        )
+    }
+
+    #[track_caller]
+    fn check(
+        method: &str,
+        path: &str,
+        source: &Known,
+        status: u16,
+        content_type: &str,
+        body: &str,
+    ) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(())
+            .unwrap();
+        let (response, text) = ask(request, source);
+        assert_eq!(response.status(), status, "{method} {path}");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            content_type,
+            "{method} {path}"
+        );
+        assert_eq!(text, body, "{method} {path}");
+    }
+
+    #[test]
+    fn every_page_has_its_answer() {
+        let good = Known::default();
+        check("GET", "/", &good, 200, PLAIN, INDEX);
+        check(
+            "GET",
+            "/metrics",
+            &good,
+            200,
+            METRICS,
+            "vaxel_worker_panics_total 0\n",
+        );
+        check(
+            "GET",
+            "/metrics?name=x",
+            &good,
+            200,
+            METRICS,
+            "vaxel_worker_panics_total 0\n",
+        );
+        check("GET", "/livez", &good, 200, PLAIN, "ok\n");
+        check("GET", "/readyz", &good, 200, PLAIN, "ready\n");
+        check(
+            "GET",
+            "/config",
+            &good,
+            200,
+            JSON,
+            "{\n  \"workers\": 2\n}\n",
+        );
+        check("POST", "/reload", &good, 200, JSON, "{\"reloaded\":true}\n");
+        let draining = Known {
+            unready: Some("draining"),
+            ..Known::default()
+        };
+        check("GET", "/readyz", &draining, 503, PLAIN, "draining\n");
+        check("GET", "/livez", &draining, 200, PLAIN, "ok\n");
+    }
+
+    #[test]
+    fn the_index_lists_every_page() {
+        for line in INDEX.lines().filter(|line| line.contains('/')) {
+            let mut words = line.split_whitespace();
+            let method = Method::from_bytes(words.next().unwrap().as_bytes()).unwrap();
+            let page = Page::at(words.next().unwrap()).unwrap();
+            assert!(page.allows(&method), "{line}");
+        }
+        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 5);
+    }
+
+    #[test]
+    fn a_head_request_gets_the_fields_alone() {
+        for path in ["/", "/metrics", "/livez", "/readyz", "/config"] {
+            let request = |method| {
+                Request::builder()
+                    .method(method)
+                    .uri(path)
+                    .body(())
+                    .unwrap()
+            };
+            let (_, text) = ask(request("GET"), &Known::default());
+            let (response, empty) = ask(request("HEAD"), &Known::default());
+            assert_eq!(
+                response.headers()[header::CONTENT_LENGTH],
+                text.len().to_string(),
+                "{path}"
+            );
+            assert_eq!(empty, "", "{path}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_a_problem() {
+        for (method, path, status, allow) in [
+            ("GET", "/nothing", 404, None),
+            ("GET", "/metrics/", 404, None),
+            ("POST", "/metrics", 405, Some("GET, HEAD")),
+            ("DELETE", "/", 405, Some("GET, HEAD")),
+            ("GET", "/reload", 405, Some("POST")),
+            ("HEAD", "/reload", 405, Some("POST")),
+        ] {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .body(())
+                .unwrap();
+            let (response, text) = ask(request, &Known::default());
+            assert_eq!(response.status(), status, "{method} {path}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM);
+            let found = response
+                .headers()
+                .get(header::ALLOW)
+                .map(|value| value.to_str().unwrap());
+            assert_eq!(found, allow, "{method} {path}");
+            let json: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(json["status"], status);
+            assert!(json["title"].is_string() && json["detail"].is_string());
+        }
+    }
+
+    #[test]
+    fn a_failed_reload_says_what_is_wrong() {
+        let broken = Known {
+            broken: Some("vaxel.toml:3:1: unknown key \"slot\""),
+            ..Known::default()
+        };
+        let request = Request::builder()
+            .method("POST")
+            .uri("/reload")
+            .body(())
+            .unwrap();
+        let (response, text) = ask(request, &broken);
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        let json: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["detail"], "vaxel.toml:3:1: unknown key \"slot\"");
+    }
+
+    #[test]
+    fn a_page_of_another_site_cannot_reload() {
+        for (fields, status) in [
+            (&[][..], 200),
+            (
+                &[
+                    ("host", "127.0.0.1:9900"),
+                    ("origin", "http://127.0.0.1:9900"),
+                ],
+                200,
+            ),
+            (
+                &[
+                    ("host", "127.0.0.1:9900"),
+                    ("sec-fetch-site", "same-origin"),
+                ],
+                200,
+            ),
+            (
+                &[("host", "127.0.0.1:9900"), ("sec-fetch-site", "none")],
+                200,
+            ),
+            (
+                &[
+                    ("host", "127.0.0.1:9900"),
+                    ("origin", "http://evil.example"),
+                ],
+                403,
+            ),
+            (&[("host", "127.0.0.1:9900"), ("origin", "null")], 403),
+            (
+                &[("host", "127.0.0.1:9900"), ("sec-fetch-site", "cross-site")],
+                403,
+            ),
+            (
+                &[("host", "127.0.0.1:9900"), ("sec-fetch-site", "same-site")],
+                403,
+            ),
+        ] {
+            let mut request = Request::builder().method("POST").uri("/reload");
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let (response, _) = ask(request.body(()).unwrap(), &Known::default());
+            assert_eq!(response.status(), status, "{fields:?}");
+        }
+    }
+}

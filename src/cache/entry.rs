@@ -1,7 +1,7 @@
 //! The stored answer: its head with everything the rules need to judge it, and its body.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ pub struct Entry {
     pub head: Arc<Head>,
     /// The whole body; its length is the truth (the head holds no Content-Length).
     pub body: Bytes,
+    refresh: Refresh,
     soft_purged: AtomicBool,
 }
 
@@ -25,7 +26,7 @@ impl Entry {
         Self {
             head,
             body,
-            soft_purged: AtomicBool::new(false),
+            refresh: Refresh { failures: AtomicU32::new(0), until: AtomicU64::new(0) }, soft_purged: AtomicBool::new(false),
         }
     }
 
@@ -44,6 +45,16 @@ impl Entry {
         self.head.age(now)
     }
 
+    /// Whether a background refresh may be tried at `now`.
+    pub fn may_refresh(&self, now: Instant) -> bool {
+        self.refresh.is_due(now.saturating_duration_since(self.head.received))
+    }
+
+    /// A refresh failed at `now`; `drawn` spreads the next tries of many entries.
+    pub fn refresh_failed(&self, now: Instant, drawn: u64) {
+        self.refresh.failed(now.saturating_duration_since(self.head.received), drawn);
+    }
+
     /// Makes it stale: it is served only where a stale answer may be, until it is refreshed.
     pub fn soft_purge(&self) {
         self.soft_purged.store(true, Ordering::Relaxed);
@@ -52,6 +63,29 @@ impl Entry {
     /// Whether it was soft purged.
     pub fn is_soft_purged(&self) -> bool {
         self.soft_purged.load(Ordering::Relaxed)
+    }
+}
+
+/// Backs off the background refreshes of one entry while they fail: else every request would send one to a sick origin
+/// (nginx#1000). One second, doubling to a minute, each with up to a quarter of jitter.
+#[derive(Debug, Default)]
+pub struct Refresh {
+    failures: AtomicU32,
+    /// In milliseconds of the entry's rest here.
+    until: AtomicU64,
+}
+
+impl Refresh {
+    fn is_due(&self, rest: Duration) -> bool {
+        rest >= Duration::from_millis(self.until.load(Ordering::Relaxed))
+    }
+
+    fn failed(&self, rest: Duration, drawn: u64) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+        let wait = Duration::from_secs(1 << failures.min(6)).min(Duration::from_secs(60));
+        let jitter = wait.mul_f64((drawn % 256) as f64 / 1024.0);
+        let until = rest.saturating_add(wait).saturating_add(jitter);
+        self.until.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -176,3 +210,118 @@ impl Life {
 
 /// What the structures around one entry cost: map node, two `Arc`s, header map, allocator slack.
 const OVERHEAD: usize = 400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn head(life: Life) -> Head {
+        let moment = Clock::anchored(SystemTime::UNIX_EPOCH).moment();
+        Head {
+            status: StatusCode::OK,
+            headers: HeaderMap::from_iter([(
+                http::header::ETAG,
+                HeaderValue::from_static("\"a\""),
+            )]),
+            life,
+            initial_age: Duration::from_secs(5),
+            received: moment.mono,
+            date: moment.wall,
+            etag: None,
+            last_modified: None,
+            vary: [
+                HeaderName::from_static("foo"),
+                HeaderName::from_static("gone"),
+            ]
+            .into(),
+            selecting: [Some(b"1".as_slice().into()), None].into(),
+            address: "http://a/b?c 00000000000000ab erp".into(),
+            groups: ["g1".into()].into(),
+        }
+    }
+
+    #[test]
+    fn weight_counts_body_fields_and_overhead() {
+        let head = Arc::new(head(Life::default()));
+        let fields = 4 + 3 + 1 + 2 + head.address.len() as u32;
+        assert_eq!(
+            Entry::new(head.clone(), Bytes::new()).weight(),
+            400 + fields
+        );
+        assert_eq!(
+            Entry::new(head, Bytes::from(vec![0; 1000])).weight(),
+            1400 + fields
+        );
+    }
+
+    #[test]
+    fn age_grows_from_the_age_at_arrival() {
+        let head = head(Life {
+            fresh: Duration::from_secs(10),
+            ..Life::default()
+        });
+        let after = |seconds| head.received + Duration::from_secs(seconds);
+        assert_eq!(head.age(after(3)), Duration::from_secs(8));
+        assert_eq!(head.staleness(after(4)), None);
+        assert_eq!(head.staleness(after(5)), Some(Duration::ZERO)); // RFC 9111 section 4.2: lifetime > age
+        assert_eq!(head.staleness(after(8)), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn the_selecting_fields_must_be_the_same() {
+        // RFC 9111 section 4.1
+        let head = head(Life::default());
+        let check = |fields: &[(&'static str, &'static str)], selected: bool| {
+            let request: HeaderMap = fields
+                .iter()
+                .map(|(name, value)| {
+                    (
+                        HeaderName::from_static(name),
+                        HeaderValue::from_static(value),
+                    )
+                })
+                .collect();
+            assert_eq!(head.selects(&request), selected, "{fields:?}");
+        };
+        check(&[("foo", "1")], true);
+        check(&[("foo", " 1 "), ("other", "2")], true);
+        check(&[("foo", "2")], false);
+        check(&[("foo", "12")], false);
+        check(&[("foo", "1"), ("foo", "1")], false);
+        check(&[], false);
+        check(&[("foo", "1"), ("gone", "")], false);
+    }
+
+    #[test]
+    fn the_address_tells_url_and_partition() {
+        let mut head = head(Life::default());
+        assert_eq!(
+            (head.url(), head.partition()),
+            ("http://a/b?c", Some("00000000000000ab"))
+        );
+        head.address = "http://a/b - erp".into();
+        assert_eq!((head.url(), head.partition()), ("http://a/b", None));
+    }
+
+    #[test]
+    fn life_ends_after_its_longest_window() {
+        let secs = Duration::from_secs;
+        let life = Life {
+            fresh: secs(10),
+            swr: secs(1),
+            sie: secs(5),
+            keep: secs(3),
+            ..Life::default()
+        };
+        assert_eq!(life.end(), secs(15));
+        assert_eq!(
+            Life {
+                fresh: Duration::MAX,
+                ..life
+            }
+            .end(),
+            Duration::MAX
+        );
+    }
+}

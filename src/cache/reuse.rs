@@ -294,3 +294,465 @@ fn entity_tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn is_fetch(token: &[u8]) -> bool {
     token.trim_ascii().eq_ignore_ascii_case(b"fetch")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cache::CacheParams;
+    use crate::cache::key::KeyParts;
+    use crate::cache::storing::{self, Asked};
+    use crate::clock::Clock;
+
+    const MODIFIED: &str =
+        "last-modified: Thu, 01 Jan 1970 00:00:10 GMT\ndate: Thu, 01 Jan 1970 00:01:00 GMT";
+
+    fn fields(text: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let (name, value) = line.trim().split_once(':').unwrap();
+            headers.append(
+                HeaderName::try_from(name).unwrap(),
+                HeaderValue::try_from(value.trim()).unwrap(),
+            );
+        }
+        headers
+    }
+
+    fn stored_with(status: u16, params: &CacheParams, answer: &str) -> Head {
+        let request = HeaderMap::new();
+        let parts = KeyParts {
+            scheme: "http",
+            host: "a",
+            path: "/",
+            query: None,
+            upstream: "u",
+            partition: None,
+        };
+        let asked = Asked {
+            method: &Method::GET,
+            headers: &request,
+            parts,
+        };
+        let moment = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(60)).moment();
+        let status = StatusCode::from_u16(status).unwrap();
+        storing::decide(&asked, status, &fields(answer), params, moment, moment.mono).unwrap()
+    }
+
+    fn stored(answer: &str) -> Head {
+        stored_with(200, &CacheParams::default(), answer)
+    }
+
+    /// What an answer with Cache-Control `answer` and an entity tag is good for after `seconds`, to a request with
+    /// Cache-Control `request`.
+    fn check(answer: &str, request: &str, seconds: u64, expected: Reuse) {
+        let head = stored(&format!("etag: \"a\"\ncache-control: {answer}"));
+        let control = RequestControl::parse(&fields(&format!("cache-control: {request}")));
+        let found = decide(
+            &head,
+            false,
+            &control,
+            head.received + Duration::from_secs(seconds),
+        );
+        assert_eq!(found, expected, "{answer} ← {request} after {seconds}");
+    }
+
+    #[test]
+    fn time_decides() {
+        // RFC 9111 section 4, RFC 5861 section 3
+        use Reuse::{Fresh, Gone, StaleWhileRevalidate, Validate};
+        check("max-age=10", "", 0, Fresh);
+        check("max-age=10", "", 9, Fresh);
+        check("max-age=10", "", 10, Validate);
+        check("max-age=10", "", 3609, Validate);
+        check("max-age=10", "", 3610, Gone);
+        check(
+            "max-age=10, stale-while-revalidate=5",
+            "",
+            14,
+            StaleWhileRevalidate,
+        );
+        check("max-age=10, stale-while-revalidate=5", "", 15, Validate);
+        check(
+            "max-age=0, stale-while-revalidate=5",
+            "",
+            0,
+            StaleWhileRevalidate,
+        );
+        check(
+            "max-age=10, no-cache, stale-while-revalidate=5",
+            "",
+            0,
+            Validate,
+        );
+        check(
+            "max-age=10, must-revalidate, stale-while-revalidate=5",
+            "",
+            10,
+            Validate,
+        );
+        check("s-maxage=10", "", 9, Fresh);
+        check("s-maxage=10", "", 10, Validate);
+    }
+
+    #[test]
+    fn requests_narrow_and_widen() {
+        // RFC 9111 section 5.2.1, RFC 8246
+        use Reuse::{Fresh, MaxStale, StaleWhileRevalidate, Validate};
+        check("max-age=10", "no-cache", 0, Validate);
+        check("max-age=10", "max-age=0", 0, Fresh);
+        check("max-age=10", "max-age=0", 1, Validate);
+        check("max-age=10", "max-age=3", 3, Fresh);
+        check("max-age=10", "max-age=3", 4, Validate);
+        check("max-age=10", "min-fresh=5", 5, Fresh);
+        check("max-age=10", "min-fresh=5", 6, Validate);
+        check("max-age=10", "max-stale", 3000, MaxStale);
+        check("max-age=10", "max-stale=5", 15, MaxStale);
+        check("max-age=10", "max-stale=5", 16, Validate);
+        check("max-age=10", "max-stale=5, max-age=12", 13, Validate);
+        check("max-age=10, must-revalidate", "max-stale", 10, Validate);
+        check("max-age=10, proxy-revalidate", "max-stale", 10, Validate);
+        check("s-maxage=10", "max-stale", 10, Validate);
+        check("max-age=10, no-cache", "max-stale", 0, Validate);
+        check(
+            "max-age=10, stale-while-revalidate=9",
+            "max-stale",
+            12,
+            StaleWhileRevalidate,
+        );
+        check(
+            "max-age=10, stale-while-revalidate=9",
+            "max-age=100",
+            12,
+            Validate,
+        );
+        check(
+            "max-age=10, stale-while-revalidate=9",
+            "min-fresh=1",
+            12,
+            Validate,
+        );
+        check("max-age=10, immutable", "max-age=0", 5, Fresh);
+        check("max-age=10, immutable", "max-age=0", 10, Validate);
+        check("max-age=10, immutable", "no-cache", 5, Validate);
+        check("max-age=10", "only-if-cached", 5, Fresh);
+    }
+
+    #[test]
+    fn an_answer_stands_in_for_a_failing_origin() {
+        // RFC 5861 section 4, RFC 9111 section 4.2.4
+        let check = |answer: &str, request: &str, seconds: u64, expected: bool| {
+            let params = CacheParams {
+                stale_if_error: Duration::from_secs(7),
+                ..CacheParams::default()
+            };
+            let head = stored_with(
+                200,
+                &params,
+                &format!("etag: \"a\"\ncache-control: {answer}"),
+            );
+            let control = RequestControl::parse(&fields(&format!("cache-control: {request}")));
+            let now = head.received + Duration::from_secs(seconds);
+            assert_eq!(
+                on_error(&head, &control, now),
+                expected,
+                "{answer} ← {request} after {seconds}"
+            );
+        };
+        check("max-age=10", "", 16, true);
+        check("max-age=10", "", 17, false);
+        check("max-age=10", "stale-if-error=20", 29, true);
+        check("max-age=10, stale-if-error=3", "", 13, false);
+        check("max-age=10, stale-if-error=3", "no-cache", 5, true);
+        check(
+            "max-age=10, must-revalidate",
+            "stale-if-error=20",
+            10,
+            false,
+        );
+        check("max-age=10, no-cache", "stale-if-error=20", 0, false);
+        check("s-maxage=10", "stale-if-error=20", 10, false);
+        check("s-maxage=10, stale-if-error=5", "", 12, true);
+    }
+
+    #[test]
+    fn without_a_validator_an_answer_is_only_for_errors() {
+        let head = stored("cache-control: max-age=10, stale-if-error=5");
+        let at = |seconds| {
+            decide(
+                &head,
+                false,
+                &RequestControl::default(),
+                head.received + Duration::from_secs(seconds),
+            )
+        };
+        assert_eq!(
+            [at(9), at(10), at(15)],
+            [Reuse::Fresh, Reuse::OnlyOnError, Reuse::Gone]
+        );
+    }
+
+    #[test]
+    fn a_soft_purged_answer_is_stale() {
+        let head = stored("etag: \"a\"\ncache-control: max-age=10");
+        assert_eq!(
+            decide(&head, true, &RequestControl::default(), head.received),
+            Reuse::Validate
+        );
+        let head = stored("cache-control: max-age=10, stale-while-revalidate=5");
+        let at = |seconds| {
+            decide(
+                &head,
+                true,
+                &RequestControl::default(),
+                head.received + Duration::from_secs(seconds),
+            )
+        };
+        assert_eq!(
+            [at(0), at(14), at(15)],
+            [
+                Reuse::StaleWhileRevalidate,
+                Reuse::StaleWhileRevalidate,
+                Reuse::Gone
+            ]
+        );
+        assert!(Reuse::StaleWhileRevalidate.is_served() && !Reuse::Validate.is_served());
+    }
+
+    /// What of a stored 200 with the fields `answer` and 100 bytes goes to a GET with the fields `request`.
+    fn check_answer(answer_fields: &str, request: &str, expected: Answer) {
+        let head = stored(&format!("cache-control: max-age=60\n{answer_fields}"));
+        assert_eq!(
+            answer(&head, 100, &Method::GET, &fields(request)),
+            expected,
+            "{answer_fields} ← {request}"
+        );
+    }
+
+    #[test]
+    fn conditions_are_met_from_the_store() {
+        // RFC 9110 sections 13.1.2, 13.1.3, 13.2.2; RFC 9111 section 4.3.2
+        use Answer::{Full, NotModified};
+        check_answer("etag: \"a\"", "", Full);
+        check_answer("etag: \"a\"", "if-none-match: \"a\"", NotModified);
+        check_answer("etag: \"a\"", "if-none-match: W/\"a\"", NotModified);
+        check_answer("etag: W/\"a\"", "if-none-match: \"a\"", NotModified);
+        check_answer("etag: \"a\"", "if-none-match: \"b\"", Full);
+        check_answer(
+            "etag: \"a\"",
+            "if-none-match: \"b\", \"a\" ,\"c\"",
+            NotModified,
+        );
+        check_answer(
+            "etag: \"a\"",
+            "if-none-match: \"b\"\nif-none-match: \"a\"",
+            NotModified,
+        );
+        check_answer(
+            "etag: \"a,b\"",
+            "if-none-match: \"x\", \"a,b\"",
+            NotModified,
+        );
+        check_answer("etag: \"a\"", "if-none-match: \"x,\"a\"", Full);
+        check_answer("etag: \"a\"", "if-none-match: *", NotModified);
+        check_answer("", "if-none-match: *", NotModified);
+        check_answer("", "if-none-match: \"a\"", Full);
+        check_answer("etag: \"a\"", "if-none-match:", Full);
+        check_answer("etag: a", "if-none-match: a", NotModified);
+        check_answer("etag: \"a\"", "if-none-match: a", Full);
+        check_answer(
+            MODIFIED,
+            "if-modified-since: Thu, 01 Jan 1970 00:00:10 GMT",
+            NotModified,
+        );
+        check_answer(
+            MODIFIED,
+            "if-modified-since: Thu, 01 Jan 1970 00:00:11 GMT",
+            NotModified,
+        );
+        check_answer(
+            MODIFIED,
+            "if-modified-since: Thu, 01 Jan 1970 00:00:09 GMT",
+            Full,
+        );
+        check_answer(MODIFIED, "if-modified-since: yesterday", Full);
+        check_answer(
+            MODIFIED,
+            "if-modified-since: Thu, 01 Jan 1970 00:00:11 GMT\nif-none-match: \"b\"",
+            Full,
+        );
+        check_answer(
+            "",
+            "if-modified-since: Thu, 01 Jan 1970 00:01:00 GMT",
+            NotModified,
+        ); // Date counts
+        check_answer("", "if-modified-since: Thu, 01 Jan 1970 00:00:59 GMT", Full);
+        check_answer(
+            "etag: \"a\"",
+            "if-none-match: \"a\"\nrange: bytes=0-1",
+            NotModified,
+        );
+        let missing = stored_with(
+            404,
+            &CacheParams::default(),
+            "cache-control: max-age=60\netag: \"a\"",
+        );
+        assert_eq!(
+            answer(
+                &missing,
+                9,
+                &Method::GET,
+                &fields("if-none-match: \"a\"\nrange: bytes=0-1")
+            ),
+            Full
+        );
+    }
+
+    #[test]
+    fn ranges_are_cut_from_the_store() {
+        // RFC 9110 sections 13.1.5, 14.2
+        use Answer::{Full, Multi, NotModified, Range, Unsatisfiable};
+        check_answer("", "range: bytes=0-1", Range(0..2));
+        check_answer("", "range: bytes=0-1,5-6", Multi(vec![0..2, 5..7]));
+        check_answer("", "range: bytes=100-", Unsatisfiable);
+        check_answer("", "range: lines=1-2", Full);
+        check_answer(
+            "etag: \"a\"",
+            "range: bytes=0-1\nif-range: \"a\"",
+            Range(0..2),
+        );
+        check_answer("etag: \"a\"", "range: bytes=0-1\nif-range: \"b\"", Full);
+        check_answer("etag: \"a\"", "range: bytes=100-\nif-range: \"b\"", Full);
+        check_answer("etag: W/\"a\"", "range: bytes=0-1\nif-range: W/\"a\"", Full);
+        check_answer("etag: \"a\"", "range: bytes=0-1\nif-range: W/\"a\"", Full);
+        check_answer("", "range: bytes=0-1\nif-range: \"a\"", Full);
+        check_answer("", "if-range: \"a\"", Full);
+        check_answer(
+            MODIFIED,
+            "range: bytes=0-1\nif-range: Thu, 01 Jan 1970 00:00:10 GMT",
+            Range(0..2),
+        );
+        check_answer(
+            MODIFIED,
+            "range: bytes=0-1\nif-range: Thu, 01 Jan 1970 00:00:11 GMT",
+            Full,
+        );
+        check_answer(MODIFIED, "range: bytes=0-1\nif-range: later", Full);
+        let just_now =
+            "last-modified: Thu, 01 Jan 1970 00:01:00 GMT\ndate: Thu, 01 Jan 1970 00:01:00 GMT";
+        check_answer(
+            just_now,
+            "range: bytes=0-1\nif-range: Thu, 01 Jan 1970 00:01:00 GMT",
+            Full,
+        );
+        let head = stored("cache-control: max-age=60\netag: \"a\"");
+        assert_eq!(
+            answer(&head, 100, &Method::HEAD, &fields("range: bytes=0-1")),
+            Full
+        );
+        assert_eq!(
+            answer(&head, 100, &Method::HEAD, &fields("if-none-match: \"a\"")),
+            NotModified
+        );
+    }
+
+    #[test]
+    fn validation_asks_with_our_own_conditions() {
+        // RFC 9111 section 4.3.1
+        let head = stored(&format!("etag: \"a\"\n{MODIFIED}"));
+        let mut request =
+            fields("if-none-match: \"x\"\nif-modified-since: x\nif-range: x\nrange: x\nfoo: 1");
+        validation(&head, &mut request);
+        assert_eq!(
+            request,
+            fields(
+                "if-none-match: \"a\"\nif-modified-since: Thu, 01 Jan 1970 00:00:10 GMT\nfoo: 1"
+            )
+        );
+    }
+
+    #[test]
+    fn some_requests_go_past_the_cache() {
+        let check = |method: Method, request: &str, expected: Option<Bypass>| {
+            assert_eq!(
+                bypass(&method, &fields(request)),
+                expected,
+                "{method} {request}"
+            );
+        };
+        check(Method::GET, "", None);
+        check(Method::HEAD, "", None);
+        check(Method::POST, "", Some(Bypass::Method));
+        check(Method::GET, "if-match: \"a\"", Some(Bypass::Precondition));
+        check(
+            Method::GET,
+            "if-unmodified-since: x",
+            Some(Bypass::Precondition),
+        );
+        check(Method::GET, "x-csrf-token: Fetch", Some(Bypass::TokenFetch));
+        check(Method::GET, "x-csrf-token: abc", None);
+        check(Method::GET, "sap-contextid: abc", Some(Bypass::Session));
+        check(Method::GET, "range: bytes=0-1\nif-none-match: *", None);
+    }
+
+    #[test]
+    fn a_304_describes_no_body() {
+        // RFC 9110 section 15.4.5
+        let let_through = |name| is_in_not_modified(&HeaderName::from_static(name));
+        assert!(
+            [
+                "etag",
+                "date",
+                "vary",
+                "cache-control",
+                "expires",
+                "content-location"
+            ]
+            .into_iter()
+            .all(let_through)
+        );
+        assert!(
+            !["content-type", "content-encoding", "content-length"]
+                .into_iter()
+                .any(let_through)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_not_served_is_not_served_later(max_age in 0..20_u64, swr in 0..20_u64, early in 0..60_u64, more in 0..60_u64) {
+            let head = stored(&format!("etag: \"a\"\ncache-control: max-age={max_age}, stale-while-revalidate={swr}"));
+            let at = |seconds| decide(&head, false, &RequestControl::default(), head.received + Duration::from_secs(seconds));
+            prop_assert!(at(early).is_served() || !at(early + more).is_served());
+            prop_assert!(at(early) == Reuse::Fresh || at(early + more) != Reuse::Fresh);
+        }
+
+        #[test]
+        fn answers_never_reach_outside_the_body(
+            range in "(bytes=)?[0-9, -]{0,20}", tag in "[ -~]{0,12}", length in 0..30_u64,
+        ) {
+            let head = stored("cache-control: max-age=60\netag: \"a\"");
+            let request = fields(&format!("range: {range}\nif-none-match: {tag}"));
+            let inside = |range: &Range<u64>| range.start < range.end && range.end <= length;
+            match answer(&head, length, &Method::GET, &request) {
+                Answer::Range(range) => prop_assert!(inside(&range)),
+                Answer::Multi(ranges) => prop_assert!(ranges.iter().all(inside)),
+                Answer::Full | Answer::NotModified | Answer::Unsatisfiable => {}
+            }
+        }
+
+        #[test]
+        fn any_entity_tag_is_read_without_panic(tag in proptest::collection::vec(any::<u8>(), 0..20)) {
+            if let Ok(value) = HeaderValue::from_bytes(&tag) {
+                let headers = HeaderMap::from_iter([(ETAG, value.clone()), (IF_NONE_MATCH, value)]);
+                let mut head = stored("cache-control: max-age=60");
+                head.etag = entity_tag(&headers);
+                let found = answer(&head, 1, &Method::GET, &headers);
+                prop_assert!(head.etag.is_none() || found == Answer::NotModified, "a tag matches itself: {tag:?}");
+            }
+        }
+    }
+}

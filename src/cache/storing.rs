@@ -99,7 +99,7 @@ pub fn decide(
     request_sent: Instant,
 ) -> Result<Head, Unstorable> {
     let control = ResponseControl::parse(headers, &params.targeted);
-    let date = freshness::http_date(headers, &http::header::DATE).unwrap_or(moment.wall);
+    let date = freshness::date(headers, moment);
     let lifetime = freshness::lifetime(status, headers, &control, params, date);
     check_status(asked.method, status, &control)?;
     check_directives(asked, &control, params, lifetime.1)?;
@@ -119,7 +119,7 @@ pub fn decide(
     }
 
     let mut stored = stored_fields(headers, &control);
-    let date = freshness::stamp(&mut stored, headers, moment);
+    freshness::stamp(&mut stored, headers, date);
     let selecting = vary
         .iter()
         .map(|name| Some(key::normal(name, asked.headers)?.collect()))
@@ -394,3 +394,463 @@ const NEVER_STORED: [HeaderName; 18] = [
 const NEVER_STORED_STATUSES: [u16; 13] = [
     304, 401, 403, 407, 408, 409, 412, 416, 421, 425, 428, 429, 431,
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    fn fields(text: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let (name, value) = line.trim().split_once(':').unwrap();
+            headers.append(
+                HeaderName::try_from(name).unwrap(),
+                HeaderValue::try_from(value.trim()).unwrap(),
+            );
+        }
+        headers
+    }
+
+    struct Case {
+        method: Method,
+        status: u16,
+        params: CacheParams,
+        partition: Option<u64>,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            Self {
+                method: Method::GET,
+                status: 200,
+                params: CacheParams::default(),
+                partition: None,
+            }
+        }
+
+        fn decide(&self, request: &str, answer: &str) -> Result<Head, Unstorable> {
+            let request = fields(request);
+            let parts = KeyParts {
+                scheme: "http",
+                host: "erp.example",
+                path: "/a",
+                query: None,
+                upstream: "erp",
+                partition: self.partition,
+            };
+            let asked = Asked {
+                method: &self.method,
+                headers: &request,
+                parts,
+            };
+            let moment = Clock::anchored(SystemTime::UNIX_EPOCH).moment();
+            let status = StatusCode::from_u16(self.status).unwrap();
+            decide(
+                &asked,
+                status,
+                &fields(answer),
+                &self.params,
+                moment,
+                moment.mono,
+            )
+        }
+
+        fn check(&self, request: &str, answer: &str, expected: Option<Unstorable>) {
+            assert_eq!(
+                self.decide(request, answer).err(),
+                expected,
+                "{request} → {} {answer}",
+                self.status
+            );
+        }
+    }
+
+    fn check(request: &str, answer: &str, expected: Option<Unstorable>) {
+        Case::new().check(request, answer, expected);
+    }
+
+    #[test]
+    fn directives_decide() {
+        // RFC 9111 sections 3, 5.2.1.5, 5.2.2
+        check("", "cache-control: max-age=60", None);
+        check(
+            "",
+            "cache-control: no-store, max-age=60",
+            Some(Unstorable::NoStore),
+        );
+        check(
+            "",
+            "cache-control: max-age=60\ncache-control: no-store",
+            Some(Unstorable::NoStore),
+        );
+        check(
+            "cache-control: no-store",
+            "cache-control: max-age=60",
+            Some(Unstorable::RequestNoStore),
+        );
+        check(
+            "",
+            "cache-control: private, max-age=60",
+            Some(Unstorable::Private),
+        );
+        check("", "cache-control: private=\"x\", max-age=60", None);
+        check(
+            "",
+            "cdn-cache-control: max-age=60\ncache-control: no-store",
+            None,
+        );
+        check(
+            "",
+            "cdn-cache-control: private\ncache-control: max-age=60",
+            Some(Unstorable::Private),
+        );
+        check(
+            "",
+            "cache-control: must-understand, no-store, max-age=60",
+            None,
+        );
+        check("", "cache-control: no-cache\netag: \"a\"", None);
+        check(
+            "",
+            "cache-control: no-cache, max-age=60",
+            Some(Unstorable::Useless),
+        );
+        check("", "", Some(Unstorable::Useless));
+        check("", "etag: \"a\"", None);
+        check("", "last-modified: Thu, 01 Jan 1970 00:00:00 GMT", None);
+        check("", "cache-control: max-age=0", Some(Unstorable::Useless));
+        check(
+            "",
+            "cache-control: max-age=60\nage: 60",
+            Some(Unstorable::Useless),
+        );
+        check("", "cache-control: max-age=60\nage: 59", None);
+        check("", "cache-control: max-age=0, stale-if-error=60", None);
+        let keep_nothing = CacheParams {
+            keep: Duration::ZERO,
+            ..CacheParams::default()
+        };
+        Case {
+            params: keep_nothing,
+            ..Case::new()
+        }
+        .check("", "etag: \"a\"", Some(Unstorable::Useless));
+    }
+
+    #[test]
+    fn method_and_status_decide() {
+        // RFC 9111 section 3, RFC 9110 section 15.1, RFC 6585
+        for method in [Method::HEAD, Method::POST, Method::PUT, Method::OPTIONS] {
+            Case {
+                method,
+                ..Case::new()
+            }
+            .check("", "cache-control: max-age=60", Some(Unstorable::Method));
+        }
+        let check = |status, expected| {
+            Case {
+                status,
+                ..Case::new()
+            }
+            .check("", "cache-control: max-age=60", expected);
+        };
+        for status in [
+            200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 499,
+            501,
+        ] {
+            check(status, None);
+        }
+        for status in [
+            100, 103, 304, 401, 403, 407, 409, 412, 416, 428, 429, 431, 500, 502, 503, 504, 511,
+            599,
+        ] {
+            check(status, Some(Unstorable::Status));
+        }
+        check(206, Some(Unstorable::Partial));
+        let unknown = Case {
+            status: 299,
+            ..Case::new()
+        };
+        unknown.check(
+            "",
+            "cache-control: must-understand, max-age=60",
+            Some(Unstorable::NotUnderstood),
+        );
+    }
+
+    #[test]
+    fn identity_is_safe() {
+        // RFC 9111 section 3.5
+        use Unstorable::{Authorization, Cookie, Private, Session, SetCookie};
+        let authorized = "authorization: Basic eA==";
+        check(authorized, "cache-control: max-age=60", Some(Authorization));
+        check(authorized, "cache-control: max-age=60, public", None);
+        check(authorized, "cache-control: s-maxage=60", None);
+        check(
+            authorized,
+            "cache-control: max-age=60, must-revalidate",
+            None,
+        );
+        check(
+            authorized,
+            "cache-control: max-age=60, proxy-revalidate",
+            Some(Authorization),
+        );
+        check(
+            authorized,
+            "cdn-cache-control: max-age=60\ncache-control: public",
+            Some(Authorization),
+        );
+        check(
+            "",
+            "cache-control: max-age=60\nset-cookie: a=b",
+            Some(SetCookie),
+        );
+        check(
+            "",
+            "cache-control: max-age=60, public\nset-cookie: a=b",
+            Some(SetCookie),
+        );
+        check(
+            "",
+            "cache-control: max-age=60, no-cache=\"Set-Cookie\"\nset-cookie: a=b",
+            None,
+        );
+        check(
+            "",
+            "cache-control: max-age=60\nx-csrf-token: abc",
+            Some(Session),
+        );
+        check(
+            "",
+            "cache-control: max-age=60\nsap-contextid: abc",
+            Some(Session),
+        );
+        check(
+            "sap-contextid: abc",
+            "cache-control: max-age=60",
+            Some(Session),
+        );
+        check("x-csrf-token: value", "cache-control: max-age=60", None);
+        check("cookie: a=b", "cache-control: max-age=60", None);
+        check("cookie: a=b", "etag: \"a\"", Some(Cookie));
+        check("cookie: a=b", "cache-control: public\netag: \"a\"", None);
+        check("cookie: a=b", "cache-control: no-cache\netag: \"a\"", None);
+        check(
+            "cookie: a=b",
+            "cache-control: max-age=0\netag: \"a\"",
+            Some(Cookie),
+        );
+        check(
+            "cookie: a=b",
+            "cache-control: max-age=0, must-revalidate\netag: \"a\"",
+            None,
+        );
+
+        let per_consumer = CacheParams {
+            per_consumer: true,
+            ..CacheParams::default()
+        };
+        let mine = Case {
+            params: per_consumer.clone(),
+            partition: Some(7),
+            ..Case::new()
+        };
+        mine.check(authorized, "cache-control: private, max-age=60", None);
+        mine.check("cookie: a=b", "etag: \"a\"", None);
+        mine.check(
+            "",
+            "cache-control: max-age=60\nset-cookie: a=b",
+            Some(SetCookie),
+        );
+        mine.check(
+            "",
+            "cache-control: max-age=60\nsap-contextid: a",
+            Some(Session),
+        );
+        mine.check(
+            "",
+            "cache-control: private, no-store, max-age=60",
+            Some(Unstorable::NoStore),
+        );
+        let nobody = Case {
+            params: per_consumer,
+            ..Case::new()
+        };
+        nobody.check("", "cache-control: private, max-age=60", Some(Private));
+        nobody.check(authorized, "cache-control: max-age=60", Some(Authorization));
+        Case {
+            partition: Some(7),
+            ..Case::new()
+        }
+        .check("", "cache-control: private, max-age=60", Some(Private));
+    }
+
+    #[test]
+    fn an_override_beats_the_origin_but_not_identity() {
+        let ttl = Some(Duration::from_secs(60));
+        let params = CacheParams {
+            ttl,
+            override_origin: true,
+            ..CacheParams::default()
+        };
+        let case = Case {
+            params,
+            ..Case::new()
+        };
+        case.check(
+            "cookie: a=b",
+            "cache-control: no-store, no-cache\nexpires: 0\nset-cookie: a=b",
+            None,
+        );
+        let head = case
+            .decide("", "cache-control: no-store\nset-cookie: a=b")
+            .unwrap();
+        assert!(!head.headers.contains_key(SET_COOKIE));
+        assert!(!head.life.always_validate);
+        case.check("", "cache-control: private", Some(Unstorable::Private));
+        case.check("authorization: a", "", Some(Unstorable::Authorization));
+        case.check("", "x-csrf-token: a", Some(Unstorable::Session));
+        case.check(
+            "cache-control: no-store",
+            "",
+            Some(Unstorable::RequestNoStore),
+        );
+        let idle = CacheParams {
+            ttl: None,
+            override_origin: true,
+            ..CacheParams::default()
+        };
+        Case {
+            params: idle,
+            ..Case::new()
+        }
+        .check("", "cache-control: no-store", Some(Unstorable::NoStore));
+    }
+
+    #[test]
+    fn vary_is_read() {
+        // RFC 9110 section 12.5.5, RFC 9111 section 4.1
+        let answer = |vary: &str| format!("cache-control: max-age=60\n{vary}");
+        for star in [
+            "vary: *",
+            "vary: *, *",
+            "vary: *\nvary: *",
+            "vary: , *",
+            "vary:\nvary: *",
+            "vary: *, Foo",
+            "vary: Foo, *",
+        ] {
+            check("", &answer(star), Some(Unstorable::Vary));
+        }
+        check("", &answer("vary: foo bar"), Some(Unstorable::Vary));
+        let head = Case::new()
+            .decide("foo: 1\nfoo: 2", &answer("vary: Foo, bar\nvary: FOO,,"))
+            .unwrap();
+        assert_eq!(&*head.vary, ["bar", "foo"]);
+        assert_eq!(&*head.selecting, [None, Some(b"1, 2".as_slice().into())]);
+        assert!(head.selects(&fields("foo: 1, 2")));
+        assert!(!head.selects(&fields("foo: 1, 2\nbar: x")));
+    }
+
+    #[test]
+    fn a_body_known_to_be_too_large_is_not_stored() {
+        let case = Case {
+            params: CacheParams {
+                max_entry: 10,
+                ..CacheParams::default()
+            },
+            ..Case::new()
+        };
+        case.check("", "cache-control: max-age=60\ncontent-length: 10", None);
+        case.check(
+            "",
+            "cache-control: max-age=60\ncontent-length: 11",
+            Some(Unstorable::TooLarge),
+        );
+        case.check("", "cache-control: max-age=60", None);
+    }
+
+    #[test]
+    fn only_what_may_be_sent_again_is_stored() {
+        // RFC 9111 section 3.1
+        let head = Case::new()
+            .decide(
+                "",
+                "cache-control: max-age=60, private=\"Secret\"\nsecret: 1\nconnection: keep-alive, Hop\nhop: 1\n\
+                 keep-alive: 1\nte: a\ntrailer: a\ntransfer-encoding: chunked\nupgrade: a\nage: 3\ncontent-length: 5\n\
+                 proxy-authenticate: a\nproxy-authentication-info: a\nproxy-status: a\nwww-authenticate: a\n\
+                 sap-message: a\nsap-statistics: a\nsap-perf-fesrec: a\nsap-http-session-timeout: 1\nset-cookie2: a\n\
+                 link: 1\nlink: 2\nx: y\nexpires: 0\nvia: 1.1 a\ndate: Fri, 02 Jan 1970 00:00:00 GMT",
+            )
+            .unwrap();
+        let kept = fields(
+            "cache-control: max-age=60, private=\"Secret\"\nlink: 1\nlink: 2\nx: y\nexpires: 0\nvia: 1.1 a\n\
+             date: Fri, 02 Jan 1970 00:00:00 GMT",
+        );
+        assert_eq!(head.headers, kept);
+        assert_eq!(
+            head.date,
+            SystemTime::UNIX_EPOCH + Duration::from_secs(86_400)
+        );
+        // RFC 9110 section 6.6.1: a Date is added where there is none, and takes the place of an invalid one.
+        for date in ["", "date: now"] {
+            let head = Case::new()
+                .decide("", &format!("cache-control: max-age=60\n{date}"))
+                .unwrap();
+            assert_eq!(
+                head.headers.get("date").unwrap(),
+                "Thu, 01 Jan 1970 00:00:00 GMT"
+            );
+        }
+        assert_eq!(&*head.address, "http://erp.example/a - erp");
+    }
+
+    #[test]
+    fn groups_are_read_from_all_their_fields() {
+        // RFC 9875 section 2
+        let check = |text: &str, expected: &[&str]| {
+            let found = groups(&fields(text));
+            assert_eq!(
+                found.iter().map(|group| &**group).collect::<Vec<_>>(),
+                expected,
+                "{text}"
+            );
+        };
+        check("", &[]);
+        check(
+            "cache-groups: \"b\", \"a c\";x=1\ncache-groups: \"a\"",
+            &["a", "a c", "b"],
+        );
+        check("cache-groups: \"a\", token, (\"b\"), 3", &["a"]);
+        check("cache-groups: \"a", &[]);
+        check(
+            "surrogate-key: a b  a\ncache-tag: c d, e\nxkey: f",
+            &["a", "b", "c d", "e", "f"],
+        );
+        assert_eq!(
+            invalidated_groups(&fields("cache-group-invalidation: \"x\", \"y\"")),
+            ["x".into(), "y".into()]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_private_is_ever_stored(
+            name in "[a-z-]{1,12}", value in "[ -~]{0,20}", cache_control in "[a-z0-9=\", -]{0,40}",
+        ) {
+            let Ok(name) = HeaderName::try_from(name) else { return Ok(()) };
+            let text = format!("cache-control: max-age=60, {cache_control}\n{name}: {value}\nset-cookie2: x\nconnection: {name}");
+            if let Ok(head) = Case::new().decide("", &text) {
+                prop_assert!(NEVER_STORED.iter().all(|never| !head.headers.contains_key(never)));
+                prop_assert!(name == "date" || !head.headers.contains_key(&name));
+            }
+        }
+    }
+}

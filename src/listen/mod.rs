@@ -1,6 +1,65 @@
-//! Accepting sockets.
+//! From an accepting socket to requests.
+//!
+//! - [`socket`]: binding, one socket per worker or one for all
+//! - [`serve`]: one connection: TLS, protocol detection, HTTP/1.1 or HTTP/2
+//! - [`wire`]: its bytes: guarded, timed, closed so that the last answer arrives
+//! - [`guard`]: request framing as strict as RFC 9112 allows
+//! - [`tls`], [`certs`]: server certificates, and those for development
+//! - [`drain`]: the orderly end
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
 
 pub mod drain;
 pub mod guard;
 pub mod serve;
-pub mod tls;
+pub mod socket;
+
+pub mod wire;
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+}
+
+/// How connections reach the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accept {
+    /// The kernel spreads them by hash over one socket per worker: the cheapest.
+    #[default]
+    Reuseport,
+    /// One acceptor hands each to the worker with the fewest: better for few, long-lived connections.
+    Dispatch,
+}
+
+/// Bounds of one listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenLimits {
+    /// Connections open at once.
+    pub connections: usize,
+    /// Bytes of a request's head.
+    pub head_size: usize,
+    /// For a request's head, a TLS handshake, and for taking what we send, without progress.
+    pub head_timeout: Duration,
+    /// Between two requests.
+    pub idle_timeout: Duration,
+    /// Concurrent streams of an HTTP/2 connection.
+    pub h2_streams: u32,
+}
+
+impl Default for ListenLimits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            head_size: 64 * 1024,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            h2_streams: 128,
+        }
+    }
+}

@@ -1,1 +1,251 @@
-//! serve
+//! One connection, from its first byte to its last answer.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::drain::{Drain, Open};
+use super::wire::{Patience, Tally, Wire};
+use super::{ListenLimits, Peer};
+use crate::metrics::{ConnectionRefusal, Handshake, ListenerMeter, Metrics};
+
+/// What one worker needs to serve the connections of one listener.
+pub struct Server {
+    /// For TLS listeners.
+    pub tls: Option<TlsAcceptor>,
+    /// Its bounds.
+    pub limits: ListenLimits,
+    /// Which worker this is.
+    pub worker: usize,
+    /// Connections open now, over all workers.
+    pub open: Arc<AtomicUsize>,
+    /// The orderly end.
+    pub drain: Drain,
+    /// What it counts.
+    pub meter: Arc<ListenerMeter>,
+    /// Where panics are counted.
+    pub metrics: Metrics,
+}
+
+impl Server {
+    fn tally(&self) -> Tally {
+        Tally { meter: Arc::clone(&self.meter), worker: self.worker }
+    }
+}
+
+/// Something that answers the requests of one connection.
+pub trait Answer: Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static> + Clone + Send + 'static {
+    /// The body of its answers.
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<S, B> Answer for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static> + Clone + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = B;
+}
+
+/// Accepts connections on `listener` and serves each with what `answer` makes for its peer, until the drain begins.
+pub async fn accept<A: Answer>(server: Arc<Server>, listener: TcpListener, answer: impl Fn(Peer) -> A) {
+    let mut open = server.drain.open();
+    loop {
+        let next = std::future::poll_fn(|cx| {
+            if open.poll_begun(cx) { Poll::Ready(None) } else { listener.poll_accept(cx).map(Some) }
+        });
+        match next.await {
+            None => return,
+            Some(Ok((stream, address))) => admit(&server, stream, address, &answer),
+            Some(Err(error)) => {
+                // Out of descriptors or memory, most often: wait for connections to end instead of spinning.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves an accepted connection in a task of its own, or turns it away when there are too many.
+pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: SocketAddr, answer: &impl Fn(Peer) -> A) {
+    let ticket = Ticket::take(server);
+    let _ = stream.set_nodelay(true);
+    let Some(ticket) = ticket else {
+        server.meter.refused(server.worker, ConnectionRefusal::Limit);
+        tokio::spawn(turn_away(Arc::clone(server), stream));
+        return;
+    };
+    let peer = Peer { address, tls: server.tls.is_some() };
+    let answer = answer(peer);
+    tokio::spawn(async move {
+        let server = Arc::clone(&ticket.0);
+        let mut open = server.drain.open();
+        if let Err(error) = connection(&server, stream, answer, &mut open).await {
+            tracing::debug!(%error, %address, "connection ended");
+        }
+        drop(ticket);
+    });
+}
+
+/// Counts a connection in `Server::open` until dropped, whatever ends it.
+struct Ticket(Arc<Server>);
+
+impl Ticket {
+    fn take(server: &Arc<Server>) -> Option<Self> {
+        let ticket = Self(Arc::clone(server));
+        server.meter.accepted(server.worker);
+        (server.open.fetch_add(1, Ordering::Relaxed) < server.limits.connections).then_some(ticket)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.meter.closed(self.0.worker);
+        if std::thread::panicking() {
+            self.0.metrics.panicked();
+        }
+    }
+}
+
+/// A clear answer where one can be given without a handshake.
+async fn turn_away(server: Arc<Server>, mut stream: TcpStream) {
+    if server.tls.is_none() {
+        let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+    }
+    let _ = stream.shutdown().await;
+}
+
+async fn connection<A: Answer>(server: &Server, stream: TcpStream, answer: A, open: &mut Open) -> Result<(), BoxError> {
+    let patience = Patience { head: server.limits.head_timeout, idle: server.limits.idle_timeout };
+    let Some(tls) = &server.tls else {
+        let (stream, prefix) = tokio::time::timeout(patience.idle, preface(stream)).await??;
+        return if prefix.as_ref() == PREFACE {
+            http2(server, Wire::http2(stream, prefix, patience), answer, open).await
+        } else {
+            http1(server, Wire::http1(stream, prefix, patience, server.tally()), answer, open).await
+        };
+    };
+    let handshake = tokio::time::timeout(patience.head, tls.accept(stream)).await;
+    let result = match &handshake {
+        Ok(Ok(_)) => Handshake::Ok,
+        Ok(Err(_)) => Handshake::Failed,
+        Err(_) => Handshake::Timeout,
+    };
+    server.meter.handshake(server.worker, result);
+    let stream = handshake??;
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        http2(server, Wire::http2(stream, Bytes::new(), patience), answer, open).await
+    } else {
+        http1(server, Wire::http1(stream, Bytes::new(), patience, server.tally()), answer, open).await
+    }
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.4).
+async fn preface(mut stream: TcpStream) -> io::Result<(TcpStream, Bytes)> {
+    let mut read = BytesMut::with_capacity(PREFACE.len());
+    while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+        let mut rest = (&mut stream).take((PREFACE.len() - read.len()) as u64);
+        if rest.read_buf(&mut read).await? == 0 {
+            break;
+        }
+    }
+    Ok((stream, read.freeze()))
+}
+
+async fn http1<A: Answer, S>(server: &Server, wire: Wire<S>, answer: A, open: &mut Open) -> Result<(), BoxError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(server.limits.head_size).max_buf_size(server.limits.head_size.max(WRITE_BUFFER));
+    let connection = pin!(builder.serve_connection(TokioIo::new(wire), answer).with_upgrades());
+    Drained { connection, open, told: false }.await.map_err(Into::into)
+}
+
+async fn http2<A: Answer, S>(server: &Server, wire: Wire<S>, answer: A, open: &mut Open) -> Result<(), BoxError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &server.limits;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.h2_streams)
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX))
+        .max_send_buf_size(WRITE_BUFFER)
+        .initial_connection_window_size(1 << 20)
+        .initial_stream_window_size(1 << 18)
+        // An idle or dead peer is found by pings it does not answer.
+        .keep_alive_interval(limits.idle_timeout)
+        .keep_alive_timeout(limits.head_timeout);
+    let connection = pin!(builder.serve_connection(TokioIo::new(wire), answer));
+    Drained { connection, open, told: false }.await.map_err(Into::into)
+}
+
+/// A connection that is told once when the drain begins.
+struct Drained<'a, C> {
+    connection: Pin<&'a mut C>,
+    open: &'a mut Open,
+    told: bool,
+}
+
+/// A connection that can be asked to end after what it is doing.
+trait Graceful: Future {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<S, A: Answer> Graceful for http1::UpgradeableConnection<TokioIo<Wire<S>>, A>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, A: Answer> Graceful for http2::Connection<TokioIo<Wire<S>>, A, TokioExecutor>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<C: Graceful> Future for Drained<'_, C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.get_mut();
+        if !this.told && this.open.poll_begun(cx) {
+            this.told = true;
+            this.connection.as_mut().finish();
+        }
+        this.connection.as_mut().poll(cx)
+    }
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes hyper may hold of what we send on one connection.
+const WRITE_BUFFER: usize = 128 * 1024;
+/// Between two tries to accept when the system refuses.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -4,5 +4,7 @@
 //! - [`hop`]: fields that belong to one connection only, and the fields a proxy adds
 //! - [`edits`]: header edits and static answers that an operator asked for
 
+pub mod edits;
+pub mod forwarded;
 pub mod hop;
 pub mod target;

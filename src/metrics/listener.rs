@@ -23,6 +23,8 @@ pub enum ConnectionRefusal {
     Accept,
     /// The process is shutting down.
     Draining,
+    /// What came over it breaks the framing of HTTP/1.1: refused before a request was made of it.
+    Malformed,
 }
 
 /// How a TLS handshake ended.
@@ -95,7 +97,7 @@ impl ListenerMeter {
 
 impl ConnectionRefusal {
     /// The stable words, in the order of the variants.
-    pub const CODES: [&str; 4] = ["limit", "address", "accept", "draining"];
+    pub const CODES: [&str; 5] = ["limit", "address", "accept", "draining", "malformed"];
 }
 
 impl Handshake {

@@ -1,3 +1,69 @@
-//! The trip of one request.
+//! The trip of one request. The order of the steps is a product decision and stands here; each step is a file.
+//!
+//! ```text
+//! admit    route · identify · admit: the consumer's rate                        no waiting, no work
+//! lookup   key, Vary, freshness: fresh → respond; stale → respond and refresh; miss → lead or join a fill; pass → alone
+//! gate     breaker → slot (bounded fair queue) → breaker's pass
+//! attempt  endpoint → origin → classify → learn once → perhaps again
+//! fill     storing rules → entry, streamed to everybody who waits
+//! respond  Age, Cache-Status, Proxy-Status, Via, RateLimit → measured body
+//! ```
+//!
+//! The first two steps wait for nothing: a hit is answered without a future of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+
+use crate::listen::Peer;
+use crate::upstream::body::Inbound;
 
 pub mod access_log;
+mod admit;
+mod attempt;
+mod body;
+mod exchange;
+mod fill;
+mod gate;
+mod held;
+pub mod hooks;
+mod lookup;
+mod outgoing;
+mod respond;
+pub mod snapshot;
+mod trip;
+mod tunnel;
+
+pub use body::ResponseBody;
+use snapshot::Worker;
+
+/// Answers one request. Never fails: every refusal is rendered into a response.
+pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Handling {
+    match admit::begin(worker, request, peer) {
+        admit::Begun::Answered(response) => Handling(Inner::Ready(Some(*response))),
+        admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
+    }
+}
+
+/// The answer to come.
+#[must_use = "futures do nothing unless polled"]
+pub struct Handling(Inner);
+
+enum Inner {
+    Ready(Option<Response<ResponseBody>>),
+    Pending(Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>),
+}
+
+impl Future for Handling {
+    type Output = Response<ResponseBody>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().0 {
+            Inner::Ready(response) => Poll::Ready(response.take().expect("a future is not polled after it has ended")),
+            Inner::Pending(future) => future.as_mut().poll(cx),
+        }
+    }
+}

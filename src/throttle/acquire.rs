@@ -9,8 +9,9 @@ use std::time::Instant;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::refusal::Refusal;
+use crate::throttle::permit::Permit;
 use crate::throttle::queue::WaiterId;
-use crate::throttle::slots::{Begun, Permit, Slots};
+use crate::throttle::slots::{Begun, Slots};
 
 /// Resolves to a [`Permit`], or to the reason why there is none. Made by [`Slots::acquire`].
 ///

@@ -202,7 +202,8 @@ impl Lane {
         let consumer = ticket.consumer;
         let owed = signed(took.unwrap_or_default().saturating_mul(slots)) - signed(charged.unwrap_or_default());
         let contended = !self.ready.is_empty();
-        if !self.flows.contains_key(&consumer) && !(contended && owed > 0) {
+        let counts = self.flows.contains_key(&consumer) || (contended && owed > 0);
+        if !counts {
             return;
         }
         self.unlist(consumer);

@@ -19,13 +19,17 @@ mod acquire;
 mod codel;
 mod estimate;
 mod lane;
+mod permit;
 pub mod queue;
 pub mod rate;
 pub mod slots;
+mod stats;
 
 pub use self::acquire::Acquire;
+pub use self::permit::Permit;
 pub use self::rate::{RateLimiter, Rated};
-pub use self::slots::{Permit, Slots, SlotsStats};
+pub use self::slots::Slots;
+pub use self::stats::{SlotsStats, Totals};
 
 /// How urgent a request is. The smallest is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -336,6 +336,46 @@ mod tests {
         assert_eq!(queue.pop(1, 1, TYPICAL, now).unwrap().payload, 9999);
     }
 
+    /// Two consumers with a line each get a slot, and their work `took` that many times the estimate (`None`: it does not
+    /// count). Whose turns are the next four?
+    #[track_caller]
+    fn check_correction(took: [Option<u32>; 2], expected: [u64; 4]) {
+        let mut queue = queue(100);
+        let now = Clock::system().now();
+        for index in 0..20 {
+            queue.push(ticket(1 + u64::from(index) % 2, Class::Normal), index, now).unwrap();
+        }
+        let both = [1, 2].map(|_| queue.pop(1, 2, TYPICAL, now).unwrap());
+        assert_eq!(both.each_ref().map(|popped| popped.ticket.consumer), [1, 2]);
+        for (popped, took) in both.iter().zip(took) {
+            let took = took.map(|times| TYPICAL * times);
+            queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), took);
+        }
+        assert_eq!([0; 4].map(|_| queue.pop(1, 2, TYPICAL, now).unwrap().ticket.consumer), expected);
+    }
+
+    #[test]
+    fn measured_time_corrects_the_estimate() {
+        check_correction([Some(1), Some(1)], [1, 2, 1, 2]);
+        check_correction([Some(100), Some(1)], [2, 2, 2, 2]);
+        check_correction([None, Some(3)], [1, 1, 1, 2]);
+    }
+
+    #[test]
+    fn work_that_never_waited_counts_once_others_wait() {
+        let mut queue = queue(100);
+        let now = Clock::system().now();
+        let hog = ticket(1, Class::Normal);
+        queue.settle(&hog, 1, None, Some(TYPICAL * 100));
+        assert_eq!(queue.flows(), 0, "nobody waits: it took nothing from anybody");
+        for consumer in [2, 2, 2] {
+            queue.push(ticket(consumer, Class::Normal), 0, now).unwrap();
+        }
+        queue.settle(&hog, 1, None, Some(TYPICAL * 100));
+        queue.push(hog, 0, now).unwrap();
+        assert_eq!([0; 4].map(|_| queue.pop(1, 1, TYPICAL, now).unwrap().ticket.consumer), [2, 2, 2, 1]);
+    }
+
     #[test]
     fn endless_newcomers_do_not_starve_a_second_request() {
         let mut queue = queue(1000);

@@ -16,7 +16,9 @@ use crate::clock::Clock;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::acquire::Acquire;
 use crate::throttle::estimate::{Draws, Mean, drain, jittered};
+pub use crate::throttle::permit::Permit;
 use crate::throttle::queue::{CodelParams, FairQueue, Popped, QueueParams, Served, WaiterId};
+use crate::throttle::stats::{SlotsStats, Totals};
 use crate::throttle::{Class, SlotsParams, Ticket};
 
 /// The slots of one upstream.
@@ -26,59 +28,16 @@ pub struct Slots {
     clock: Clock,
 }
 
-/// A slot (or several) in use. Dropping it gives it back.
-#[derive(Debug)]
-#[must_use = "a permit that is dropped has given its slot back"]
-pub struct Permit {
-    /// `None` once it is given back.
-    slots: Option<Arc<Slots>>,
-    ticket: Ticket,
-    taken: u32,
+/// Slots taken by one request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) ticket: Ticket,
+    pub(super) count: u32,
     /// The slot time charged in advance; `None` if it never waited.
-    charged: Option<Duration>,
-    since: Instant,
-    waited: Duration,
-    zombie: bool,
-}
-
-/// How the slots stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlotsStats {
-    /// Slots there are. `busy + zombie` may be more for a while after a reload has lowered it.
-    pub slots: usize,
-    /// Slots at work for somebody who waits for the answer.
-    pub busy: usize,
-    /// Slots at work for nobody any more.
-    pub zombie: usize,
-    /// Requests that wait, over all classes.
-    pub queued: usize,
-    /// Requests that wait, in the order of [`Class::ALL`].
-    pub queued_by_class: [usize; 4],
-    /// How long the oldest of them has waited.
-    pub oldest_wait: Duration,
-    /// How long a slot is usually taken; `None` before anything finished.
-    pub typical: Option<Duration>,
-    /// What happened since the start.
-    pub totals: Totals,
-}
-
-/// What happened since the start; these only grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Permits given, at once or after a wait.
-    pub granted: u64,
-    /// Permits given after a wait.
-    pub waited: u64,
-    /// Refused or displaced because the queue was full.
-    pub full: u64,
-    /// Refused because the wait would have been too long.
-    pub hopeless: u64,
-    /// Refused because the wait was too long.
-    pub timeout: u64,
-    /// Refused to shorten a standing queue (the reason given is the timeout's).
-    pub shortened: u64,
-    /// Left by themselves while they waited.
-    pub cancelled: u64,
+    pub(super) charged: Option<Duration>,
+    pub(super) since: Instant,
+    pub(super) waited: Duration,
+    pub(super) zombie: bool,
 }
 
 /// How an attempt to acquire began.
@@ -106,7 +65,7 @@ struct State {
 
 #[derive(Debug)]
 enum Decision {
-    Granted { ticket: Ticket, served: Served, since: Instant, waited: Duration },
+    Granted(Taken),
     Refused(Refusal),
 }
 
@@ -139,8 +98,8 @@ impl Slots {
 
     /// A permit, if that needs no waiting and passes nobody who waits.
     pub fn try_acquire(self: &Arc<Self>, ticket: &Ticket, now: Instant) -> Option<Permit> {
-        let taken = self.state.lock().take_free(ticket)?;
-        Some(self.permit(ticket, taken, now))
+        let taken = self.state.lock().take_free(ticket, now)?;
+        Some(Permit::new(self, taken))
     }
 
     /// A permit, after a wait if need be: until the queue's timeout. The request has its place from this call on, before
@@ -151,17 +110,7 @@ impl Slots {
 
     /// As [`Slots::acquire`], but waits no longer than `patience` even if the queue's timeout is longer.
     pub fn acquire_within(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> Acquire {
-        let (begun, deadline) = self.with(|state, wakes| {
-            let patience = patience.min(state.params.timeout);
-            let begun = match state.take_free(&ticket) {
-                Some(taken) => Begun::Granted(self.permit(&ticket, taken, now)),
-                None => match state.enqueue(ticket, now, patience, wakes) {
-                    Ok(id) => Begun::Queued(id),
-                    Err(refusal) => Begun::Refused(refusal),
-                },
-            };
-            (begun, now.checked_add(patience).unwrap_or(now + FOREVER))
-        });
+        let (begun, deadline) = self.begin(ticket, now, patience);
         Acquire::new(self, begun, deadline)
     }
 
@@ -244,21 +193,55 @@ impl Slots {
         drop(decision.map(|decision| self.honour(decision)));
     }
 
-    fn honour(self: &Arc<Self>, decision: Decision) -> Result<Permit, Refusal> {
-        match decision {
-            Decision::Granted { ticket, served, since, waited } => {
-                let mut permit = self.permit(&ticket, served.slots, since);
-                permit.charged = Some(served.charged);
-                permit.waited = waited;
-                Ok(permit)
-            }
-            Decision::Refused(refusal) => Err(refusal),
-        }
+    /// Takes a slot, a place in the queue with its deadline, or neither.
+    fn begin(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> (Begun, Instant) {
+        self.with(|state, wakes| {
+            let patience = patience.min(state.params.timeout);
+            let begun = match state.take_free(&ticket, now) {
+                Some(taken) => Begun::Granted(Permit::new(self, taken)),
+                None => match state.enqueue(ticket, now, patience, wakes) {
+                    Ok(id) => Begun::Queued(id),
+                    Err(refusal) => Begun::Refused(refusal),
+                },
+            };
+            (begun, now.checked_add(patience).unwrap_or(now + FOREVER))
+        })
     }
 
-    fn permit(self: &Arc<Self>, ticket: &Ticket, taken: u32, since: Instant) -> Permit {
-        let slots = Some(Arc::clone(self));
-        Permit { slots, ticket: *ticket, taken, charged: None, since, waited: Duration::ZERO, zombie: false }
+    /// From now on the slots count as zombies.
+    pub(super) fn abandon(&self, taken: &mut Taken) {
+        if taken.zombie {
+            return;
+        }
+        taken.zombie = true;
+        let mut state = self.state.lock();
+        state.busy -= taken.count;
+        state.zombie += taken.count;
+    }
+
+    /// The slots are free again. They are charged and learned from if the work was `finished`.
+    pub(super) fn take_back(&self, taken: &Taken, finished: Option<Instant>) {
+        let took = finished.map(|now| now.saturating_duration_since(taken.since));
+        self.with(|state, wakes| {
+            let count = if taken.zombie { &mut state.zombie } else { &mut state.busy };
+            *count -= taken.count;
+            if let Some(took) = took {
+                state.mean.learn(took);
+            }
+            if taken.charged.is_some() || !state.queue.is_empty() {
+                state.queue.settle(&taken.ticket, taken.count, taken.charged, took);
+            }
+            if !state.queue.is_empty() {
+                state.dispatch(finished.unwrap_or_else(|| self.clock.now()), wakes);
+            }
+        });
+    }
+
+    fn honour(self: &Arc<Self>, decision: Decision) -> Result<Permit, Refusal> {
+        match decision {
+            Decision::Granted(taken) => Ok(Permit::new(self, taken)),
+            Decision::Refused(refusal) => Err(refusal),
+        }
     }
 
     /// Runs `act` under the lock and calls the wakers it leaves after the unlock.
@@ -270,72 +253,16 @@ impl Slots {
     }
 }
 
-impl Permit {
-    /// How long the request waited for it.
-    pub fn waited(&self) -> Duration {
-        self.waited
-    }
-
-    /// Slots it holds.
-    pub fn slots(&self) -> u32 {
-        self.taken
-    }
-
-    /// Nobody waits for the answer any more, but the upstream still works: the slot counts as a zombie until the permit
-    /// goes.
-    pub fn zombie(&mut self) {
-        if self.zombie {
-            return;
-        }
-        if let Some(slots) = &self.slots {
-            let mut state = slots.state.lock();
-            state.busy -= self.taken;
-            state.zombie += self.taken;
-            self.zombie = true;
-        }
-    }
-
-    /// The upstream is done: gives the slot back and charges the consumer for the time it was taken. A permit that is
-    /// only dropped charges nothing and teaches nothing: that is for attempts that never got to the upstream.
-    pub fn finish(mut self, now: Instant) {
-        self.give_back(Some(now));
-    }
-
-    fn give_back(&mut self, finished: Option<Instant>) {
-        let Some(slots) = self.slots.take() else { return };
-        let took = finished.map(|now| now.saturating_duration_since(self.since));
-        slots.with(|state, wakes| {
-            let count = if self.zombie { &mut state.zombie } else { &mut state.busy };
-            *count -= self.taken;
-            if let Some(took) = took {
-                state.mean.learn(took);
-            }
-            if self.charged.is_some() || !state.queue.is_empty() {
-                state.queue.settle(&self.ticket, self.taken, self.charged, took);
-            }
-            if !state.queue.is_empty() {
-                state.dispatch(finished.unwrap_or_else(|| slots.clock.now()), wakes);
-            }
-        });
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.give_back(None);
-    }
-}
-
 impl State {
     /// Takes free slots, unless somebody waits for them.
-    fn take_free(&mut self, ticket: &Ticket) -> Option<u32> {
-        let taken = ticket.cost.min(self.slots()).max(1);
-        if taken > self.free() || !self.queue.is_empty() {
+    fn take_free(&mut self, ticket: &Ticket, now: Instant) -> Option<Taken> {
+        let count = ticket.cost.min(self.slots()).max(1);
+        if count > self.free() || !self.queue.is_empty() {
             return None;
         }
-        self.busy += taken;
+        self.busy += count;
         self.totals.granted += 1;
-        Some(taken)
+        Some(Taken { ticket: *ticket, count, charged: None, since: now, waited: Duration::ZERO, zombie: false })
     }
 
     /// Finds a place in the queue for one that has to wait.
@@ -372,11 +299,18 @@ impl State {
             let Some(popped) = self.queue.pop(self.free(), self.slots(), typical, now) else { return };
             let Popped { id, ticket, payload, waited, served } = popped;
             let decision = match served {
-                Some(served) => {
-                    self.busy += served.slots;
+                Some(Served { slots: count, charged }) => {
+                    self.busy += count;
                     self.totals.granted += 1;
                     self.totals.waited += 1;
-                    Decision::Granted { ticket, served, since: now, waited }
+                    Decision::Granted(Taken {
+                        ticket,
+                        count,
+                        charged: Some(charged),
+                        since: now,
+                        waited,
+                        zombie: false,
+                    })
                 }
                 None => {
                     self.totals.shortened += 1;
@@ -446,3 +380,409 @@ const FIRST_GUESS: Duration = Duration::from_millis(10);
 
 /// The end of a wait without a usable deadline.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn params(slots: usize, queue: usize) -> SlotsParams {
+        SlotsParams { slots, queue, timeout: Duration::from_secs(2), zombie_hold: Duration::from_secs(60) }
+    }
+
+    fn slots(slots: usize, queue: usize) -> Arc<Slots> {
+        Slots::new(params(slots, queue), Clock::system(), 1)
+    }
+
+    fn acquire(slots: &Arc<Slots>, consumer: u64) -> Acquire {
+        slots.acquire(Ticket { consumer, ..Ticket::default() }, slots.clock.now())
+    }
+
+    /// Takes a slot that has to be free.
+    fn take(slots: &Arc<Slots>) -> Permit {
+        slots.try_acquire(&Ticket::default(), slots.clock.now()).expect("a slot is free")
+    }
+
+    /// Teaches what a request takes.
+    async fn teach(slots: &Arc<Slots>, samples: u32, service: Duration) {
+        for _ in 0..samples {
+            let permit = take(slots);
+            tokio::time::advance(service).await;
+            permit.finish(slots.clock.now());
+        }
+    }
+
+    fn poll(acquire: &mut Acquire, wakes: &Arc<Wakings>) -> Poll<Result<Permit, Refusal>> {
+        Pin::new(acquire).poll(&mut Context::from_waker(&Arc::clone(wakes).into()))
+    }
+
+    #[derive(Default)]
+    struct Wakings(AtomicUsize);
+
+    impl Wake for Wakings {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The slots stand at `(busy, zombie, queued)`.
+    #[track_caller]
+    fn check(slots: &Slots, expected: (usize, usize, usize)) {
+        let stats = slots.stats();
+        assert_eq!((stats.busy, stats.zombie, stats.queued), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn free_slots_are_given_at_once_and_come_back() {
+        let slots = slots(2, 10);
+        let (first, second) = (acquire(&slots, 1).await.unwrap(), acquire(&slots, 2).await.unwrap());
+        assert_eq!(first.waited(), Duration::ZERO);
+        assert!(slots.try_acquire(&Ticket::default(), slots.clock.now()).is_none());
+        check(&slots, (2, 0, 0));
+        drop(first);
+        second.finish(slots.clock.now());
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_freed_slot_wakes_exactly_one_waiter() {
+        let slots = slots(1, 10);
+        let permit = take(&slots);
+        let wakings: [Arc<Wakings>; 3] = Default::default();
+        let mut waiters: Vec<Acquire> = (0..3).map(|consumer| acquire(&slots, consumer)).collect();
+        for (waiter, wakings) in waiters.iter_mut().zip(&wakings) {
+            assert!(waiter.is_waiting() && poll(waiter, wakings).is_pending());
+        }
+        tokio::time::advance(Duration::from_millis(300)).await;
+        drop(permit);
+        assert_eq!([1, 0, 0], [0, 1, 2].map(|index: usize| wakings[index].0.load(Ordering::Relaxed)));
+        check(&slots, (1, 0, 2));
+        assert!(slots.try_acquire(&Ticket::default(), slots.clock.now()).is_none(), "it is handed over");
+        let Poll::Ready(Ok(permit)) = poll(&mut waiters[0], &wakings[0]) else { panic!("the first has it") };
+        assert_eq!(permit.waited(), Duration::from_millis(300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_waiter_leaves_at_once() {
+        let slots = slots(1, 10);
+        let _permit = take(&slots);
+        let mut waiter = acquire(&slots, 1);
+        assert!(poll(&mut waiter, &Arc::default()).is_pending());
+        check(&slots, (1, 0, 1));
+        drop(waiter);
+        check(&slots, (1, 0, 0));
+        assert_eq!(slots.stats().totals.cancelled, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_dropped_after_the_hand_over_passes_the_slot_on() {
+        let slots = slots(1, 10);
+        let permit = take(&slots);
+        let (first, second) = (acquire(&slots, 1), acquire(&slots, 2));
+        drop(permit);
+        check(&slots, (1, 0, 1));
+        drop(first);
+        check(&slots, (1, 0, 0));
+        drop(second.await.unwrap());
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_at_the_timeout_or_when_patience_does() {
+        let slots = slots(1, 10);
+        let _permit = take(&slots);
+        let begin = slots.clock.now();
+        let impatient = slots.acquire_within(Ticket::default(), begin, Duration::from_millis(500));
+        let patient = acquire(&slots, 1);
+        assert_eq!(impatient.await.unwrap_err().reason, Reason::QueueTimeout);
+        assert_eq!(slots.clock.now() - begin, Duration::from_millis(500));
+        assert_eq!(patient.await.unwrap_err().reason, Reason::QueueTimeout);
+        assert_eq!((slots.clock.now() - begin).as_millis(), 2000);
+        assert_eq!(slots.stats().totals.timeout, 2);
+        check(&slots, (1, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slot_handed_over_just_before_the_timeout_counts() {
+        let slots = slots(1, 10);
+        let permit = take(&slots);
+        let Begun::Queued(id) = slots.begin(Ticket::default(), slots.clock.now(), Duration::MAX).0 else {
+            panic!("no slot is free")
+        };
+        drop(permit);
+        let permit = slots.expire(id).unwrap();
+        check(&slots, (1, 0, 0));
+        drop(permit);
+        check(&slots, (0, 0, 0));
+        assert_eq!(slots.stats().totals.timeout, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_refuses_and_says_when_it_will_have_drained() {
+        let slots = slots(2, 3);
+        teach(&slots, 5, Duration::from_secs(4)).await;
+        let _taken = [take(&slots), take(&slots)];
+        let waiters: Vec<Acquire> = (0..3).map(|consumer| acquire(&slots, consumer)).collect();
+        let refusal = acquire(&slots, 7).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::QueueFull);
+        // Four requests of four seconds through two slots.
+        let due = Duration::from_secs(8);
+        let after = refusal.retry_after.unwrap();
+        assert!(after >= due.mul_f64(0.79) && after <= due.mul_f64(1.21), "{after:?}");
+        drop(waiters);
+        check(&slots, (2, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_line_makes_room_for_another_consumer() {
+        let slots = slots(1, 2);
+        let _permit = take(&slots);
+        let (_first, last) = (acquire(&slots, 1), acquire(&slots, 1));
+        let mut other = acquire(&slots, 2);
+        assert_eq!(last.await.unwrap_err().reason, Reason::QueueFull);
+        assert!(poll(&mut other, &Arc::default()).is_pending());
+        check(&slots, (1, 0, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hopeless_wait_is_refused_at_once_but_only_with_evidence() {
+        let slots = slots(1, 100);
+        teach(&slots, 9, Duration::from_secs(3)).await;
+        let permit = take(&slots);
+        let waiter = acquire(&slots, 1);
+        assert!(waiter.is_waiting(), "nine samples are no evidence");
+        drop(waiter);
+        permit.finish(slots.clock.now() + Duration::from_secs(3));
+        let _permit = take(&slots);
+        let refusal = acquire(&slots, 1).await.unwrap_err();
+        assert_eq!(refusal.reason, Reason::QueueHopeless);
+        assert_eq!(slots.stats().totals.hopeless, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn somebody_elses_line_makes_no_wait_hopeless() {
+        let slots = slots(1, 100);
+        teach(&slots, 10, Duration::from_millis(500)).await;
+        let _permit = take(&slots);
+        let line: Vec<Acquire> = (0..4).map(|_| acquire(&slots, 1)).collect();
+        assert!(line.iter().all(Acquire::is_waiting));
+        assert_eq!(acquire(&slots, 1).await.unwrap_err().reason, Reason::QueueHopeless);
+        assert!(acquire(&slots, 2).is_waiting(), "a first request is next");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn zombies_hold_their_slots() {
+        let slots = slots(2, 10);
+        let mut left = take(&slots);
+        left.zombie();
+        left.zombie();
+        let working = take(&slots);
+        check(&slots, (1, 1, 0));
+        let waiter = acquire(&slots, 1);
+        check(&slots, (1, 1, 1));
+        left.finish(slots.clock.now());
+        check(&slots, (2, 0, 0));
+        drop((waiter, working));
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_keeps_the_counts() {
+        let slots = slots(3, 10);
+        let mut permits = vec![take(&slots), take(&slots), take(&slots)];
+        let waiters: Vec<Acquire> = (0..4).map(|consumer| acquire(&slots, consumer)).collect();
+        slots.retune(params(1, 10));
+        permits.truncate(1);
+        check(&slots, (1, 0, 4));
+        slots.retune(params(4, 10));
+        check(&slots, (4, 0, 1));
+        drop(permits);
+        check(&slots, (4, 0, 0));
+        drop(waiters);
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expensive_request_waits_for_all_its_slots_and_nobody_passes_it() {
+        let slots = slots(3, 10);
+        let (first, second) = (take(&slots), take(&slots));
+        let mut expensive = slots.acquire(Ticket { cost: 3, ..Ticket::default() }, slots.clock.now());
+        assert!(expensive.is_waiting());
+        let mut cheap = acquire(&slots, 9);
+        assert!(
+            slots.try_acquire(&Ticket::default(), slots.clock.now()).is_none(),
+            "one is free, but not for this one"
+        );
+        drop(first);
+        assert!(poll(&mut expensive, &Arc::default()).is_pending());
+        drop(second);
+        let Poll::Ready(Ok(permit)) = poll(&mut expensive, &Arc::default()) else { panic!("all three are free") };
+        check(&slots, (3, 0, 1));
+        assert!(poll(&mut cheap, &Arc::default()).is_pending());
+        drop(permit);
+        assert!(poll(&mut cheap, &Arc::default()).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_expensive_waiter_that_leaves_unblocks_those_behind() {
+        let slots = slots(2, 10);
+        let _permit = take(&slots);
+        let expensive = slots.acquire(Ticket { cost: 2, ..Ticket::default() }, slots.clock.now());
+        let mut cheap = acquire(&slots, 9);
+        assert!(poll(&mut cheap, &Arc::default()).is_pending());
+        drop(expensive);
+        assert!(poll(&mut cheap, &Arc::default()).is_ready());
+    }
+
+    /// Offers `per_second` requests of 100 ms to 10 slots for 20 s; how long those served waited, and how many were not.
+    async fn offer(per_second: u32) -> (Vec<Duration>, usize) {
+        let slots = slots(10, 1000);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..20 * per_second {
+            let slots = Arc::clone(&slots);
+            tasks.spawn(async move {
+                let permit = acquire(&slots, 1).await.ok()?;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let waited = permit.waited();
+                permit.finish(slots.clock.now());
+                Some(waited)
+            });
+            tokio::time::sleep(Duration::from_secs(1) / per_second).await;
+        }
+        let results = tasks.join_all().await;
+        check(&slots, (0, 0, 0));
+        let refused = results.iter().filter(|waited| waited.is_none()).count();
+        (results.into_iter().flatten().collect(), refused)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_the_backend_can_bear_is_all_served() {
+        let (waits, refused) = offer(80).await;
+        assert_eq!((waits.len(), refused), (1600, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_overload_the_slots_stay_busy_and_the_queue_is_kept_shorter_than_the_timeout() {
+        let (mut waits, refused) = offer(125).await;
+        assert!(refused >= 400 && waits.len() >= 1900, "{refused} refused, {} served", waits.len());
+        waits.sort();
+        let median = waits[waits.len() / 2];
+        assert!(median < Duration::from_millis(1000), "{median:?}");
+    }
+
+    #[test]
+    fn threads_share_the_slots_and_nobody_is_forgotten() {
+        let slots =
+            Slots::new(SlotsParams { timeout: Duration::from_secs(3600), ..params(2, 100) }, Clock::system(), 1);
+        let inside = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for consumer in 0..4 {
+                let (slots, inside) = (&slots, &inside);
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                    runtime.block_on(async {
+                        for _ in 0..500 {
+                            let permit = acquire(slots, consumer).await.unwrap();
+                            assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
+                            tokio::task::yield_now().await;
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                            permit.finish(slots.clock.now());
+                        }
+                    });
+                });
+            }
+        });
+        check(&slots, (0, 0, 0));
+        assert_eq!(slots.stats().totals.granted, 2000);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Acquire { consumer: u64, class: usize, cost: u32 },
+        Poll { nth: usize },
+        Cancel { nth: usize },
+        Drop { nth: usize },
+        Finish { nth: usize },
+        Zombie { nth: usize },
+        Retune { slots: usize, queue: usize },
+        Wait { millis: u64 },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0_u64..4, 0_usize..4, 0_u32..6)
+                .prop_map(|(consumer, class, cost)| Step::Acquire { consumer, class, cost }),
+            4 => any::<usize>().prop_map(|nth| Step::Poll { nth }),
+            1 => any::<usize>().prop_map(|nth| Step::Cancel { nth }),
+            1 => any::<usize>().prop_map(|nth| Step::Drop { nth }),
+            3 => any::<usize>().prop_map(|nth| Step::Finish { nth }),
+            1 => any::<usize>().prop_map(|nth| Step::Zombie { nth }),
+            1 => (0_usize..6, 0_usize..8).prop_map(|(slots, queue)| Step::Retune { slots, queue }),
+            2 => (0_u64..1500).prop_map(|millis| Step::Wait { millis }),
+        ]
+    }
+
+    async fn run(steps: Vec<Step>) {
+        let slots = slots(4, 8);
+        let mut acquires: Vec<Acquire> = Vec::new();
+        let mut permits: Vec<Permit> = Vec::new();
+        let mut most = 4;
+        for step in steps {
+            let before = slots.stats();
+            match step {
+                Step::Acquire { consumer, class, cost } => {
+                    let ticket = Ticket { consumer, weight: 1, class: Class::ALL[class], cost };
+                    acquires.push(slots.acquire(ticket, slots.clock.now()));
+                }
+                Step::Poll { nth } if !acquires.is_empty() => {
+                    let index = nth % acquires.len();
+                    if let Poll::Ready(result) = poll(&mut acquires[index], &Arc::default()) {
+                        drop(acquires.swap_remove(index));
+                        permits.extend(result);
+                    }
+                }
+                Step::Cancel { nth } if !acquires.is_empty() => drop(acquires.swap_remove(nth % acquires.len())),
+                Step::Drop { nth } if !permits.is_empty() => drop(permits.swap_remove(nth % permits.len())),
+                Step::Finish { nth } if !permits.is_empty() => {
+                    permits.swap_remove(nth % permits.len()).finish(slots.clock.now());
+                }
+                Step::Zombie { nth } if !permits.is_empty() => {
+                    let index = nth % permits.len();
+                    permits[index].zombie();
+                }
+                Step::Retune { slots: count, queue } => {
+                    most = count;
+                    slots.retune(params(count, queue));
+                }
+                Step::Wait { millis } => tokio::time::advance(Duration::from_millis(millis)).await,
+                _ => {}
+            }
+            let stats = slots.stats();
+            let (taken, taken_before) = (stats.busy + stats.zombie, before.busy + before.zombie);
+            assert!(taken <= most.max(taken_before), "{taken} taken of {most}");
+            assert!(taken >= permits.iter().map(|permit| permit.slots() as usize).sum(), "each permit counts");
+            let zombies: u32 = permits.iter().filter(|permit| permit.is_zombie()).map(Permit::slots).sum();
+            assert_eq!(stats.zombie, zombies as usize);
+            assert!(stats.queued <= 8.max(before.queued));
+            assert!(stats.queued == 0 || taken > 0 || most == 0, "work conserving");
+        }
+        drop((permits, acquires));
+        check(&slots, (0, 0, 0));
+        assert!(slots.state.lock().decided.is_empty(), "nothing is left behind");
+    }
+
+    proptest! {
+        #[test]
+        fn slots_taken_are_given_back_after_every_schedule(steps in prop::collection::vec(step(), 1..200)) {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(run(steps));
+        }
+    }
+}

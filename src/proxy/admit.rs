@@ -1,0 +1,175 @@
+//! Steps 1 to 3, and the lookup: everything that waits for nothing. Admission by consumer stands before the cache and
+//! before any work; protection of the backend stands after it, as a hit costs the backend nothing.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+
+use super::body::ResponseBody;
+use super::exchange::{Exchange, Noted, Tally};
+use super::lookup::{self, Looked};
+use super::outgoing;
+use super::respond;
+use super::snapshot::{Route, Snapshot, Worker};
+use super::trip::{self, Plan, Trip};
+use crate::consumer::Identity;
+use crate::listen::Peer;
+use crate::message::target::Target;
+use crate::metrics::CacheResult;
+use crate::refusal::{Reason, Refusal};
+use crate::throttle::rate::{RateLimiter, Rated};
+use crate::upstream::body::Inbound;
+
+/// How far a request came without waiting.
+pub(super) enum Begun {
+    /// All the way.
+    Answered(Box<Response<ResponseBody>>),
+    /// The rest may wait.
+    Onward(Box<Trip>),
+}
+
+/// Takes a request as far as it comes without waiting.
+pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Begun {
+    let (mut parts, body) = request.into_parts();
+    let mut exchange = open(worker, &parts, peer);
+    let hooked = worker.core.hooks.as_ref().map_or(Ok(()), |hooks| hooks.request(&mut parts, &peer));
+    let snapshot = Arc::clone(&exchange.snapshot);
+    let safe = is_safe(&parts.method, &parts.headers);
+    let looked = hooked.and_then(|()| {
+        let old = matches!(parts.version, Version::HTTP_10 | Version::HTTP_09);
+        check(worker, &parts)?;
+        let target = Target::of(&parts.uri, &parts.headers, old)?;
+        let route = admit(&mut exchange, &snapshot, &parts, &target)?;
+        Ok((route, lookup::look(&exchange, route, &parts, &target, safe)))
+    });
+    match looked {
+        Err(refusal) => answered(respond::refuse(exchange, refusal)),
+        Ok((_, Looked::Refuse(reason))) => answered(respond::refuse(exchange, reason.into())),
+        Ok((route, Looked::Serve(entry, result, refresh))) => {
+            exchange.cache = result;
+            if let Some(wanted) = refresh {
+                trip::refresh(&mut exchange, route, &parts, wanted);
+            }
+            let now = exchange.started.mono;
+            answered(respond::stored(exchange, &entry, &parts.headers, now))
+        }
+        Ok((route, looked)) => onward(exchange, route, parts, body, safe, looked),
+    }
+}
+
+fn answered(response: Response<ResponseBody>) -> Begun {
+    Begun::Answered(Box::new(response))
+}
+
+fn onward(
+    mut exchange: Box<Exchange>,
+    route: &Route,
+    parts: Parts,
+    body: Inbound,
+    safe: bool,
+    looked: Looked,
+) -> Begun {
+    let stores = !matches!(looked, Looked::Alone(_, _, None)) && safe;
+    let asked = stores.then(|| parts.headers.clone());
+    let outgoing = match outgoing::prepare(&mut exchange, route, parts, body, safe) {
+        Ok(outgoing) => outgoing,
+        Err(refusal) => return answered(respond::refuse(exchange, refusal)),
+    };
+    let plan = match looked {
+        Looked::Fetch(wanted, forward) => {
+            exchange.cache = CacheResult::Miss;
+            Plan::Fetch(Arc::new(wanted), forward)
+        }
+        Looked::Alone(result, forward, address) => {
+            exchange.cache = result;
+            Plan::Alone(forward, address)
+        }
+        Looked::Serve(..) | Looked::Refuse(_) => return answered(respond::refuse(exchange, Reason::Internal.into())),
+    };
+    Begun::Onward(Box::new(Trip { exchange, outgoing, asked, plan }))
+}
+
+fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
+    let snapshot = worker.snapshot.load_full();
+    let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
+    Box::new(Exchange {
+        worker: Arc::clone(worker),
+        route: None,
+        peer,
+        client,
+        consumer: Identity::Anonymous(client),
+        method: parts.method.clone(),
+        version: parts.version,
+        started: worker.core.clock.moment(),
+        noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
+        rated: None,
+        cache: CacheResult::Off,
+        reason: None,
+        status: StatusCode::OK,
+        tally: Tally::default(),
+        body: None,
+        request_id: None,
+        snapshot,
+    })
+}
+
+/// What is never relayed.
+fn check(worker: &Worker, parts: &Parts) -> Result<(), Refusal> {
+    if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+        return Err(Reason::RequestMethod.into());
+    }
+    if worker.core.pseudonym.seen_in(&parts.headers) {
+        return Err(Reason::RequestLoop.into());
+    }
+    Ok(())
+}
+
+/// Route, consumer, rate.
+fn admit<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    parts: &Parts,
+    target: &Target<'_>,
+) -> Result<&'a Route, Refusal> {
+    let found = snapshot.router.find(&target.host, &target.route_path(), &parts.method, &parts.headers);
+    let index = *found.ok_or(Reason::RouteNone)?;
+    exchange.route = Some(index);
+    let route = snapshot.routes.get(index).ok_or(Reason::Internal)?;
+    exchange.consumer = identify(exchange, parts);
+    if route.require_consumer && matches!(exchange.consumer, Identity::Anonymous(_)) {
+        return Err(Reason::ConsumerUnknown.into());
+    }
+    exchange.rated = rate(exchange, route)?;
+    Ok(route)
+}
+
+fn identify(exchange: &Exchange, parts: &Parts) -> Identity {
+    let snapshot = &exchange.snapshot;
+    let identity = snapshot.consumers.identify(&parts.headers, exchange.client);
+    if let (Identity::Anonymous(_), Some(hooks)) = (&identity, &exchange.worker.core.hooks)
+        && let Some(name) = hooks.consumer(parts, &exchange.peer)
+        && let Some(known) = snapshot.known.iter().position(|caller| &*caller.name == name)
+    {
+        return Identity::Known(known);
+    }
+    identity
+}
+
+/// The consumer's own rate, then the route's. What the route's says goes into the RateLimit fields.
+fn rate(exchange: &Exchange, route: &Route) -> Result<Option<Rated>, Refusal> {
+    let (caller, number) = exchange.caller();
+    let check = |limiter: &Arc<RateLimiter>| {
+        let rated = limiter.check(number, std::num::NonZeroU32::MIN);
+        if rated.allowed { Ok(rated) } else { Err(Refusal::from(Reason::RateExceeded).after(rated.retry_after)) }
+    };
+    caller.rate.as_ref().map(check).transpose()?;
+    route.rate.as_ref().map(|rate| check(&rate.limiter)).transpose()
+}
+
+/// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.
+pub(super) fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
+    method.is_safe() && !METHOD_OVERRIDES.iter().any(|name| headers.contains_key(*name))
+}
+
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];

@@ -1,0 +1,241 @@
+//! Step 6: try, and perhaps try again. Each attempt goes through the gate, to one endpoint, under the head timeout; its
+//! end is classified once and taught to breaker, endpoint and budget.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::header;
+use http::response::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use hyper::upgrade::OnUpgrade;
+
+use super::exchange::Tally;
+use super::gate;
+use super::held::{Held, InFlight, Late};
+use super::snapshot::{Route, Worker};
+use crate::outcome::{Classes, Failure, classify_status};
+use crate::refusal::{Reason, Refusal};
+use crate::retry::{self, Ended, Question, Tries};
+use crate::throttle::Ticket;
+use crate::upstream::body::{Gate, Progress, ReplyBody, RequestBody, Source};
+use crate::upstream::origin::Call;
+use crate::upstream::{Endpoint, Expect, HostHeader, Upstream, balance};
+
+/// A request as it goes to the upstream, apart from what depends on the endpoint.
+pub struct Outgoing {
+    /// Its method.
+    pub method: Method,
+    /// Its path and query.
+    pub target: PathAndQuery,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Option<Arc<Source>>,
+    /// Whether it changes nothing at the upstream, whatever its method is called.
+    pub safe: bool,
+    /// The client's side of a protocol switch.
+    pub upgrade: Option<OnUpgrade>,
+}
+
+/// Who asks, on which route.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// The event loop.
+    pub worker: &'a Arc<Worker>,
+    /// The route.
+    pub route: &'a Route,
+    /// What it brings to the queue.
+    pub ticket: Ticket,
+}
+
+/// A reply with what it holds; nothing after a switch of protocols, whose tunnel holds it.
+pub type Reply = (Parts, ReplyBody, Option<Held>);
+
+/// Tries until there is a reply, or no further try is right.
+///
+/// # Errors
+/// What the gate says, or the reason of the last failure.
+pub async fn attempts(
+    ask: Ask<'_>,
+    mut outgoing: Outgoing,
+    tally: &mut Tally,
+    late: impl Fn() -> Option<Late>,
+) -> Result<Reply, Refusal> {
+    let Ask { worker, route, ticket } = ask;
+    let upstream = &route.upstream;
+    let mut course = Course { upstream, worker, begun: None, tries: Tries::default(), fresh: false };
+    loop {
+        let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, tally).await?;
+        let now = worker.core.clock.now();
+        let begun = *course.begun.get_or_insert_with(|| {
+            upstream.budget.lock().deposit(now);
+            now
+        });
+        let chosen = choose(worker, upstream, now);
+        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now);
+        let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
+            return Err(Reason::UpstreamNone.into());
+        };
+        let request = outgoing.request(worker, upstream, endpoint);
+        let call = Call { worker: worker.index, fresh: course.fresh };
+        let sending = Arc::clone(&endpoint.origin).send(request, call);
+        tally.attempts += 1;
+        let patience = upstream.timeouts.head.min(course.time_left(now));
+        let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes).await;
+        let now = worker.core.clock.now();
+        tally.upstream = Some(now.saturating_duration_since(begun));
+        let wait = match head {
+            Ok((response, held)) => match course.after_answer(&outgoing, &response, &route.classes, now) {
+                None => return Ok(received(response, held, outgoing.upgrade.take())),
+                Some(wait) => {
+                    held.leave(response.into_body(), false);
+                    wait
+                }
+            },
+            Err(error) => {
+                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = %error.chain(), "attempt failed");
+                let Some(wait) = course.again(&outgoing, Ended::Failure(error.failure), now) else {
+                    return Err(refusal(error.failure, outgoing.body.as_deref()));
+                };
+                wait
+            }
+        };
+        pause(worker, upstream, wait).await;
+    }
+}
+
+/// One request's tries.
+struct Course<'a> {
+    upstream: &'a Upstream,
+    worker: &'a Worker,
+    begun: Option<Instant>,
+    tries: Tries,
+    fresh: bool,
+}
+
+impl Course<'_> {
+    fn time_left(&self, now: Instant) -> Duration {
+        let spent = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        self.upstream.timeouts.total.saturating_sub(spent)
+    }
+
+    /// Whether an answered attempt is repeated: the upstream said that it cannot.
+    fn after_answer(
+        &mut self,
+        outgoing: &Outgoing,
+        response: &Response<ReplyBody>,
+        classes: &Classes,
+        now: Instant,
+    ) -> Option<Duration> {
+        let outcome = classify_status(response.status(), classes);
+        if outcome.is_success() || outgoing.upgrade.is_some() {
+            return None;
+        }
+        let asked = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        self.again(outgoing, Ended::Answer { outcome, retry_after: asked.map(Duration::from_secs) }, now)
+    }
+
+    fn again(&mut self, outgoing: &Outgoing, ended: Ended, now: Instant) -> Option<Duration> {
+        // A method tunnelled through a field is the real one, and nobody knows whether it may be repeated.
+        let tunnelled = outgoing.method.is_safe() && !outgoing.safe;
+        let question = Question {
+            method: if tunnelled { &Method::POST } else { &outgoing.method },
+            replayable: outgoing.body.as_ref().is_none_or(|body| body.replayable()),
+            ended,
+            time_left: Some(self.time_left(now)),
+        };
+        let mut budget = self.upstream.budget.lock();
+        let drawn = self.worker.draw();
+        let again = retry::decide(&self.upstream.retry, &mut self.tries, &question, &mut budget, now, drawn)?;
+        self.fresh = again.fresh_connection;
+        Some(again.wait)
+    }
+}
+
+async fn pause(worker: &Worker, upstream: &Upstream, wait: Duration) {
+    upstream.meter.retry(worker.index);
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn choose(worker: &Worker, upstream: &Upstream, now: Instant) -> Option<usize> {
+    let endpoints = &upstream.endpoints;
+    if let [only] = &**endpoints {
+        return only.is_up(now).then_some(0);
+    }
+    let cursor = upstream.cursor.fetch_add(1, Ordering::Relaxed) as u64;
+    balance::choose(
+        upstream.balance,
+        |index| endpoints.get(index).and_then(|endpoint| endpoint.load(now)),
+        endpoints.len(),
+        cursor,
+        worker.draw(),
+    )
+}
+
+/// The client's reason for a failed attempt.
+fn refusal(failure: Failure, body: Option<&Source>) -> Refusal {
+    match body.map(Source::progress) {
+        Some(Progress::TooLarge) => Reason::RequestTooLarge.into(),
+        _ => failure.reason().into(),
+    }
+}
+
+/// A reply; a switch of protocols joins both sides and takes the slot along.
+fn received(response: Response<ReplyBody>, held: Held, client: Option<OnUpgrade>) -> Reply {
+    let (mut parts, body) = response.into_parts();
+    if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(upstream)) =
+        (parts.status, client, parts.extensions.remove::<OnUpgrade>())
+    {
+        super::tunnel::join(client, upstream, held);
+        return (parts, body, None);
+    }
+    (parts, body, Some(held))
+}
+
+impl Outgoing {
+    /// The request for one attempt at `endpoint`.
+    fn request(&self, worker: &Worker, upstream: &Upstream, endpoint: &Endpoint) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::Empty);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(self.target.clone());
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = self.headers.clone();
+        if upstream.host == HostHeader::Upstream {
+            request.headers_mut().insert(header::HOST, endpoint.authority.clone());
+        }
+        if let Some(hooks) = &worker.core.hooks {
+            hooks.upstream(request.headers_mut());
+        }
+        if let Some(body) = &self.body {
+            let gate = expectation(upstream, &mut request);
+            *request.body_mut() = body.attempt(gate);
+        }
+        request
+    }
+}
+
+/// Holds the body back while the upstream is asked whether it wants it (RFC 9110 section 10.1.1).
+fn expectation(upstream: &Upstream, request: &mut Request<RequestBody>) -> Option<Gate> {
+    if !request.headers().contains_key(header::EXPECT) {
+        return None;
+    }
+    if upstream.expect == Expect::Answer {
+        request.headers_mut().remove(header::EXPECT);
+        return None;
+    }
+    request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    let (gate, opener) = Gate::new(CONTINUE_PATIENCE);
+    hyper::ext::on_informational(request, move |response| {
+        if response.status() == http::StatusCode::CONTINUE {
+            opener.open();
+        }
+    });
+    Some(gate)
+}
+
+/// Many old servers do not know `Expect`; curl too waits one second for them.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);

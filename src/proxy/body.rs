@@ -1,0 +1,107 @@
+//! The body of a response: one enum, no box for the common cases, and the end of the exchange.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::exchange::Exchange;
+use super::held::Held;
+use crate::cache::flight::Reader;
+use crate::upstream::body::{BoxError, ReplyBody};
+
+/// Where the bytes come from.
+pub enum Content {
+    /// Nowhere.
+    Empty,
+    /// At hand.
+    Full(Bytes),
+    /// From a fill under way.
+    Fill(Reader),
+    /// From the upstream, with what the request holds there.
+    Reply(ReplyBody, Box<Held>),
+}
+
+/// The body of a response. The exchange is over when it has ended or is dropped.
+pub struct ResponseBody {
+    content: Content,
+    exchange: Option<Box<Exchange>>,
+    sent: u64,
+}
+
+impl ResponseBody {
+    pub(super) fn new(content: Content, exchange: Box<Exchange>) -> Self {
+        Self { content, exchange: Some(exchange), sent: 0 }
+    }
+
+    fn end(&mut self, aborted: bool) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.finish(self.sent, aborted);
+        }
+    }
+}
+
+impl Content {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(_) => match std::mem::replace(self, Self::Empty) {
+                Self::Full(data) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
+                _ => Poll::Ready(None),
+            },
+            Self::Fill(reader) => reader.poll_next(cx).map(|next| next.map(|data| Ok(Frame::data(data?)))),
+            Self::Reply(body, held) => held.poll_body(body, cx),
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let next = std::task::ready!(this.content.poll(cx));
+        match &next {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.sent += data.len() as u64;
+                }
+            }
+            Some(Err(_)) => this.end(true),
+            None => this.end(false),
+        }
+        Poll::Ready(next)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Full(data) => data.is_empty(),
+            Content::Fill(_) => false,
+            Content::Reply(body, _) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Full(data) => SizeHint::with_exact(data.len() as u64),
+            Content::Fill(reader) => reader.length().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Content::Reply(body, _) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // hyper stops polling when the announced length is reached, and never polls an empty body: that is no abort.
+        let whole = self.is_end_stream() || self.size_hint().exact() == Some(0);
+        if let Content::Reply(body, held) = std::mem::replace(&mut self.content, Content::Empty) {
+            held.leave(body, whole);
+        }
+        self.end(!whole);
+    }
+}
+

@@ -1,0 +1,176 @@
+//! The facts of one request, gathered by the stages and told once: when it is over, counters, histograms and the
+//! access log read the same facts, so that they always agree.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+
+use super::access_log::Line;
+use super::snapshot::{Caller, Route, Snapshot, Worker};
+use crate::clock::Moment;
+use crate::consumer::Identity;
+use crate::listen::Peer;
+use crate::metrics::{CacheResult, Facts};
+use crate::refusal::Reason;
+use crate::throttle::Ticket;
+use crate::throttle::rate::Rated;
+use crate::upstream::body::Source;
+
+/// One request and its answer.
+pub struct Exchange {
+    /// The event loop it runs on.
+    pub worker: Arc<Worker>,
+    /// The configuration it began with.
+    pub snapshot: Arc<Snapshot>,
+    /// Its route, once found.
+    pub route: Option<usize>,
+    /// Who is at the other end of the connection.
+    pub peer: Peer,
+    /// The client's address, as trusted proxies tell it.
+    pub client: IpAddr,
+    /// Who calls.
+    pub consumer: Identity,
+    /// Its method.
+    pub method: Method,
+    /// The version it came in.
+    pub version: Version,
+    /// When it came.
+    pub started: Moment,
+    /// What the access log wants of the request, if there is one.
+    pub noted: Option<Noted>,
+    /// What the rate limit said, for the RateLimit fields.
+    pub rated: Option<Rated>,
+    /// What the cache did.
+    pub cache: CacheResult,
+    /// Why vaxel answered by itself.
+    pub reason: Option<Reason>,
+    /// The status answered.
+    pub status: StatusCode,
+    /// What the upstream's part was.
+    pub tally: Tally,
+    /// The request's body, for its length.
+    pub body: Option<Arc<Source>>,
+    /// Drawn when first needed.
+    pub request_id: Option<u64>,
+}
+
+/// What happened at the upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Attempts made.
+    pub attempts: u32,
+    /// Time spent waiting for a slot, if one was asked for.
+    pub queued: Option<Duration>,
+    /// Time from the first attempt until the head of the last answer, or its failure.
+    pub upstream: Option<Duration>,
+}
+
+/// What the access log wants of a request.
+pub struct Noted {
+    /// Its target.
+    pub uri: Uri,
+    /// Its Host.
+    pub host: Option<HeaderValue>,
+    /// Its User-Agent.
+    pub user_agent: Option<HeaderValue>,
+    /// Its W3C trace context.
+    pub trace: Option<HeaderValue>,
+}
+
+impl Noted {
+    /// Keeps what the log wants; reference counts, no copies.
+    pub fn of(uri: &Uri, headers: &HeaderMap) -> Self {
+        Self {
+            uri: uri.clone(),
+            host: headers.get(header::HOST).cloned(),
+            user_agent: headers.get(header::USER_AGENT).cloned(),
+            trace: headers.get("traceparent").cloned(),
+        }
+    }
+}
+
+impl Exchange {
+    /// Its route.
+    pub fn route(&self) -> Option<&Route> {
+        self.snapshot.routes.get(self.route?)
+    }
+
+    /// Its consumer's live state and number.
+    pub fn caller(&self) -> (&Caller, u64) {
+        self.snapshot.caller(&self.consumer)
+    }
+
+    /// What it brings to the queue of its upstream.
+    pub fn ticket(&self, route: &Route) -> Ticket {
+        let (caller, consumer) = self.caller();
+        Ticket { consumer, weight: caller.weight, class: caller.class.unwrap_or(route.class), cost: route.cost }
+    }
+
+    /// Its id, the same in the error body and the access log.
+    pub fn request_id(&mut self) -> u64 {
+        *self.request_id.get_or_insert_with(|| self.worker.draw())
+    }
+
+    /// Tells everyone who counts that it is over. `sent` bytes of the answer's body were handed to the connection.
+    pub fn finish(mut self: Box<Self>, sent: u64, aborted: bool) {
+        let now = self.worker.core.clock.now();
+        let noted = self.noted.take();
+        if noted.is_some() {
+            self.request_id();
+        }
+        let facts = self.facts(sent, aborted, now);
+        let index = self.worker.index;
+        let route = self.route();
+        route.map_or(&self.snapshot.unrouted, |route| &route.meter).record(index, &facts);
+        self.caller().0.meter.record(index, &facts);
+        if let Some(hooks) = &self.worker.core.hooks {
+            hooks.finished(&facts);
+        }
+        if let (Some(log), Some(noted)) = (&self.worker.log, noted) {
+            let mut id = [0; 16];
+            log.write(&Line {
+                time: self.worker.core.clock.wall_at(now),
+                request_id: hexadecimal(self.request_id.unwrap_or_default(), &mut id),
+                listener: None,
+                client: self.client,
+                host: noted.host.as_ref().and_then(|host| host.to_str().ok()),
+                path: noted.uri.path(),
+                query: noted.uri.query(),
+                version: self.version,
+                route: route.map(|route| &*route.name),
+                upstream: route.map(|route| &*route.upstream.name),
+                consumer: matches!(self.consumer, Identity::Known(_)).then(|| &*self.caller().0.name),
+                user_agent: noted.user_agent.as_ref(),
+                traceparent: noted.trace.as_ref(),
+                facts: &facts,
+            });
+        }
+    }
+
+    fn facts(&self, sent: u64, aborted: bool, now: Instant) -> Facts<'_> {
+        Facts {
+            method: &self.method,
+            status: self.status,
+            cache: self.cache,
+            reason: self.reason,
+            duration: now.saturating_duration_since(self.started.mono),
+            upstream_time: self.tally.upstream,
+            queued: self.tally.queued,
+            request_bytes: self.body.as_ref().map_or(0, |body| body.bytes()),
+            response_bytes: sent,
+            attempts: self.tally.attempts,
+            aborted,
+        }
+    }
+}
+
+/// A number in sixteen hexadecimal digits.
+pub(super) fn hexadecimal(number: u64, digits: &mut [u8; 16]) -> &str {
+    for (place, digit) in digits.iter_mut().rev().enumerate() {
+        let nibble = u32::try_from((number >> (4 * place)) & 0xf).unwrap_or_default();
+        *digit = char::from_digit(nibble, 16).map_or(b'0', |c| c as u8);
+    }
+    std::str::from_utf8(digits).unwrap_or_default()
+}

@@ -1,0 +1,371 @@
+//! Step 7: from an upstream's answer to a stored entry, streamed to everybody who waits while it arrives.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::response::Parts;
+use http::{HeaderMap, Method, StatusCode, header};
+use tokio::sync::oneshot;
+
+use super::attempt::{self, Ask, Outgoing};
+use super::exchange::{Exchange, Tally};
+use super::held::{Held, Late};
+use super::lookup::{self, Address, Wanted};
+use super::outgoing::CONDITIONS;
+use super::snapshot::{Route, Snapshot, Worker};
+use crate::cache::entry::{Entry, Head};
+use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
+use crate::cache::storing::{self, Asked, Unstorable};
+use crate::cache::key::Key;
+use crate::cache::reuse::Reuse;
+use crate::cache::store::Found;
+use crate::cache::{CacheParams, freshness, reuse};
+use crate::metrics::CacheResult;
+use crate::outcome::classify_status;
+use crate::refusal::{Reason, Refusal};
+use crate::throttle::{Class, Ticket};
+use crate::upstream::body::ReplyBody;
+
+/// A reply with what it holds at the upstream.
+pub(super) type Reply = (Parts, ReplyBody, Held);
+
+/// One fill: what it fetches, on whose behalf, and who is told.
+pub(super) struct Errand {
+    worker: Arc<Worker>,
+    snapshot: Arc<Snapshot>,
+    route: usize,
+    ticket: Ticket,
+    outgoing: Outgoing,
+    /// The fields the leader asked with: what Vary selects by.
+    asked: HeaderMap,
+    wanted: Arc<Wanted>,
+    tell: Option<oneshot::Sender<(Brought, Tally)>>,
+}
+
+/// What a fill brings its leader.
+pub(super) enum Brought {
+    /// An answer for everybody, while it arrives.
+    Shared(Arc<Head>, Reader),
+    /// What is stored now.
+    Found(Arc<Entry>, CacheResult),
+    /// An answer for the leader alone, and why.
+    Own(Box<Reply>, &'static str),
+    /// None.
+    Refused(Refusal),
+}
+
+impl Errand {
+    /// The fill that `exchange` leads.
+    pub(super) fn of(
+        exchange: &Exchange,
+        outgoing: Outgoing,
+        asked: HeaderMap,
+        wanted: Arc<Wanted>,
+        tell: Option<oneshot::Sender<(Brought, Tally)>>,
+    ) -> Self {
+        let route = exchange.route.unwrap_or(usize::MAX);
+        let ticket = exchange.route().map(|route| exchange.ticket(route)).unwrap_or_default();
+        Self {
+            worker: Arc::clone(&exchange.worker),
+            snapshot: Arc::clone(&exchange.snapshot),
+            route,
+            ticket,
+            outgoing,
+            asked,
+            wanted,
+            tell,
+        }
+    }
+
+    /// Refreshes in the background: nobody waits, so everybody else goes first.
+    pub(super) fn in_background(mut self) -> Self {
+        self.ticket.class = Class::Refresh;
+        self
+    }
+
+    /// Fetches, judges, streams and stores.
+    pub(super) async fn run(mut self, lead: Lead) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let Some((route, params)) =
+            snapshot.routes.get(self.route).and_then(|route| Some((route, route.cache.as_ref()?)))
+        else {
+            return;
+        };
+        let worker = Arc::clone(&self.worker);
+        let mut tally = Tally::default();
+        // The answer may have come between this request's look and its joining.
+        if let Some(entry) = self.come_meanwhile(params) {
+            lead.found(Arc::clone(&entry));
+            return tell(self.tell, Brought::Found(entry, CacheResult::Collapsed), tally);
+        }
+        let sent = worker.core.clock.now();
+        let mut result = self.attempt(route, &mut tally).await;
+        if let Ok((parts, _, _)) = &result
+            && parts.status == StatusCode::NOT_MODIFIED
+            && let Some(stale) = self.wanted.stale.clone()
+        {
+            let moment = worker.core.clock.moment();
+            if let Some(head) = freshness::refreshed(&stale.head, &parts.headers, params, moment, sent) {
+                if let Ok((_, body, held)) = result {
+                    held.leave(body, true);
+                }
+                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), tally);
+            }
+            // The 304 speaks of another answer: ask again without conditions.
+            if let Ok((_, body, held)) = result {
+                held.leave(body, true);
+            }
+            for name in CONDITIONS {
+                self.outgoing.headers.remove(name);
+            }
+            result = self.fetch(route, &mut tally).await;
+        }
+        match result {
+            Ok(reply) => self.judge(route, params, lead, reply, sent, tally).await,
+            Err(refusal) => self.failed(lead, refusal, tally),
+        }
+    }
+
+    fn come_meanwhile(&self, params: &CacheParams) -> Option<Arc<Entry>> {
+        let core = &self.worker.core;
+        let now = core.clock.now();
+        match core.store.find(self.wanted.primary, &core.keyer, &self.asked, now) {
+            Found::Entry(entry) if self.wanted.address.parts().is_at(&entry.head.address, &params.query) => {
+                let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
+                fresh.then_some(entry)
+            }
+            _ => None,
+        }
+    }
+
+    /// The first try: with validators if something is stored.
+    async fn attempt(&mut self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
+        for name in CONDITIONS {
+            self.outgoing.headers.remove(name);
+        }
+        if let Some(stale) = &self.wanted.stale {
+            reuse::validation(&stale.head, &mut self.outgoing.headers);
+        }
+        self.fetch(route, tally).await
+    }
+
+    async fn fetch(&self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
+        let ask = Ask { worker: &self.worker, route, ticket: self.ticket };
+        let outgoing = Outgoing {
+            method: Method::GET,
+            target: self.outgoing.target.clone(),
+            headers: self.outgoing.headers.clone(),
+            body: None,
+            safe: true,
+            upgrade: None,
+        };
+        let (parts, body, held) = attempt::attempts(ask, outgoing, tally, || Some(self.harvest())).await?;
+        match held {
+            Some(held) => Ok((parts, body, held)),
+            None => Err(Reason::UpstreamProtocol.into()),
+        }
+    }
+
+    /// Stores an answer that comes too late for everybody who waited.
+    fn harvest(&self) -> Late {
+        let (worker, snapshot, route) = (Arc::clone(&self.worker), Arc::clone(&self.snapshot), self.route);
+        let (wanted, asked) = (Arc::clone(&self.wanted), self.asked.clone());
+        let sent = worker.core.clock.now();
+        Box::new(move |response| {
+            Box::pin(async move {
+                let (parts, mut body) = response.into_parts();
+                let params = snapshot.routes.get(route).and_then(|route| route.cache.as_ref());
+                let Some(params) = params else { return };
+                let Ok(head) = head(&worker, params, &wanted.address, &Method::GET, &asked, &parts, sent) else { return };
+                if let Joined::Lead(lead) = worker.core.flights.join(wanted.flight) {
+                    let head = Arc::new(head);
+                    let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else { return };
+                    let next = async |body: &mut ReplyBody| std::future::poll_fn(|cx| body.poll_frame(cx)).await;
+                    pour(&worker, wanted.primary, (head, fill), &asked, &mut body, next).await;
+                }
+            })
+        })
+    }
+
+    /// What is stored is still good: it goes on with the fields of the 304.
+    fn revalidated(self, lead: Lead, entry: Entry, tally: Tally) {
+        let entry = Arc::new(entry);
+        let core = &self.worker.core;
+        core.store.insert(self.wanted.primary, &core.keyer, &self.asked, Arc::clone(&entry));
+        lead.found(Arc::clone(&entry));
+        tell(self.tell, Brought::Found(entry, CacheResult::Revalidated), tally);
+    }
+
+    /// An answer has come: for everybody, or for the leader alone.
+    async fn judge(self, route: &Route, params: &CacheParams, lead: Lead, reply: Reply, sent: Instant, tally: Tally) {
+        let (parts, body, held) = reply;
+        let core = &self.worker.core;
+        let failed = !classify_status(parts.status, &route.classes).is_success();
+        if failed && self.stands_in(core.clock.now()) {
+            held.leave(body, false);
+            return self.failed(lead, Reason::UpstreamStatus.into(), tally);
+        }
+        match head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, sent) {
+            Ok(head) => {
+                let head = Arc::new(head);
+                let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
+                let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
+                    Ok((Some(reader), fill)) => (fill, reader),
+                    _ => return own(self.tell, (parts, body, held), "too_large", tally),
+                };
+                tell(self.tell, Brought::Shared(Arc::clone(&head), reader), tally);
+                let mut reply = (body, held);
+                let next = async |(body, held): &mut (ReplyBody, Held)| {
+                    std::future::poll_fn(|cx| held.poll_body(body, cx)).await
+                };
+                pour(&self.worker, self.wanted.primary, (head, fill), &self.asked, &mut reply, next).await;
+            }
+            Err(why) => {
+                // An error passes; what is personal stays so for a while.
+                if !failed {
+                    core.store.mark_uncacheable(self.wanted.primary, core.clock.now());
+                }
+                lead.alone();
+                own(self.tell, (parts, body, held), why.code(), tally);
+            }
+        }
+    }
+
+    fn stands_in(&self, now: Instant) -> bool {
+        self.wanted.stale.as_ref().is_some_and(|stale| reuse::on_error(&stale.head, &self.wanted.control, now))
+    }
+
+    fn failed(self, lead: Lead, refusal: Refusal, tally: Tally) {
+        if let Some(stale) = &self.wanted.stale {
+            stale.refresh_failed(self.worker.core.clock.now(), self.worker.draw());
+        }
+        lead.refuse(refusal);
+        tell(self.tell, Brought::Refused(refusal), tally);
+    }
+}
+
+fn tell(teller: Option<oneshot::Sender<(Brought, Tally)>>, brought: Brought, tally: Tally) {
+    if let Some(teller) = teller {
+        // A leader that has left needs no answer.
+        let _ = teller.send((brought, tally));
+    }
+}
+
+/// Gives the leader an answer for itself.
+fn own(teller: Option<oneshot::Sender<(Brought, Tally)>>, reply: Reply, why: &'static str, tally: Tally) {
+    let own = Brought::Own(Box::new(reply), why);
+    let returned = match teller {
+        Some(teller) => teller.send((own, tally)).err(),
+        None => Some((own, tally)),
+    };
+    if let Some((Brought::Own(reply, _), _)) = returned {
+        // The leader has left: the upstream is not told, and its slot stays taken until it has ended.
+        let (_, body, held) = *reply;
+        held.leave(body, false);
+    }
+}
+
+/// Takes an answer that one request fetched for itself into the store, if it may be stored and nobody else fills the
+/// same place.
+///
+/// # Errors
+/// The reply, untouched, when it may not.
+pub(super) fn adopt(
+    worker: &Arc<Worker>,
+    route: &Route,
+    (primary, address): &(Key, Address),
+    method: &Method,
+    asked: &HeaderMap,
+    reply: Reply,
+    sent: Instant,
+) -> Result<(Arc<Head>, Reader), Box<Reply>> {
+    let (parts, body, held) = reply;
+    let storable = route.cache.as_ref().and_then(|params| {
+        let head = head(worker, params, address, method, asked, &parts, sent).ok()?;
+        Some((params, Arc::new(head)))
+    });
+    let Some((params, head)) = storable else { return Err(Box::new((parts, body, held))) };
+    let core = &worker.core;
+    let flight = lookup::variant(&core.keyer, *primary, &head.vary, asked);
+    let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
+    let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
+    let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
+        Ok((Some(reader), fill)) => (fill, reader),
+        _ => return Err(Box::new((parts, body, held))),
+    };
+    let (worker, primary, asked) = (Arc::clone(worker), *primary, asked.clone());
+    let kept = Arc::clone(&head);
+    tokio::spawn(async move {
+        let mut reply = (body, held);
+        let next = async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
+        pour(&worker, primary, (kept, fill), &asked, &mut reply, next).await;
+    });
+    Ok((head, reader))
+}
+
+/// Judges whether an answer may be stored.
+fn head(
+    worker: &Worker,
+    params: &CacheParams,
+    address: &Address,
+    method: &Method,
+    asked: &HeaderMap,
+    parts: &Parts,
+    sent: Instant,
+) -> Result<Head, Unstorable> {
+    let asked = Asked { method, headers: asked, parts: address.parts() };
+    storing::decide(&asked, parts.status, &parts.headers, params, worker.core.clock.moment(), sent)
+}
+
+/// Streams a body into a fill, and the whole of it into the store.
+async fn pour<S>(
+    worker: &Worker,
+    primary: Key,
+    (head, mut fill): (Arc<Head>, Fill),
+    asked: &HeaderMap,
+    source: &mut S,
+    next: impl AsyncFn(&mut S) -> Option<Result<http_body::Frame<bytes::Bytes>, crate::upstream::body::BoxError>>,
+) {
+    let core = &worker.core;
+    let mut kept = true;
+    while let Some(frame) = next(source).await {
+        // A body that breaks off is never stored, and its readers learn of it.
+        let Ok(frame) = frame else { return fill.abort() };
+        let Ok(data) = frame.into_data() else { continue };
+        match fill.push(data).await {
+            Flow::Kept => {}
+            Flow::Outgrown if std::mem::replace(&mut kept, false) => {
+                core.store.mark_uncacheable(primary, core.clock.now());
+            }
+            Flow::Outgrown => {}
+            Flow::Unread => return fill.abort(),
+        }
+    }
+    // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
+    fill.finish(|body| {
+        let entry = Arc::new(Entry::new(head, body.clone()));
+        core.store.insert(primary, &core.keyer, asked, entry);
+    });
+}
+
+/// An unsafe request has changed what is stored for its target, and for what it names beside it (RFC 9111 section 4.4).
+pub(super) fn invalidate(worker: &Worker, route: &Route, (primary, address): &(Key, Address), parts: &Parts) {
+    if !(200..400).contains(&parts.status.as_u16()) {
+        return;
+    }
+    let core = &worker.core;
+    core.store.invalidate(*primary);
+    let Some(params) = &route.cache else { return };
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        let Some(place) = parts.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
+        if let Some(other) = address.sibling(place) {
+            core.store.invalidate(core.keyer.primary(&other.parts(), &params.query));
+        }
+    }
+}
+
+/// Whether what a fill brings is an answer to this very request and not to one with the same hash.
+pub(super) fn is_at(head: &Head, exchange: &Exchange, wanted: &Wanted) -> bool {
+    let params = exchange.route().and_then(|route| route.cache.as_ref());
+    params.is_some_and(|params| wanted.address.parts().is_at(&head.address, &params.query))
+}

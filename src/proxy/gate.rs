@@ -1,0 +1,38 @@
+//! Step 5: before the upstream. The breaker is asked first, to fail fast; then for a slot, which may mean to wait; and
+//! then for the breaker's pass, so that nobody holds a half-open trial while it stands in the queue.
+
+use std::sync::Arc;
+
+use super::exchange::Tally;
+use super::snapshot::Worker;
+use crate::breaker::Pass;
+use crate::refusal::{Reason, Refusal};
+use crate::throttle::Ticket;
+use crate::throttle::slots::Permit;
+use crate::upstream::Upstream;
+
+/// Acquires a slot and the breaker's pass.
+///
+/// # Errors
+/// `breaker.open`, `queue.full`, `queue.timeout`, `queue.hopeless`.
+pub(super) async fn pass(
+    worker: &Worker,
+    upstream: &Arc<Upstream>,
+    ticket: Ticket,
+    safe: bool,
+    tally: &mut Tally,
+) -> Result<(Permit, Option<Pass>), Refusal> {
+    let clock = &worker.core.clock;
+    let now = clock.now();
+    let open = |wait| Refusal::from(Reason::BreakerOpen).after(wait);
+    if let Some(breaker) = &upstream.breaker {
+        breaker.lock().peek(now).map_err(open)?;
+    }
+    let permit = upstream.slots.acquire(ticket, now).await?;
+    let waited = permit.waited();
+    tally.queued = Some(tally.queued.unwrap_or_default() + waited);
+    upstream.meter.waited(worker.index, waited);
+    let Some(breaker) = &upstream.breaker else { return Ok((permit, None)) };
+    let pass = breaker.lock().enter(safe, now + waited).map_err(open)?;
+    Ok((permit, Some(pass)))
+}

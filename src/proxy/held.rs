@@ -1,0 +1,286 @@
+//! What a request holds at the upstream, from the moment it is sent until the upstream has really ended: a slot, a
+//! pass of the breaker, a place among the endpoint's requests.
+//!
+//! When the client leaves or a timeout fires, the upstream does not notice: its work process computes on. Then the
+//! exchange goes on without us, detached and bounded, and the slot stays taken: a zombie. A late answer that may be
+//! stored is harvested, so that the user's next try is a hit.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Frame;
+use tokio::runtime::Handle;
+use tokio::time::Sleep;
+
+use super::snapshot::Worker;
+use crate::breaker::Pass;
+use crate::outcome::{Classes, Failure, FailureKind, Outcome, Stage, classify_status};
+use crate::throttle::slots::Permit;
+use crate::upstream::body::{BoxError, Progress, ReplyBody, Source};
+use crate::upstream::origin::{OriginError, Sending};
+use crate::upstream::{Endpoint, Upstream};
+
+/// What becomes of an answer nobody waits for any more.
+pub type Late = Box<dyn FnOnce(Response<ReplyBody>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// What one attempt holds. Given back when dropped, whatever happens.
+pub struct Held {
+    upstream: Arc<Upstream>,
+    endpoint: usize,
+    worker: Arc<Worker>,
+    permit: Option<Permit>,
+    pass: Option<Pass>,
+    sent_at: Instant,
+    /// Time to the head, once it is there.
+    took: Option<Duration>,
+    /// What the head said; the body may still spoil it.
+    outcome: Outcome,
+    settled: bool,
+    silence: Option<Silence>,
+}
+
+/// Notices that a body has stopped.
+struct Silence {
+    timer: Pin<Box<Sleep>>,
+    moved: bool,
+}
+
+/// An attempt that waits for its head. Dropped while it waits, it becomes a zombie.
+pub struct InFlight {
+    sending: Option<(Sending, Held)>,
+    late: Option<Late>,
+}
+
+impl Held {
+    /// Takes what was acquired for an attempt at `endpoint`.
+    pub fn new(
+        worker: &Arc<Worker>,
+        upstream: &Arc<Upstream>,
+        endpoint: usize,
+        permit: Permit,
+        pass: Option<Pass>,
+        now: Instant,
+    ) -> Self {
+        let held = Self {
+            upstream: Arc::clone(upstream),
+            endpoint,
+            worker: Arc::clone(worker),
+            permit: Some(permit),
+            pass,
+            sent_at: now,
+            took: None,
+            outcome: Outcome::Ignored,
+            settled: false,
+            silence: None,
+        };
+        if let Some(endpoint) = held.endpoint() {
+            endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        held
+    }
+
+    /// The next frame of the reply; gives everything back at the end.
+    pub fn poll_body(&mut self, body: &mut ReplyBody, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let next = body.poll_frame(cx);
+        match &next {
+            Poll::Pending if self.is_silent(cx) => {
+                self.settle(Outcome::Broken);
+                return Poll::Ready(Some(Err("the upstream's body stopped".into())));
+            }
+            Poll::Pending => {}
+            Poll::Ready(None) => self.settle(self.outcome),
+            Poll::Ready(Some(Err(_))) => self.settle(Outcome::Broken),
+            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => self.settle(self.outcome),
+            Poll::Ready(Some(Ok(_))) => {
+                if let Some(silence) = &mut self.silence {
+                    silence.moved = true;
+                }
+            }
+        }
+        next
+    }
+
+    /// The client is done with the body: to its end, or it has left and the rest is read without it.
+    pub fn leave(mut self, body: ReplyBody, whole: bool) {
+        if whole || self.settled {
+            self.settle(self.outcome);
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        self.haunt();
+        let hold = self.upstream.zombie_hold;
+        runtime.spawn(async move {
+            let mut body = body;
+            let _ = tokio::time::timeout(hold, drain(&mut body, DRAINED)).await;
+            if body.is_end_stream() {
+                self.settle(self.outcome);
+            }
+        });
+    }
+
+    /// Tells breaker, endpoint and meter once how the attempt ended, and gives the slot back.
+    fn settle(&mut self, outcome: Outcome) {
+        let now = self.worker.core.clock.now();
+        if std::mem::replace(&mut self.settled, true) {
+            // The verdict was early; the slot ends now.
+            if let Some(permit) = self.permit.take() {
+                permit.finish(now);
+            }
+            return;
+        }
+        let took = self.took.unwrap_or_else(|| now.saturating_duration_since(self.sent_at));
+        self.learn(outcome, took, now);
+        self.upstream.meter.attempt(self.worker.index, outcome, self.took);
+        if let Some(permit) = self.permit.take() {
+            permit.finish(now);
+        }
+    }
+
+    fn learn(&mut self, outcome: Outcome, took: Duration, now: Instant) {
+        if let (Some(breaker), Some(pass)) = (&self.upstream.breaker, self.pass.take()) {
+            let shift = breaker.lock().record(pass, outcome, took, now);
+            if let Some(shift) = shift {
+                tracing::warn!(upstream = %self.upstream.name, from = ?shift.from, to = ?shift.to, "breaker");
+                self.upstream.meter.shift(self.worker.index, shift.to);
+            }
+        }
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.learn(outcome, now);
+        }
+    }
+
+    fn endpoint(&self) -> Option<&Endpoint> {
+        self.upstream.endpoints.get(self.endpoint)
+    }
+
+    /// Whether the body has been silent for as long as an exchange may take.
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        let limit = self.upstream.timeouts.total;
+        let silence = self.silence.get_or_insert_with(|| Silence { timer: Box::pin(tokio::time::sleep(limit)), moved: false });
+        if std::mem::take(&mut silence.moved) {
+            let now = self.worker.core.clock.now();
+            silence.timer.as_mut().reset((now + limit).into());
+        }
+        silence.timer.as_mut().poll(cx).is_ready()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.settle(Outcome::Ignored);
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl InFlight {
+    /// An attempt under way. `late` takes the answer if it comes when nobody waits any more.
+    pub fn new(sending: Sending, held: Held, late: Option<Late>) -> Self {
+        Self { sending: Some((sending, held)), late }
+    }
+
+    /// Waits for the head for as long as `patience`, counted from when the request's body has been sent.
+    ///
+    /// # Errors
+    /// What the origin says, or a timeout; then the exchange goes on as a zombie.
+    pub async fn head(
+        mut self,
+        patience: Duration,
+        request: Option<&Source>,
+        classes: &Classes,
+    ) -> Result<(Response<ReplyBody>, Held), OriginError> {
+        let mut uploaded = None;
+        let answer = loop {
+            let Some((sending, _)) = &mut self.sending else { return Err(timeout()) };
+            tokio::select! {
+                biased;
+                answer = sending => break answer,
+                () = tokio::time::sleep(patience) => {
+                    // A long upload is not the upstream's silence, as long as it moves.
+                    let now = request.filter(|body| body.progress() == Progress::Unfinished).map(Source::bytes);
+                    if now.is_none() || now == uploaded {
+                        if let Some((_, held)) = &mut self.sending {
+                            held.fail(Outcome::Broken);
+                        }
+                        return Err(timeout());
+                    }
+                    uploaded = now;
+                }
+            }
+        };
+        let Some((_, mut held)) = self.sending.take() else { return Err(timeout()) };
+        match answer {
+            Ok(response) => {
+                held.took = Some(held.worker.core.clock.now().saturating_duration_since(held.sent_at));
+                held.outcome = classify_status(response.status(), classes);
+                Ok((response, held))
+            }
+            Err(error) => {
+                held.settle(error.failure.outcome());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Nobody waits any more, but the upstream still works: the slot stays taken.
+    fn haunt(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            permit.zombie();
+        }
+    }
+
+    /// Teaches a failure now while the slot stays taken.
+    fn fail(&mut self, outcome: Outcome) {
+        let now = self.worker.core.clock.now();
+        self.learn(outcome, now.saturating_duration_since(self.sent_at), now);
+        self.upstream.meter.attempt(self.worker.index, outcome, None);
+        self.settled = true;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let Some((sending, mut held)) = self.sending.take() else { return };
+        let Ok(runtime) = Handle::try_current() else { return };
+        held.haunt();
+        let (hold, late) = (held.upstream.zombie_hold, self.late.take());
+        runtime.spawn(async move {
+            let ending = async {
+                let Ok(response) = sending.await else { return };
+                match late {
+                    Some(late) => late(response).await,
+                    None => drain(&mut response.into_body(), DRAINED).await,
+                }
+            };
+            let _ = tokio::time::timeout(hold, ending).await;
+            drop(held);
+        });
+    }
+}
+
+/// Reads a body nobody wants, up to `most` bytes: past that, closing the connection is cheaper for everybody.
+async fn drain(body: &mut ReplyBody, most: u64) {
+    let mut read = 0;
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| body.poll_frame(cx)).await {
+        read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if read > most {
+            return;
+        }
+    }
+}
+
+fn timeout() -> OriginError {
+    let failure = Failure { kind: FailureKind::HeadTimeout, stage: Stage::Head, sent: true, reused: false };
+    OriginError { failure, source: None }
+}
+
+const DRAINED: u64 = 1 << 20;

@@ -1,0 +1,42 @@
+//! The embedding program's hand in a trip. Each method has a default that changes nothing.
+
+use http::request::Parts as RequestParts;
+use http::response::Parts as ResponseParts;
+
+use crate::listen::Peer;
+use crate::metrics::Facts;
+use crate::refusal::Refusal;
+
+/// What an embedding program may do with a request on its way. Called inside the trip: no method may block.
+pub trait Hooks: Send + Sync + 'static {
+    /// Before routing: may change the request, or refuse it.
+    ///
+    /// # Errors
+    /// A refusal ends the trip; it is rendered like every other.
+    fn request(&self, request: &mut RequestParts, peer: &Peer) -> Result<(), Refusal> {
+        let _ = (request, peer);
+        Ok(())
+    }
+
+    /// After identification by the configured rules found nobody: the name of a configured consumer, if the program
+    /// knows better (a session, a token of its own).
+    fn consumer(&self, request: &RequestParts, peer: &Peer) -> Option<&str> {
+        let _ = (request, peer);
+        None
+    }
+
+    /// Before a request is sent upstream, on each attempt.
+    fn upstream(&self, headers: &mut http::HeaderMap) {
+        let _ = headers;
+    }
+
+    /// Before an answer goes to the client.
+    fn response(&self, response: &mut ResponseParts) {
+        let _ = response;
+    }
+
+    /// When the exchange is over.
+    fn finished(&self, facts: &Facts<'_>) {
+        let _ = facts;
+    }
+}

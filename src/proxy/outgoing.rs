@@ -1,0 +1,112 @@
+//! From the request as it came to the request as it goes on: fields of the hop removed, the client named, the
+//! operator's edits and path applied. The path is the client's own spelling unless a rewrite asks for another.
+
+use http::header::{self, HeaderName};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Version};
+use hyper::upgrade::OnUpgrade;
+
+use super::attempt::Outgoing;
+use super::exchange::Exchange;
+use super::snapshot::Route;
+use crate::message::hop;
+use crate::refusal::{Reason, Refusal};
+use crate::upstream::body::{Inbound, Source};
+
+/// Prepares a request for the upstream.
+///
+/// # Errors
+/// `request.target` when a rewrite makes no path, `request.too_large` when the announced body is.
+pub(super) fn prepare(exchange: &mut Exchange, route: &Route, mut parts: Parts, body: Inbound, safe: bool) -> Result<Outgoing, Refusal> {
+    let target = target(route, &parts)?;
+    let protocol = if parts.version == Version::HTTP_11 { hop::upgrade(&parts.headers) } else { None };
+    let upgrade = protocol.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
+    let trailers = accepts_trailers(&parts);
+    let headers = &mut parts.headers;
+    hop::strip(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if parts.version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+    if let (Some(protocol), Some(_)) = (protocol, &upgrade) {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    let host = host(&parts.uri, headers);
+    if let Some(host) = host {
+        exchange.snapshot.forwarding.write(headers, exchange.peer.address.ip(), &host, exchange.peer.tls);
+        headers.insert(header::HOST, host);
+    }
+    exchange.worker.core.pseudonym.sign(headers, parts.version);
+    route.request_headers.apply(headers);
+    let body = source(route, headers, body, parts.method.is_idempotent())?;
+    exchange.body.clone_from(&body);
+    Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, upgrade })
+}
+
+fn target(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {
+    let raw = parts.uri.path_and_query();
+    match (&route.rewrite, raw) {
+        (None, Some(raw)) => Ok(raw.clone()),
+        (None, None) => Ok(PathAndQuery::from_static("/")),
+        (Some(rewrite), raw) => {
+            let raw = raw.map_or("/", PathAndQuery::as_str);
+            rewrite.apply(raw).parse().map_err(|_| Reason::RequestTarget.into())
+        }
+    }
+}
+
+/// HTTP/2 has `:authority` in place of Host (RFC 9113 section 8.3.1).
+fn host(uri: &http::Uri, headers: &http::HeaderMap) -> Option<HeaderValue> {
+    match headers.get(header::HOST) {
+        Some(host) => Some(host.clone()),
+        None => HeaderValue::from_str(uri.authority()?.as_str()).ok(),
+    }
+}
+
+/// The one member of TE that crosses a proxy (RFC 9110 section 10.1.4).
+fn accepts_trailers(parts: &Parts) -> bool {
+    parts.version == Version::HTTP_2
+        || parts.headers.get_all(header::TE).iter().any(|value| {
+            value.as_bytes().split(|byte| *byte == b',').any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        })
+}
+
+/// HTTP/2 may split Cookie into crumbs; HTTP/1.1 has one field (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut http::HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.nth(1).is_none() {
+        return;
+    }
+    let joined = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+fn source(
+    route: &Route,
+    headers: &http::HeaderMap,
+    body: Inbound,
+    idempotent: bool,
+) -> Result<Option<std::sync::Arc<Source>>, Refusal> {
+    if body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
+        return Ok(None);
+    }
+    if body.size_hint().lower() > route.max_body {
+        return Err(Reason::RequestTooLarge.into());
+    }
+    // What is not idempotent is sent again only if nothing was sent at all: nothing to keep.
+    let replay = if idempotent { REPLAYED } else { 0 };
+    Ok(Some(Source::new(body, route.max_body, replay)))
+}
+
+/// What is kept of a body for another attempt.
+const REPLAYED: usize = 64 * 1024;
+
+/// Fields by which a request is answered from what is stored; a fill asks for the whole.
+pub(super) const CONDITIONS: [HeaderName; 4] =
+    [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE];

@@ -1,0 +1,335 @@
+//! The last step: from what the trip found to the response the client reads. Only here does a refusal become a
+//! response, and only here are the fields written by which a proxy explains itself: Age, Cache-Status (RFC 9211),
+//! Proxy-Status (RFC 9209), Via and the RateLimit fields.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{self, HeaderName};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use super::body::{Content, ResponseBody};
+use super::exchange::Exchange;
+use super::held::Held;
+use crate::cache::entry::{Entry, Head};
+use crate::cache::flight::Reader;
+use crate::cache::reuse::{self, Answer};
+use crate::cache::range;
+use crate::message::hop;
+use crate::metrics::CacheResult;
+use crate::refusal::{Reason, Refusal};
+use crate::upstream::body::ReplyBody;
+
+/// What Cache-Status says of a forwarded request: `fwd` and, where it helps, `detail`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// Why it was forwarded (RFC 9211 section 2.2).
+    pub why: &'static str,
+    /// More exactly.
+    pub detail: Option<&'static str>,
+    /// Whether the answer is stored.
+    pub stored: bool,
+    /// Whether it shared another request's answer.
+    pub collapsed: bool,
+}
+
+/// Answers from a stored entry.
+pub fn stored(mut exchange: Box<Exchange>, entry: &Arc<Entry>, request: &HeaderMap, now: Instant) -> Response<ResponseBody> {
+    let body = &entry.body;
+    let answer = reuse::answer(&entry.head, body.len() as u64, &exchange.method, request);
+    let mut response = Response::new(Content::Empty);
+    *response.status_mut() = entry.head.status;
+    *response.headers_mut() = entry.head.headers.clone();
+    match answer {
+        Answer::Full if exchange.method == Method::HEAD => set_length(response.headers_mut(), body.len() as u64),
+        Answer::Full => *response.body_mut() = Content::Full(body.clone()),
+        Answer::NotModified => not_modified(&mut response),
+        Answer::Range(range) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let value = range::content_range(&range, body.len() as u64);
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
+            *response.body_mut() = Content::Full(range::slice(body, &range).unwrap_or_default());
+        }
+        Answer::Multi(ranges) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let boundary = format!("{:016x}", exchange.worker.draw());
+            let content_type = entry.head.headers.get(header::CONTENT_TYPE);
+            match range::multipart(body, &ranges, content_type, &boundary) {
+                Some(multipart) => {
+                    response.headers_mut().insert(header::CONTENT_TYPE, multipart.content_type);
+                    *response.body_mut() = Content::Full(multipart.pieces.concat().into());
+                }
+                None => *response.body_mut() = Content::Full(body.clone()),
+            }
+        }
+        Answer::Unsatisfiable => {
+            *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+            let value = range::unsatisfied_range(body.len() as u64);
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
+            response.headers_mut().remove(header::CONTENT_TYPE);
+        }
+    }
+    let status = cache_status_of_stored(&exchange, entry, now);
+    let headers = response.headers_mut();
+    headers.insert(header::AGE, HeaderValue::from(entry.age(now).as_secs()));
+    headers.insert(CACHE_STATUS, status);
+    finish(&mut exchange, response.headers_mut());
+    dress(exchange, response)
+}
+
+/// Answers with what a fill streams.
+pub fn filled(
+    mut exchange: Box<Exchange>,
+    head: &Arc<Head>,
+    reader: Reader,
+    request: &HeaderMap,
+    forward: Forward,
+) -> Response<ResponseBody> {
+    let mut response = Response::new(Content::Empty);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers.clone();
+    // Ranges never come here: a request for a part of what is not stored goes alone.
+    if reuse::answer(head, u64::MAX, &exchange.method, request) == Answer::NotModified {
+        not_modified(&mut response);
+    } else {
+        *response.body_mut() = Content::Fill(reader);
+    }
+    let headers = response.headers_mut();
+    if head.initial_age > Duration::ZERO {
+        headers.insert(header::AGE, HeaderValue::from(head.initial_age.as_secs()));
+    }
+    headers.insert(CACHE_STATUS, forward.value(head.status));
+    finish(&mut exchange, headers);
+    dress(exchange, response)
+}
+
+/// Answers with the upstream's own reply.
+pub fn reply(
+    mut exchange: Box<Exchange>,
+    mut parts: Parts,
+    body: ReplyBody,
+    held: Option<Held>,
+    forward: Option<Forward>,
+) -> Response<ResponseBody> {
+    let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    let upgrade = if switching { parts.headers.get(header::UPGRADE).cloned() } else { None };
+    hop::strip(&mut parts.headers);
+    if let Some(protocol) = upgrade {
+        parts.headers.insert(header::UPGRADE, protocol);
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    if let Some(forward) = forward {
+        parts.headers.append(CACHE_STATUS, forward.value(parts.status));
+    }
+    finish(&mut exchange, &mut parts.headers);
+    // hyper frames anew for the client: the version belongs to the upstream's hop.
+    let mut response = Response::new(Content::Empty);
+    *response.status_mut() = parts.status;
+    *response.headers_mut() = parts.headers;
+    *response.extensions_mut() = parts.extensions;
+    match held {
+        Some(held) if exchange.method == Method::HEAD => held.leave(body, true),
+        Some(held) => *response.body_mut() = Content::Reply(body, Box::new(held)),
+        None => {}
+    }
+    dress(exchange, response)
+}
+
+/// Answers by itself: problem+json (RFC 9457) with the reason, and when to come back.
+pub fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
+    let Refusal { reason, retry_after } = refusal;
+    exchange.reason = Some(reason);
+    let mut body = String::with_capacity(256);
+    let status = reason.status();
+    let id = exchange.request_id();
+    // Every text here is ours or a number: nothing to escape.
+    let _ = write!(
+        body,
+        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"detail\":\"{}\",\"reason\":\"{}\",\"request_id\":\"{id:016x}\"",
+        status.canonical_reason().unwrap_or_default(),
+        status.as_u16(),
+        reason.sentence(),
+        reason.code(),
+    );
+    if let Some(wait) = retry_after {
+        let _ = write!(body, ",\"retry_after_ms\":{}", wait.as_millis());
+    }
+    body.push('}');
+    body.push('\n');
+    let mut response = Response::new(Content::Full(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(wait) = retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
+    }
+    if let Some(value) = proxy_status(reason) {
+        headers.insert(PROXY_STATUS, HeaderValue::from_static(value));
+    }
+    match reason {
+        Reason::ConsumerUnknown => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vaxel\""));
+        }
+        Reason::RequestMethod => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        }
+        _ => {}
+    }
+    finish(&mut exchange, response.headers_mut());
+    if exchange.method == Method::HEAD {
+        let body = std::mem::replace(response.body_mut(), Content::Empty);
+        if let Content::Full(body) = body {
+            set_length(response.headers_mut(), body.len() as u64);
+        }
+    }
+    dress(exchange, response)
+}
+
+/// Answers with the route's static fallback; the reason stays visible in Proxy-Status, log and metrics.
+pub fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
+    let Some(answer) = exchange.route().and_then(|route| route.fallback.clone()) else {
+        return refuse(exchange, refusal);
+    };
+    exchange.reason = Some(refusal.reason);
+    let mut response = Response::new(Content::Full(answer.body));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, answer.content_type);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(wait) = refusal.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
+    }
+    if let Some(value) = proxy_status(refusal.reason) {
+        headers.insert(PROXY_STATUS, HeaderValue::from_static(value));
+    }
+    finish(&mut exchange, headers);
+    dress(exchange, response)
+}
+
+impl Forward {
+    /// A forwarded request.
+    pub const fn new(why: &'static str) -> Self {
+        Self { why, detail: None, stored: false, collapsed: false }
+    }
+
+    fn value(self, status: StatusCode) -> HeaderValue {
+        let mut text = String::with_capacity(64);
+        let _ = write!(text, "vaxel; fwd={}; fwd-status={}", self.why, status.as_u16());
+        if self.stored {
+            text.push_str("; stored");
+        }
+        if self.collapsed {
+            text.push_str("; collapsed");
+        }
+        if let Some(detail) = self.detail {
+            let _ = write!(text, "; detail={detail}");
+        }
+        HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("vaxel"))
+    }
+}
+
+/// What goes on every response: the operator's edits, the rate, our name.
+fn finish(exchange: &mut Exchange, headers: &mut HeaderMap) {
+    exchange.worker.core.pseudonym.sign(headers, http::Version::HTTP_11);
+    if let Some(route) = exchange.route() {
+        route.response_headers.apply(headers);
+        if let (Some(rated), Some(rate)) = (&exchange.rated, &route.rate) {
+            rate_fields(headers, rated, &rate.policy);
+        }
+    }
+}
+
+/// Wraps the content so that the exchange ends with the body.
+fn dress(mut exchange: Box<Exchange>, response: Response<Content>) -> Response<ResponseBody> {
+    let hooks = exchange.worker.core.hooks.clone();
+    let response = match hooks {
+        None => response,
+        Some(hooks) => {
+            let (mut parts, content) = response.into_parts();
+            hooks.response(&mut parts);
+            Response::from_parts(parts, content)
+        }
+    };
+    exchange.status = response.status();
+    response.map(|content| ResponseBody::new(content, exchange))
+}
+
+fn not_modified(response: &mut Response<Content>) {
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let dropped: Vec<HeaderName> =
+        response.headers().keys().filter(|name| !reuse::is_in_not_modified(name)).cloned().collect();
+    for name in dropped {
+        response.headers_mut().remove(name);
+    }
+}
+
+fn cache_status_of_stored(exchange: &Exchange, entry: &Entry, now: Instant) -> HeaderValue {
+    if let CacheResult::Revalidated = exchange.cache {
+        return HeaderValue::from_static("vaxel; fwd=stale; fwd-status=304; stored");
+    }
+    let fresh = i128::try_from(entry.head.life.fresh.as_secs()).unwrap_or(i128::MAX);
+    let age = i128::try_from(entry.age(now).as_secs()).unwrap_or(i128::MAX);
+    let mut text = String::with_capacity(40);
+    let _ = write!(text, "vaxel; hit; ttl={}", fresh - age);
+    if let CacheResult::StaleError = exchange.cache {
+        text.push_str("; detail=stale_if_error");
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("vaxel; hit"))
+}
+
+/// draft-ietf-httpapi-ratelimit-headers-11.
+fn rate_fields(headers: &mut HeaderMap, rated: &crate::throttle::rate::Rated, policy: &HeaderValue) {
+    headers.insert(RATELIMIT_POLICY, policy.clone());
+    let value = format!("\"route\";r={};t={}", rated.remaining, seconds_up(rated.reset));
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+        headers.insert(RATELIMIT, value);
+    }
+}
+
+fn set_length(headers: &mut HeaderMap, length: u64) {
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+}
+
+/// Whole seconds, never too early, at least one.
+fn seconds_up(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+/// RFC 9209 section 2.3: which error the intermediary met.
+const fn proxy_status(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::UpstreamConnect => "vaxel; error=connection_refused",
+        Reason::UpstreamTls => "vaxel; error=tls_protocol_error",
+        Reason::UpstreamReset => "vaxel; error=connection_terminated",
+        Reason::UpstreamProtocol => "vaxel; error=http_protocol_error",
+        Reason::UpstreamConnectTimeout => "vaxel; error=connection_timeout",
+        Reason::UpstreamStatus => "vaxel; error=http_response_incomplete; details=\"upstream.status\"",
+        Reason::UpstreamTimeout => "vaxel; error=http_response_timeout",
+        Reason::UpstreamNone => "vaxel; error=destination_unavailable",
+        Reason::BreakerOpen => "vaxel; error=destination_unavailable; details=\"breaker.open\"",
+        Reason::QueueFull => "vaxel; error=connection_limit_reached; details=\"queue.full\"",
+        Reason::QueueTimeout => "vaxel; error=connection_limit_reached; details=\"queue.timeout\"",
+        Reason::QueueHopeless => "vaxel; error=connection_limit_reached; details=\"queue.hopeless\"",
+        Reason::RequestLoop => "vaxel; error=proxy_loop_detected",
+        Reason::RateExceeded => "vaxel; error=http_request_denied; details=\"rate.exceeded\"",
+        Reason::ConsumerUnknown | Reason::RequestMethod => "vaxel; error=http_request_denied",
+        Reason::RouteNone => "vaxel; error=destination_not_found",
+        Reason::Internal => "vaxel; error=proxy_internal_error",
+        Reason::RequestMalformed
+        | Reason::RequestHost
+        | Reason::RequestTarget
+        | Reason::RequestCoding
+        | Reason::RequestTooLarge
+        | Reason::RequestBody => "vaxel; error=http_request_error",
+        Reason::CacheOnly | Reason::Draining => return None,
+    })
+}
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

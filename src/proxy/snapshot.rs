@@ -1,0 +1,161 @@
+//! What a request sees of the configuration: live objects, immutable, swapped whole at a reload. Each worker has its
+//! own, so that the hot path shares no reference count with another core.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+
+use super::access_log::WorkerLog;
+use super::hooks::Hooks;
+use crate::cache::CacheParams;
+use crate::cache::flight::Flights;
+use crate::cache::key::Keyer;
+use crate::cache::store::Store;
+use crate::clock::Clock;
+use crate::consumer::{Consumers, Identity, aggregate};
+use crate::message::edits::{HeaderEdits, StaticAnswer};
+use crate::message::forwarded::Forwarding;
+use crate::message::hop::Pseudonym;
+use crate::metrics::{ConsumerMeter, Metrics, RouteMeter};
+use crate::outcome::Classes;
+use crate::router::{Rewrite, Router};
+use crate::throttle::Class;
+use crate::throttle::rate::RateLimiter;
+use crate::upstream::Upstream;
+
+/// The configuration in force, as live objects.
+pub struct Snapshot {
+    /// From a request to its route, an index into `routes`.
+    pub router: Router<usize>,
+    /// The routes.
+    pub routes: Box<[Route]>,
+    /// Who calls.
+    pub consumers: Consumers,
+    /// What goes with each known consumer, in the order of `consumers`.
+    pub known: Box<[Caller]>,
+    /// What goes with everybody else.
+    pub anonymous: Caller,
+    /// Counts what has no route.
+    pub unrouted: Arc<RouteMeter>,
+    /// How the client is named to the upstream.
+    pub forwarding: Forwarding,
+}
+
+/// A consumer's live state.
+pub struct Caller {
+    /// Its name; `anonymous` for the unknown.
+    pub name: Box<str>,
+    /// Its share when the backend is scarce.
+    pub weight: u32,
+    /// Its own class, before the route's.
+    pub class: Option<Class>,
+    /// Its rate over all routes.
+    pub rate: Option<Arc<RateLimiter>>,
+    /// What it counts.
+    pub meter: Arc<ConsumerMeter>,
+}
+
+/// A route's rate, with what clients are told of it.
+pub struct Rate {
+    /// What it lets pass.
+    pub limiter: Arc<RateLimiter>,
+    /// The RateLimit-Policy field (draft-ietf-httpapi-ratelimit-headers-11).
+    pub policy: HeaderValue,
+}
+
+/// A live route.
+pub struct Route {
+    /// Its name.
+    pub name: Box<str>,
+    /// Where it leads.
+    pub upstream: Arc<Upstream>,
+    /// How it caches, if it does.
+    pub cache: Option<CacheParams>,
+    /// What each consumer may ask of it.
+    pub rate: Option<Rate>,
+    /// How urgent its requests are.
+    pub class: Class,
+    /// Slots a request of it takes.
+    pub cost: u32,
+    /// The upstream's path for it.
+    pub rewrite: Option<Rewrite>,
+    /// Edits of what is sent upstream.
+    pub request_headers: HeaderEdits,
+    /// Edits of what is sent downstream.
+    pub response_headers: HeaderEdits,
+    /// The largest request body, in bytes.
+    pub max_body: u64,
+    /// Whether only known consumers may use it.
+    pub require_consumer: bool,
+    /// What is answered when nothing else can be.
+    pub fallback: Option<StaticAnswer>,
+    /// How its statuses are read.
+    pub classes: Classes,
+    /// What it counts.
+    pub meter: Arc<RouteMeter>,
+}
+
+/// What all workers of a gateway share.
+pub struct Core {
+    /// Time.
+    pub clock: Clock,
+    /// Stored answers.
+    pub store: Store,
+    /// Fills under way.
+    pub flights: Flights,
+    /// From requests to keys.
+    pub keyer: Keyer,
+    /// All counters.
+    pub metrics: Metrics,
+    /// Our name in `Via`.
+    pub pseudonym: Pseudonym,
+    /// The embedding program's hand.
+    pub hooks: Option<Arc<dyn Hooks>>,
+}
+
+/// One event loop's view: what a request needs, without sharing a cache line with other cores.
+pub struct Worker {
+    /// What is shared.
+    pub core: Arc<Core>,
+    /// Which worker this is.
+    pub index: usize,
+    /// The configuration in force.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Where its access log lines go.
+    pub log: Option<WorkerLog>,
+    /// The state of [`Worker::draw`].
+    pub random: AtomicU64,
+}
+
+impl Worker {
+    /// A drawn number (SplitMix64): for jitter, balancing and request ids, never for secrets.
+    pub fn draw(&self) -> u64 {
+        let state = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+impl Snapshot {
+    /// The caller an identity stands for, and the number by which limits and queues know it.
+    pub fn caller(&self, identity: &Identity) -> (&Caller, u64) {
+        match identity {
+            Identity::Known(index) => (self.known.get(*index).unwrap_or(&self.anonymous), *index as u64 + 1),
+            Identity::Anonymous(address) => (&self.anonymous, address_number(*address)),
+        }
+    }
+}
+
+/// A number for an address (IPv6 by /64) that no known consumer has.
+fn address_number(address: IpAddr) -> u64 {
+    const ANONYMOUS: u64 = 1 << 63;
+    ANONYMOUS
+        | match aggregate(address) {
+            IpAddr::V4(v4) => u64::from(v4.to_bits()),
+            IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+        }
+}

@@ -1,0 +1,199 @@
+//! The part of a trip that may wait: alone to the upstream, or with others for the store.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, Method, Response};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::attempt::{self, Ask, Outgoing};
+use super::body::ResponseBody;
+use super::exchange::{Exchange, Tally};
+use super::fill::{self, Brought, Errand};
+use super::lookup::{Address, Wanted};
+use super::outgoing;
+use super::respond::{self, Forward};
+use super::snapshot::Route;
+use crate::cache::flight::{Joined, Lead, Verdict};
+use crate::cache::key::Key;
+use crate::cache::reuse;
+use crate::metrics::CacheResult;
+use crate::refusal::{Reason, Refusal};
+use crate::upstream::body::Inbound;
+
+/// A request on its way to the upstream.
+pub(super) struct Trip {
+    pub(super) exchange: Box<Exchange>,
+    pub(super) outgoing: Outgoing,
+    /// The client's own fields, where an answer may be made from what is stored.
+    pub(super) asked: Option<HeaderMap>,
+    pub(super) plan: Plan,
+}
+
+/// With whom.
+pub(super) enum Plan {
+    /// Alone; what Cache-Status says of it, and the place of its answer in the store.
+    Alone(Option<Forward>, Option<(Key, Address)>),
+    /// With everybody who asks for the same.
+    Fetch(Arc<Wanted>, Forward),
+}
+
+impl Trip {
+    /// Travels to the end.
+    pub(super) async fn travel(self: Box<Self>) -> Response<ResponseBody> {
+        let Self { exchange, outgoing, asked, plan } = *self;
+        match plan {
+            Plan::Alone(forward, address) => alone(exchange, outgoing, asked, forward, address).await,
+            Plan::Fetch(wanted, forward) => fetch(exchange, outgoing, asked.unwrap_or_default(), wanted, forward).await,
+        }
+    }
+}
+
+/// One request for one client.
+async fn alone(
+    mut exchange: Box<Exchange>,
+    outgoing: Outgoing,
+    asked: Option<HeaderMap>,
+    forward: Option<Forward>,
+    address: Option<(Key, Address)>,
+) -> Response<ResponseBody> {
+    let snapshot = Arc::clone(&exchange.snapshot);
+    let Some(route) = exchange.route.and_then(|index| snapshot.routes.get(index)) else {
+        return respond::refuse(exchange, Reason::Internal.into());
+    };
+    let worker = Arc::clone(&exchange.worker);
+    let ask = Ask { worker: &worker, route, ticket: exchange.ticket(route) };
+    let safe = outgoing.safe;
+    let sent = worker.core.clock.now();
+    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || None).await;
+    let (parts, body, held) = match result {
+        Ok(reply) => reply,
+        Err(refusal) => return respond::fallback(exchange, refusal),
+    };
+    let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
+    if !safe {
+        fill::invalidate(&worker, route, &address, &parts);
+    }
+    let (Some(asked), Some(held)) = (asked.filter(|_| safe), held) else {
+        return respond::reply(exchange, parts, body, None, forward);
+    };
+    // What was not expected to be for everybody may be after all.
+    let adopted = fill::adopt(&worker, route, &address, &exchange.method, &asked, (parts, body, held), sent);
+    let forward = forward.unwrap_or(Forward::new("miss"));
+    match adopted {
+        Ok((head, reader)) => {
+            let forward = Forward { stored: true, detail: None, ..forward };
+            respond::filled(exchange, &head, reader, &asked, forward)
+        }
+        Err(reply) => {
+            let (parts, body, held) = *reply;
+            respond::reply(exchange, parts, body, Some(held), Some(forward))
+        }
+    }
+}
+
+/// Refreshes what is served stale, in the background, unless somebody does already.
+pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, wanted: Wanted) {
+    let (Joined::Lead(lead), Ok(runtime)) = (exchange.worker.core.flights.join(wanted.flight), Handle::try_current())
+    else {
+        return;
+    };
+    let asked = parts.headers.clone();
+    let body = Inbound::Empty;
+    let mut parts = parts.clone();
+    parts.method = Method::GET;
+    let Ok(outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
+    let errand = Errand::of(exchange, outgoing, asked, Arc::new(wanted), None).in_background();
+    runtime.spawn(errand.run(lead));
+}
+
+/// One request for everybody who asks for the same: the first leads, the others wait for what it brings.
+async fn fetch(
+    exchange: Box<Exchange>,
+    outgoing: Outgoing,
+    asked: HeaderMap,
+    wanted: Arc<Wanted>,
+    forward: Forward,
+) -> Response<ResponseBody> {
+    let flights = &exchange.worker.core.flights;
+    let waiter = match flights.join(wanted.flight) {
+        Joined::Lead(lead) => return bring(exchange, outgoing, asked, wanted, forward, lead).await,
+        Joined::Wait(waiter) => waiter,
+    };
+    match waiter.verdict().await {
+        Verdict::Lead(lead) => bring(exchange, outgoing, asked, wanted, forward, lead).await,
+        Verdict::Stream(head, reader) if head.selects(&asked) && fill::is_at(&head, &exchange, &wanted) => {
+            let mut exchange = exchange;
+            exchange.cache = CacheResult::Collapsed;
+            respond::filled(exchange, &head, reader, &asked, Forward { collapsed: true, ..forward })
+        }
+        Verdict::Found(entry) if entry.head.selects(&asked) && fill::is_at(&entry.head, &exchange, &wanted) => {
+            let mut exchange = exchange;
+            exchange.cache = CacheResult::Collapsed;
+            let now = exchange.worker.core.clock.now();
+            respond::stored(exchange, &entry, &asked, now)
+        }
+        Verdict::Refused(refusal) => stand_in(exchange, &asked, &wanted, refusal),
+        // It varies by something the two requests differ in, or it is not for everybody.
+        Verdict::Stream(..) | Verdict::Found(_) | Verdict::Alone => {
+            let mut exchange = exchange;
+            exchange.cache = CacheResult::Pass;
+            let address = Some((wanted.primary, wanted.address.clone()));
+            Box::pin(alone(exchange, outgoing, Some(asked), Some(forward), address)).await
+        }
+    }
+}
+
+/// Leads a fill. It runs in a task of its own: when this client leaves, the others still get what it brings.
+async fn bring(
+    mut exchange: Box<Exchange>,
+    outgoing: Outgoing,
+    asked: HeaderMap,
+    wanted: Arc<Wanted>,
+    forward: Forward,
+    lead: Lead,
+) -> Response<ResponseBody> {
+    let (tell, told) = oneshot::channel();
+    let errand = Errand::of(&exchange, outgoing, asked.clone(), Arc::clone(&wanted), Some(tell));
+    tokio::spawn(errand.run(lead));
+    let (brought, tally): (Brought, Tally) = match told.await {
+        Ok(told) => told,
+        // The task panicked; the log has it.
+        Err(_) => return respond::refuse(exchange, Reason::Internal.into()),
+    };
+    exchange.tally = tally;
+    match brought {
+        Brought::Shared(head, reader) => {
+            respond::filled(exchange, &head, reader, &asked, Forward { stored: true, ..forward })
+        }
+        Brought::Found(entry, result) => {
+            exchange.cache = result;
+            let now = exchange.worker.core.clock.now();
+            respond::stored(exchange, &entry, &asked, now)
+        }
+        Brought::Own(reply, why) => {
+            let (parts, body, held) = *reply;
+            exchange.cache = CacheResult::Pass;
+            respond::reply(exchange, parts, body, Some(held), Some(Forward { detail: Some(why), ..forward }))
+        }
+        Brought::Refused(refusal) => stand_in(exchange, &asked, &wanted, refusal),
+    }
+}
+
+/// The upstream failed: what is stored stands in if it may (RFC 5861 section 4).
+fn stand_in(
+    mut exchange: Box<Exchange>,
+    asked: &HeaderMap,
+    wanted: &Wanted,
+    refusal: Refusal,
+) -> Response<ResponseBody> {
+    let now = exchange.worker.core.clock.now();
+    match &wanted.stale {
+        Some(entry) if reuse::on_error(&entry.head, &wanted.control, now) => {
+            exchange.cache = CacheResult::StaleError;
+            respond::stored(exchange, entry, asked, now)
+        }
+        _ => respond::fallback(exchange, refusal),
+    }
+}

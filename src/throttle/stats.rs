@@ -1,0 +1,43 @@
+//! How the slots of an upstream stand: read at scrape, and by the admin interface.
+
+use std::time::Duration;
+
+/// How the slots stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotsStats {
+    /// Slots there are. `busy + zombie` may be more for a while after a reload has lowered it.
+    pub slots: usize,
+    /// Slots at work for somebody who waits for the answer.
+    pub busy: usize,
+    /// Slots at work for nobody any more.
+    pub zombie: usize,
+    /// Requests that wait, over all classes.
+    pub queued: usize,
+    /// Requests that wait, in the order of [`Class::ALL`](crate::throttle::Class::ALL).
+    pub queued_by_class: [usize; 4],
+    /// How long the oldest of them has waited.
+    pub oldest_wait: Duration,
+    /// How long a slot is usually taken; `None` before anything finished.
+    pub typical: Option<Duration>,
+    /// What happened since the start.
+    pub totals: Totals,
+}
+
+/// What happened since the start; these only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Permits given, at once or after a wait.
+    pub granted: u64,
+    /// Permits given after a wait.
+    pub waited: u64,
+    /// Refused or displaced because the queue was full.
+    pub full: u64,
+    /// Refused because the wait would have been too long.
+    pub hopeless: u64,
+    /// Refused because the wait was too long.
+    pub timeout: u64,
+    /// Refused to shorten a standing queue (the reason given is the timeout's).
+    pub shortened: u64,
+    /// Left by themselves while they waited.
+    pub cancelled: u64,
+}

@@ -1,0 +1,352 @@
+//! Bodies on the way to and from an endpoint.
+//!
+//! A request body is read from the client while it is sent on; what was read is kept (up to a bound) as long as the
+//! request might have to be repeated. A reply body drives its own connection (see [`super::link`]).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tokio::time::Sleep;
+
+use super::link::LinkBody;
+
+/// Any error of a foreign body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body as it comes from the client.
+#[derive(Debug)]
+pub enum Inbound {
+    /// From a hyper connection.
+    Incoming(Incoming),
+    /// From an embedding program.
+    Boxed(UnsyncBoxBody<Bytes, BoxError>),
+    /// None.
+    Empty,
+}
+
+/// Why a request body could not be sent to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestBodyError {
+    /// The client broke off or broke the framing.
+    #[error("the client's body broke off")]
+    Client(#[source] BoxError),
+    /// More than the route allows.
+    #[error("the body is larger than the route allows")]
+    TooLarge,
+}
+
+/// How far a request body has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Not all of it was read.
+    Unfinished,
+    /// Read to its end.
+    Ended,
+    /// The client's side failed.
+    Broken,
+    /// The route's bound was passed.
+    TooLarge,
+}
+
+/// The body of one request, shared by its attempts.
+#[derive(Debug)]
+pub struct Source {
+    inner: Mutex<Reading>,
+    progress: AtomicU8,
+    read: AtomicU64,
+    limit: u64,
+}
+
+#[derive(Debug)]
+struct Reading {
+    inbound: Inbound,
+    /// What was read so far, or nothing once that is more than `replay`.
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    replay: usize,
+}
+
+/// The body of one attempt.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// None.
+    Empty,
+    /// All of it at hand.
+    Full(Bytes),
+    /// Read from the client while it is sent.
+    Shared {
+        /// The client's body.
+        source: Arc<Source>,
+        /// How many kept chunks this attempt has sent.
+        sent: usize,
+        /// Closed until the endpoint asks for the body (RFC 9110 section 10.1.1).
+        gate: Option<Gate>,
+    },
+}
+
+/// Holds a body back until `100 Continue` arrives or the patience ends, whichever is first.
+#[derive(Debug)]
+pub struct Gate {
+    open: Arc<GateState>,
+    patience: Pin<Box<Sleep>>,
+}
+
+#[derive(Debug, Default)]
+struct GateState(Mutex<(bool, Option<Waker>)>);
+
+/// Opens a [`Gate`].
+#[derive(Debug, Clone)]
+pub struct Opener(Arc<GateState>);
+
+/// The body of an endpoint's reply.
+#[derive(Debug)]
+pub enum ReplyBody {
+    /// From a connection of ours.
+    Link(LinkBody),
+    /// All of it at hand.
+    Full(Option<Bytes>),
+    /// From an [`super::Origin`] of an embedding program.
+    Boxed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl Source {
+    /// A body of at most `limit` bytes, of which the first `replay` are kept for another attempt.
+    pub fn new(inbound: Inbound, limit: u64, replay: usize) -> Arc<Self> {
+        let inner = Mutex::new(Reading { inbound, kept: Vec::new(), kept_bytes: 0, replay });
+        Arc::new(Self { inner, progress: AtomicU8::new(0), read: AtomicU64::new(0), limit })
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        match self.progress.load(Ordering::Acquire) {
+            0 => Progress::Unfinished,
+            1 => Progress::Ended,
+            2 => Progress::Broken,
+            _ => Progress::TooLarge,
+        }
+    }
+
+    /// Bytes read from the client.
+    pub fn bytes(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Whether another attempt could send all of it again.
+    pub fn replayable(&self) -> bool {
+        self.inner.lock().kept_bytes as u64 == self.bytes()
+    }
+
+    /// The body for one more attempt.
+    pub fn attempt(self: &Arc<Self>, gate: Option<Gate>) -> RequestBody {
+        RequestBody::Shared { source: Arc::clone(self), sent: 0, gate }
+    }
+
+    fn mark(&self, progress: Progress) {
+        self.progress.store(progress as u8, Ordering::Release);
+    }
+
+    fn poll(&self, sent: &mut usize, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let mut reading = self.inner.lock();
+        if let Some(chunk) = reading.kept.get(*sent) {
+            *sent += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        }
+        match std::task::ready!(reading.inbound.poll(cx)) {
+            None => {
+                self.mark(Progress::Ended);
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => {
+                self.mark(Progress::Broken);
+                Poll::Ready(Some(Err(RequestBodyError::Client(error))))
+            }
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    let before = self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    if before + data.len() as u64 > self.limit {
+                        self.mark(Progress::TooLarge);
+                        return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
+                    }
+                    *sent += usize::from(reading.keep(before, data));
+                    if reading.inbound.is_end_stream() {
+                        self.mark(Progress::Ended);
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+}
+
+impl Reading {
+    /// Keeps a chunk for another attempt; says whether it was kept.
+    fn keep(&mut self, before: u64, data: &Bytes) -> bool {
+        let complete = self.kept_bytes as u64 == before;
+        if complete && self.kept_bytes + data.len() <= self.replay {
+            self.kept_bytes += data.len();
+            self.kept.push(data.clone());
+            return true;
+        }
+        self.kept = Vec::new();
+        self.kept_bytes = 0;
+        false
+    }
+}
+
+impl Inbound {
+    /// Whether nothing (more) will come.
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Incoming(body) => body.is_end_stream(),
+            Self::Boxed(body) => body.is_end_stream(),
+            Self::Empty => true,
+        }
+    }
+
+    /// What is known of its length.
+    pub fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Incoming(body) => body.size_hint(),
+            Self::Boxed(body) => body.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
+            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Self::Empty => Poll::Ready(None),
+        }
+    }
+}
+
+impl RequestBody {
+    /// How far the client's body has come; a body at hand has always ended.
+    pub fn progress(&self) -> Progress {
+        match self {
+            Self::Empty | Self::Full(_) => Progress::Ended,
+            Self::Shared { source, .. } => source.progress(),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            body @ Self::Full(_) => match std::mem::replace(body, Self::Empty) {
+                Self::Full(data) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
+                _ => Poll::Ready(None),
+            },
+            Self::Shared { source, sent, gate } => {
+                if let Some(closed) = gate {
+                    std::task::ready!(closed.poll_open(cx));
+                    *gate = None;
+                }
+                source.poll(sent, cx)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(data) => data.is_empty(),
+            Self::Shared { source, sent, .. } => {
+                let reading = source.inner.lock();
+                reading.kept.get(*sent).is_none() && reading.inbound.is_end_stream()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(data) => SizeHint::with_exact(data.len() as u64),
+            Self::Shared { source, sent, .. } => {
+                let reading = source.inner.lock();
+                let kept: u64 = reading.kept.iter().skip(*sent).map(|chunk| chunk.len() as u64).sum();
+                let rest = reading.inbound.size_hint();
+                rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(kept + rest))
+            }
+        }
+    }
+}
+
+impl Gate {
+    /// A closed gate that opens by itself after `patience`, and what opens it.
+    pub fn new(patience: Duration) -> (Self, Opener) {
+        let open = Arc::new(GateState::default());
+        let gate = Self { open: Arc::clone(&open), patience: Box::pin(tokio::time::sleep(patience)) };
+        (gate, Opener(open))
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.open.0.lock();
+        if state.0 || self.patience.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        state.1 = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Opener {
+    /// Opens the gate.
+    pub fn open(&self) {
+        let waker = {
+            let mut state = self.0.0.lock();
+            state.0 = true;
+            state.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl ReplyBody {
+    /// Whether nothing (more) will come.
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Link(body) => body.is_end_stream(),
+            Self::Full(data) => data.as_ref().is_none_or(Bytes::is_empty),
+            Self::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    /// What is known of its length.
+    pub fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Link(body) => body.size_hint(),
+            Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Self::Boxed(body) => body.size_hint(),
+        }
+    }
+
+    /// The next frame.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
+            Self::Link(body) => body.poll_frame(cx),
+            Self::Full(data) => {
+                Poll::Ready(data.take().filter(|data| !data.is_empty()).map(|data| Ok(Frame::data(data))))
+            }
+            Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+}

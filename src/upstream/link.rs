@@ -1,0 +1,170 @@
+//! One HTTP/1.1 connection to an endpoint, driven inside the task of the request that uses it.
+//!
+//! hyper splits a client connection into a sender and a driver future. Spawning the driver costs a task, a second
+//! wake-up and a channel round trip per request; here the request polls the driver itself: first until the head is
+//! there, then from the body. An idle link is polled by nobody; its death is noticed when it is taken out again.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+use super::body::{BoxError, Progress, RequestBody, Source};
+use super::connect::Stream;
+use super::pool::Home;
+
+type Driver = http1::Connection<TokioIo<Stream>, RequestBody>;
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Link {
+    sender: http1::SendRequest<RequestBody>,
+    driver: Driver,
+    /// Requests it has carried.
+    pub served: u32,
+    /// When it came to rest.
+    pub idle_since: Option<Instant>,
+}
+
+/// Why a link gave no head.
+#[derive(Debug)]
+pub struct LinkError {
+    /// What hyper says.
+    pub source: hyper::Error,
+    /// The request, if not a byte of it was sent.
+    pub unsent: Option<Box<Request<RequestBody>>>,
+}
+
+/// The body of a reply; takes its link home when it has ended.
+#[derive(Debug)]
+pub struct LinkBody {
+    incoming: Incoming,
+    carrier: Option<Carrier>,
+}
+
+#[derive(Debug)]
+struct Carrier {
+    link: Box<Link>,
+    home: Home,
+    /// The request's own body: a link whose request was not read to its end is not used again (hyper#4176).
+    request: Option<Arc<Source>>,
+}
+
+impl Link {
+    /// Opens HTTP/1.1 on a fresh stream.
+    ///
+    /// # Errors
+    /// When hyper refuses the stream.
+    pub async fn open(stream: Stream, builder: &http1::Builder) -> Result<Box<Self>, hyper::Error> {
+        let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
+        Ok(Box::new(Self { sender, driver, served: 0, idle_since: None }))
+    }
+
+    /// Whether it can take a request now; notices here if the endpoint has closed it meanwhile.
+    pub fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
+        Pin::new(&mut self.driver).poll(cx).is_pending() && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the head of the reply.
+    ///
+    /// # Errors
+    /// When the connection breaks before a head has come, or the head breaks the protocol.
+    pub async fn exchange(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, LinkError> {
+        self.served += 1;
+        let mut reply = std::pin::pin!(self.sender.try_send_request(request));
+        let driver = &mut self.driver;
+        let mut driven = false;
+        std::future::poll_fn(|cx| {
+            // The driver first: it sends the request, and it brings the head. When it has ended, the reply future
+            // knows why.
+            if !driven {
+                driven = Pin::new(&mut *driver).poll(cx).is_ready();
+            }
+            reply.as_mut().poll(cx).map_err(|mut error| LinkError {
+                unsent: error.take_message().map(Box::new),
+                source: error.into_error(),
+            })
+        })
+        .await
+    }
+
+    /// Gives the connection up to a protocol switch: hyper drives it in a task of its own until both sides are done.
+    pub async fn exchange_upgrading(
+        self: Box<Self>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        let Self { mut sender, driver, .. } = *self;
+        tokio::spawn(driver.with_upgrades());
+        let response = sender.send_request(request).await;
+        // The sender must outlive the exchange, or the driver takes the connection for abandoned.
+        if response.as_ref().is_ok_and(|response| response.status() != http::StatusCode::SWITCHING_PROTOCOLS) {
+            tokio::spawn(async move { sender.ready().await });
+        }
+        response
+    }
+}
+
+impl LinkBody {
+    /// The body that arrives over `link`; when it has ended, the link goes `home`.
+    pub fn new(incoming: Incoming, link: Box<Link>, home: Home, request: Option<Arc<Source>>) -> Self {
+        let mut body = Self { incoming, carrier: Some(Carrier { link, home, request }) };
+        if body.incoming.is_end_stream() {
+            body.release();
+        }
+        body
+    }
+
+    /// A body whose connection someone else drives.
+    pub fn detached(incoming: Incoming) -> Self {
+        Self { incoming, carrier: None }
+    }
+
+    /// Whether nothing (more) will come.
+    pub fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    /// What is known of its length.
+    pub fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    /// The next frame.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut next = Pin::new(&mut self.incoming).poll_frame(cx);
+        if next.is_pending()
+            && let Some(carrier) = &mut self.carrier
+        {
+            // Its own errors reach us through the body.
+            let _ = Pin::new(&mut carrier.link.driver).poll(cx);
+            next = Pin::new(&mut self.incoming).poll_frame(cx);
+        }
+        match &next {
+            Poll::Ready(None) => self.release(),
+            Poll::Ready(Some(Err(_))) => self.carrier = None,
+            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => self.release(),
+            _ => {}
+        }
+        next.map_err(Into::into)
+    }
+
+    /// Takes the link home if it can be used again.
+    fn release(&mut self) {
+        let Some(Carrier { mut link, home, request }) = self.carrier.take() else { return };
+        if request.is_some_and(|body| body.progress() != Progress::Ended) {
+            return;
+        }
+        // hyper returns to its idle state only when polled once more; nobody waits for this poll.
+        if link.poll_alive(&mut Context::from_waker(std::task::Waker::noop())) {
+            home.checkin(link);
+        }
+    }
+}
