@@ -12,13 +12,11 @@ use std::time::Duration;
 
 
 pub mod certs;
-pub mod certs;
 pub mod drain;
 pub mod guard;
 pub mod serve;
-pub mod tls;
 pub mod socket;
-
+pub mod tls;
 pub mod wire;
 
 /// Who is at the other end of a connection.
