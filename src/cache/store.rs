@@ -22,6 +22,12 @@ impl Hasher for KeyHasher {
 /// Store stub
 #[derive(Debug)]
 pub struct Store;
+/// S
+#[derive(Default, Debug)] pub struct Stats { /// e
+ pub entries: u64, /// b
+ pub bytes: u64, /// c
+ pub capacity: u64, /// e
+ pub evictions: u64 }
 /// Found
 #[derive(Debug)]
 pub enum Found { /// e
@@ -30,6 +36,12 @@ pub enum Found { /// e
  Miss, /// u
  Uncacheable }
 impl Store {
+    /// new
+    pub fn new(_b: u64) -> Self { Self }
+    /// m
+    pub fn maintain(&self) {}
+    /// s
+    pub fn stats(&self) -> Stats { Stats::default() }
     /// find
     pub fn find(&self, _k: crate::cache::key::Key, _kr: &crate::cache::key::Keyer, _h: &http::HeaderMap, _now: std::time::Instant) -> Found { Found::Miss }
     /// insert

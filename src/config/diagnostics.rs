@@ -109,16 +109,14 @@ impl Problems {
 
     /// The report for people, as compilers write it; `color` with the colours of a terminal.
     pub fn render(&self, color: bool) -> String {
+        self.reports(color).join("\n\n")
+    }
+
+    /// The same, one by one.
+    pub fn reports(&self, color: bool) -> Vec<String> {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.decor_style(DecorStyle::Ascii);
-        let mut report = String::new();
-        for problem in &self.list {
-            if !report.is_empty() {
-                report.push_str("\n\n");
-            }
-            report.push_str(&renderer.render(&[self.group(problem)]));
-        }
-        report
+        self.list.iter().map(|problem| renderer.render(&[self.group(problem)])).collect()
     }
 
     fn group<'p>(&'p self, problem: &'p Problem) -> annotate_snippets::Group<'p> {
@@ -148,6 +146,16 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// The reports, one by one, without colours.
+impl IntoIterator for &Problems {
+    type Item = String;
+    type IntoIter = std::vec::IntoIter<String>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.reports(false).into_iter()
+    }
+}
 
 /// The word that `written` was probably meant to be: at most a third of its letters differ.
 pub fn closest<'w>(written: &str, words: &[&'w str]) -> Option<&'w str> {

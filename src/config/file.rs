@@ -48,14 +48,11 @@ static LOG: Section = Section {
         Key::new("access", Text, "Where a line per request goes: \"stdout\", \"off\", or the path of a file.").default("'stdout'"),
         Key::new("query", Flag, "Whether its lines hold the query, which may name people.").default("false"),
         Key::new("format", Choice(FORMATS), "How its lines are written.").default("'json'"),
-        Key::new("level", Choice(LEVELS), "The least important event of vaxel itself that is logged.").default("'info'"),
     ],
 };
 
 /// The words of `log.format`.
 pub const FORMATS: &[&str] = &["json", "text"];
-/// The words of `log.level`.
-pub const LEVELS: &[&str] = &["error", "warn", "info", "debug"];
 
 static FORWARDED: Section = Section {
     name: "[forwarded]",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::{Problems, drop_in};
+use super::parse_with;
 use crate::breaker::BreakerParams;
 use crate::cache::CacheParams;
 use crate::consumer::ConsumerParams;
@@ -82,8 +82,6 @@ pub struct LogSettings {
     pub query: bool,
     /// How its lines are written.
     pub format: Format,
-    /// The least important event of vaxel itself that is logged: `error`, `warn`, `info` or `debug`.
-    pub level: &'static str,
 }
 
 /// Where the access log goes.
@@ -169,12 +167,15 @@ pub struct RouteSettings {
 }
 
 impl Settings {
-    /// What `vaxel run --upstream URL` runs on: `config/drop-in.toml`, with everything else at its default.
-    ///
-    /// # Errors
-    /// When `upstream` is no address of an endpoint, such as `http://erp:8000`.
-    pub fn for_upstream(upstream: &str, listen: SocketAddr) -> Result<Self, Problems> {
-        drop_in(upstream, listen).map(|loaded| loaded.settings)
+    /// What `vaxel run --upstream URL` runs on: `config/drop-in.toml`, with everything else at its default. Of
+    /// `upstream` scheme and authority count.
+    pub fn for_upstream(upstream: Uri, listen: SocketAddr) -> Self {
+        let mut settings = parse_with(DROP_IN, "config/drop-in.toml", &|_| None)
+            .unwrap_or_else(|problems| unreachable!("a test loads it: {problems}"))
+            .settings;
+        settings.listeners.iter_mut().for_each(|listener| listener.listen = listen);
+        settings.upstreams.iter_mut().for_each(|only| only.endpoints = vec![upstream.clone()]);
+        settings
     }
 }
 
@@ -199,3 +200,5 @@ impl AccessTarget {
         }
     }
 }
+
+const DROP_IN: &str = include_str!("../../config/drop-in.toml");

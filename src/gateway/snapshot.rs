@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 
 use http::{HeaderValue, Uri};
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use crate::throttle::RateParams;
 use crate::throttle::rate::RateLimiter;
 use crate::throttle::slots::Slots;
 use crate::upstream::connect::Connector;
-use crate::upstream::health::Health;
+use crate::upstream::health::{Ejection, EjectionParams};
 use crate::upstream::origin::{HttpOrigin, Origin};
 use crate::upstream::pool::Pool;
 use crate::upstream::resolve::Resolver;
@@ -116,13 +116,17 @@ impl Workshop {
         });
         let meter = self.core.metrics.upstream(&settings.name);
         let reachable = before.filter(|(_, old)| old.reaches_like(settings));
-        let endpoints = match reachable {
-            Some((upstream, _)) => Arc::clone(&upstream.endpoints),
-            None => self.endpoints(settings, &meter)?,
+        let (endpoints, health) = match reachable {
+            Some((upstream, _)) => (Arc::clone(&upstream.endpoints), Arc::clone(&upstream.health)),
+            None => {
+                let health = Ejection::new(EjectionParams::default(), settings.endpoints.len());
+                (self.endpoints(settings, &meter)?, Arc::new(Mutex::new(health)))
+            }
         };
         Ok(Arc::new(Upstream {
             name: settings.name.as_str().into(),
             endpoints,
+            health,
             slots,
             breaker,
             balance: settings.balance,
@@ -142,7 +146,6 @@ impl Workshop {
         settings: &UpstreamSettings,
         meter: &Arc<crate::metrics::UpstreamMeter>,
     ) -> Result<Arc<[Endpoint]>, StartError> {
-        let count = settings.endpoints.len();
         let tls_error = |source| StartError::Tls { upstream: settings.name.clone(), source };
         let encrypted = settings.endpoints.iter().any(|uri| uri.scheme_str() == Some("https"));
         let config = if encrypted { Some(tls::client_config(&settings.tls).map_err(tls_error)?) } else { None };
@@ -174,8 +177,7 @@ impl Workshop {
                 authority: HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("")),
                 origin,
                 pool,
-                in_flight: AtomicUsize::new(0),
-                health: Mutex::new(Health::new(count)),
+                in_flight: AtomicU32::new(0),
             })
         };
         settings.endpoints.iter().map(endpoint).collect()
@@ -286,6 +288,7 @@ fn watch(upstream: &Arc<Upstream>, core: &Arc<Core>) {
     upstream.meter.watch(Box::new(move || {
         let Some(upstream) = weak.upgrade() else { return Live::default() };
         let (stats, now) = (upstream.slots.stats(), clock.now());
+        let health = upstream.health.lock();
         let pools = upstream.endpoints.iter().filter_map(|endpoint| endpoint.pool.as_ref());
         Live {
             slots: stats.slots,
@@ -297,7 +300,8 @@ fn watch(upstream: &Arc<Upstream>, core: &Arc<Core>) {
             endpoints: upstream
                 .endpoints
                 .iter()
-                .map(|endpoint| EndpointLive { name: endpoint.name.to_string(), up: endpoint.is_up(now) })
+                .enumerate()
+                .map(|(index, endpoint)| EndpointLive { name: endpoint.name.to_string(), up: health.is_available(index, now) })
                 .collect(),
         }
     }));

@@ -79,11 +79,7 @@ impl Guard {
             None => self.follow(bytes).err()?,
         };
         // Within a chunk extension hyper minds nothing but LF; everywhere else it stumbles over NUL.
-        let first = if self.state == State::Chunks && self.chunks.in_extension() {
-            b'\n'
-        } else {
-            0
-        };
+        let first = if self.state == State::Chunks && self.chunks.in_extension() { b'\n' } else { 0 };
         let spoilt = iter::once(first).chain(AFTER_BREACH.iter().copied().cycle());
         for (byte, spoilt) in bytes.iter_mut().skip(at).zip(spoilt) {
             *byte = spoilt;
@@ -128,9 +124,7 @@ impl Guard {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let used = match self.state {
-                State::Between | State::RequestLine | State::Head | State::Trailers => {
-                    self.lines(rest)
-                }
+                State::Between | State::RequestLine | State::Head | State::Trailers => self.lines(rest),
                 State::Length(left) => Ok(self.body(rest, left)),
                 State::Chunks => self.chunks.follow(rest).map(|(used, last)| {
                     if last {
@@ -151,10 +145,7 @@ impl Guard {
         let mut start = 0;
         while let Some(rest) = bytes.get(start..).filter(|rest| !rest.is_empty()) {
             self.begin(rest);
-            let read = self
-                .line
-                .read(rest)
-                .map_err(|(at, breach)| (start + at, breach))?;
+            let read = self.line.read(rest).map_err(|(at, breach)| (start + at, breach))?;
             let used = match read {
                 Read::Line(used) | Read::Part(used) => used,
             };
@@ -221,11 +212,7 @@ impl Guard {
     fn body(&mut self, bytes: &[u8], left: u64) -> usize {
         let used = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         let left = left - used as u64;
-        self.state = if left == 0 {
-            State::Between
-        } else {
-            State::Length(left)
-        };
+        self.state = if left == 0 { State::Between } else { State::Length(left) };
         used
     }
 }
@@ -334,7 +321,11 @@ mod tests {
             (format!("\r\n\r\n{GET}\r\n"), 1),
             (format!("{GET}\r\n{GET}\r\n\r\n{GET}\r\n"), 3),
             ("GET / HTTP/1.0\r\n\r\n".to_owned(), 1),
-            ("POST / HTTP/1.0\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nabcGET / HTTP/1.0\r\n\r\n".to_owned(), 2),
+            (
+                "POST / HTTP/1.0\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nabcGET / HTTP/1.0\r\n\r\n"
+                    .to_owned(),
+                2,
+            ),
             (format!("{GET}Cookie: {long}\r\nTrace: {long}\r\nX: {long}\r\n\r\n{GET}\r\n"), 2),
             (format!("GET /{long} HTTP/1.0\r\n\r\n"), 1),
             (format!("GET / HTTP/1.1\r\nhOST:{long}\r\n\r\n"), 1),
@@ -361,46 +352,22 @@ mod tests {
             ("GET / HTTP/1.1\nHost: a\r\n\r\n".to_owned(), Breach::BareLf),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n".to_owned(), Breach::BareLf),
             (format!("{GET}\n"), Breach::BareLf),
-            (
-                format!("{GET}X: a\nContent-Length: 5\r\n\r\nhello"),
-                Breach::BareLf,
-            ),
+            (format!("{GET}X: a\nContent-Length: 5\r\n\r\nhello"), Breach::BareLf),
             (format!("{GET}X: a\rb\r\n\r\n"), Breach::BareCr),
             (format!("{GET}\rX: b\r\n\r\n"), Breach::BareCr),
-            (
-                "\rGET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-                Breach::BareCr,
-            ),
-            (
-                "GET /\r HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-                Breach::BareCr,
-            ),
+            ("\rGET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Breach::BareCr),
+            ("GET /\r HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Breach::BareCr),
             (format!("{GET}X: a\r\r\n\r\n"), Breach::BareCr),
             (format!("{GET}X: a\0b\r\n\r\n"), Breach::Nul),
-            (
-                "GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
-                Breach::Nul,
-            ),
+            ("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), Breach::Nul),
             (format!("\0{GET}\r\n"), Breach::Nul),
             (format!("{GET} folded\r\n\r\n"), Breach::Folded),
             (format!("{GET}X: a\r\n\tfolded\r\n\r\n"), Breach::Folded),
             (format!("{GET}X: a\r\n \r\n\r\n"), Breach::Folded),
-            (
-                "GET / HTTP/1.1\r\n Host: a\r\n\r\n".to_owned(),
-                Breach::Folded,
-            ),
-            (
-                "GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(),
-                Breach::SpaceBeforeColon,
-            ),
-            (
-                format!("{POST}Content-Length\t: 5\r\n\r\nhello"),
-                Breach::SpaceBeforeColon,
-            ),
-            (
-                format!("{POST}Transfer-Encoding  : chunked\r\n\r\n0\r\n\r\n"),
-                Breach::SpaceBeforeColon,
-            ),
+            ("GET / HTTP/1.1\r\n Host: a\r\n\r\n".to_owned(), Breach::Folded),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(), Breach::SpaceBeforeColon),
+            (format!("{POST}Content-Length\t: 5\r\n\r\nhello"), Breach::SpaceBeforeColon),
+            (format!("{POST}Transfer-Encoding  : chunked\r\n\r\n0\r\n\r\n"), Breach::SpaceBeforeColon),
             (format!("{}{GET}\r\n", "\r\n".repeat(5)), Breach::EmptyLines),
             (
                 format!("{POST}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
@@ -410,95 +377,33 @@ mod tests {
                 format!("{POST}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"),
                 Breach::LengthWithCoding,
             ),
-            (
-                format!("{POST}Content-Length: 5\r\nTransfer-Encoding: identity\r\n\r\nhello"),
-                Breach::LengthWithCoding,
-            ),
-            (
-                format!("{POST}Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
-                Breach::LengthRepeated,
-            ),
-            (
-                format!("{POST}Content-Length: 5\r\ncontent-length: 6\r\n\r\nhello"),
-                Breach::LengthRepeated,
-            ),
-            (
-                format!("{POST}Content-Length: 5, 5\r\n\r\nhello"),
-                Breach::LengthInvalid,
-            ),
-            (
-                format!("{POST}Content-Length: +5\r\n\r\nhello"),
-                Breach::LengthInvalid,
-            ),
-            (
-                format!("{POST}Content-Length: -1\r\n\r\n"),
-                Breach::LengthInvalid,
-            ),
-            (
-                format!("{POST}Content-Length: 0x5\r\n\r\nhello"),
-                Breach::LengthInvalid,
-            ),
-            (
-                format!("{POST}Content-Length: 5 5\r\n\r\nhello"),
-                Breach::LengthInvalid,
-            ),
-            (
-                format!("{POST}Content-Length:\r\n\r\nhello"),
-                Breach::LengthInvalid,
-            ),
-            (
-                format!("{POST}Content-Length: 99999999999999999999\r\n\r\n"),
-                Breach::LengthInvalid,
-            ),
+            (format!("{POST}Content-Length: 5\r\nTransfer-Encoding: identity\r\n\r\nhello"), Breach::LengthWithCoding),
+            (format!("{POST}Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"), Breach::LengthRepeated),
+            (format!("{POST}Content-Length: 5\r\ncontent-length: 6\r\n\r\nhello"), Breach::LengthRepeated),
+            (format!("{POST}Content-Length: 5, 5\r\n\r\nhello"), Breach::LengthInvalid),
+            (format!("{POST}Content-Length: +5\r\n\r\nhello"), Breach::LengthInvalid),
+            (format!("{POST}Content-Length: -1\r\n\r\n"), Breach::LengthInvalid),
+            (format!("{POST}Content-Length: 0x5\r\n\r\nhello"), Breach::LengthInvalid),
+            (format!("{POST}Content-Length: 5 5\r\n\r\nhello"), Breach::LengthInvalid),
+            (format!("{POST}Content-Length:\r\n\r\nhello"), Breach::LengthInvalid),
+            (format!("{POST}Content-Length: 99999999999999999999\r\n\r\n"), Breach::LengthInvalid),
             (padded, Breach::LengthInvalid),
+            (format!("{POST}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), Breach::CodingUnsupported),
+            (format!("{POST}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"), Breach::CodingUnsupported),
+            (format!("{POST}Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n"), Breach::CodingUnsupported),
+            (format!("{POST}Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"), Breach::CodingUnsupported),
+            (format!("{POST}Transfer-Encoding:\r\n\r\n"), Breach::CodingUnsupported),
+            (format!("{POST}Transfer-Encoding: identity\r\n\r\n"), Breach::CodingUnsupported),
+            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(), Breach::CodingUnsupported),
             (
-                format!("{POST}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
-                Breach::CodingUnsupported,
-            ),
-            (
-                format!("{POST}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n"),
-                Breach::CodingUnsupported,
-            ),
-            (
-                format!("{POST}Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n"),
-                Breach::CodingUnsupported,
-            ),
-            (
-                format!("{POST}Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"),
-                Breach::CodingUnsupported,
-            ),
-            (
-                format!("{POST}Transfer-Encoding:\r\n\r\n"),
-                Breach::CodingUnsupported,
-            ),
-            (
-                format!("{POST}Transfer-Encoding: identity\r\n\r\n"),
-                Breach::CodingUnsupported,
-            ),
-            (
-                "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
-                Breach::CodingUnsupported,
-            ),
-            (
-                format!(
-                    "{POST}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-                ),
+                format!("{POST}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
                 Breach::CodingRepeated,
             ),
             ("GET / HTTP/1.1\r\n\r\n".to_owned(), Breach::HostMissing),
-            (
-                "GET http://a/ HTTP/1.1\r\nX-Host: a\r\n\r\n".to_owned(),
-                Breach::HostMissing,
-            ),
+            ("GET http://a/ HTTP/1.1\r\nX-Host: a\r\n\r\n".to_owned(), Breach::HostMissing),
             (format!("{GET}Host: a\r\n\r\n"), Breach::HostRepeated),
-            (
-                format!("{GET}X: y\r\nhost: b\r\n\r\n"),
-                Breach::HostRepeated,
-            ),
-            (
-                "GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n".to_owned(),
-                Breach::HostRepeated,
-            ),
+            (format!("{GET}X: y\r\nhost: b\r\n\r\n"), Breach::HostRepeated),
+            ("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n".to_owned(), Breach::HostRepeated),
         ]
     }
 
@@ -520,10 +425,7 @@ mod tests {
             (body("5 5\r\nhello\r\n0\r\n\r\n"), Breach::ChunkSize),
             (body(";a=b\r\n0\r\n\r\n"), Breach::ChunkSize),
             (body("10000000000000000\r\nx"), Breach::ChunkOverflow),
-            (
-                body("00000000000000001\r\nx\r\n0\r\n\r\n"),
-                Breach::ChunkOverflow,
-            ),
+            (body("00000000000000001\r\nx\r\n0\r\n\r\n"), Breach::ChunkOverflow),
             (body("5;a=\0\r\nhello\r\n0\r\n\r\n"), Breach::ChunkExtension),
             (body("5;\x0b\r\nhello\r\n0\r\n\r\n"), Breach::ChunkExtension),
             (body("5;\x7f\r\nhello\r\n0\r\n\r\n"), Breach::ChunkExtension),
@@ -537,14 +439,8 @@ mod tests {
             (body("0\r\nX: a\0\r\n\r\n"), Breach::Nul),
             (body("0\r\nX: a\r\n folded\r\n\r\n"), Breach::Folded),
             (body("0\r\nHost : a\r\n\r\n"), Breach::SpaceBeforeColon),
-            (
-                body("0\r\nContent-Length: 5\r\n\r\n"),
-                Breach::TrailerForbidden,
-            ),
-            (
-                body("0\r\nX: y\r\ntransfer-encoding: chunked\r\n\r\n"),
-                Breach::TrailerForbidden,
-            ),
+            (body("0\r\nContent-Length: 5\r\n\r\n"), Breach::TrailerForbidden),
+            (body("0\r\nX: y\r\ntransfer-encoding: chunked\r\n\r\n"), Breach::TrailerForbidden),
         ]
     }
 
@@ -565,11 +461,7 @@ mod tests {
         for step in [usize::MAX, 1, 2, 3, 7, 50, 200] {
             let (breach, passed, _) = inspect(stream.as_bytes().chunks(step));
             assert_eq!(breach, expected, "{stream:?} in steps of {step}");
-            assert_eq!(
-                passed == stream.as_bytes(),
-                expected.is_none(),
-                "{stream:?} in steps of {step}"
-            );
+            assert_eq!(passed == stream.as_bytes(), expected.is_none(), "{stream:?} in steps of {step}");
         }
     }
 
@@ -593,39 +485,21 @@ mod tests {
 
     #[test]
     fn codes_are_unique() {
-        let codes: std::collections::HashSet<_> =
-            Breach::ALL.iter().map(|breach| breach.code()).collect();
+        let codes: std::collections::HashSet<_> = Breach::ALL.iter().map(|breach| breach.code()).collect();
         assert_eq!(codes.len(), Breach::ALL.len());
-        let tested: std::collections::HashSet<_> = broken_heads()
-            .into_iter()
-            .chain(broken_bodies())
-            .map(|(_, breach)| breach)
-            .collect();
-        assert_eq!(
-            tested.len(),
-            Breach::ALL.len(),
-            "every breach stands in a table"
-        );
+        let tested: std::collections::HashSet<_> =
+            broken_heads().into_iter().chain(broken_bodies()).map(|(_, breach)| breach).collect();
+        assert_eq!(tested.len(), Breach::ALL.len(), "every breach stands in a table");
     }
 
     #[test]
     fn the_states_tell_which_timer_runs() {
         let mut guard = Guard::new();
-        let mut check =
-            |chunk: &str, between: bool, in_head: bool, head_bytes: usize, heads: u64| {
-                assert_eq!(guard.inspect(&mut chunk.as_bytes().to_vec()), None);
-                let state = (
-                    guard.between_requests(),
-                    guard.in_head(),
-                    guard.head_bytes(),
-                    guard.heads(),
-                );
-                assert_eq!(
-                    state,
-                    (between, in_head, head_bytes, heads),
-                    "after {chunk:?}"
-                );
-            };
+        let mut check = |chunk: &str, between: bool, in_head: bool, head_bytes: usize, heads: u64| {
+            assert_eq!(guard.inspect(&mut chunk.as_bytes().to_vec()), None);
+            let state = (guard.between_requests(), guard.in_head(), guard.head_bytes(), guard.heads());
+            assert_eq!(state, (between, in_head, head_bytes, heads), "after {chunk:?}");
+        };
         check("", true, false, 0, 0);
         check("\r\n", true, false, 0, 0);
         check("\r", true, false, 0, 0);
@@ -668,11 +542,7 @@ mod tests {
     }
 
     impl AsyncRead for Guarded {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
             let this = &mut *self;
             if this.guard.breach().is_some() {
                 if !this.poisoned {
@@ -689,11 +559,7 @@ mod tests {
     }
 
     impl AsyncWrite for Guarded {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &[u8],
-        ) -> Poll<io::Result<usize>> {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
             Pin::new(&mut self.stream).poll_write(cx, buf)
         }
 
@@ -717,21 +583,13 @@ mod tests {
                 let path = request.uri().path().to_owned();
                 let whole = request.into_body().collect().await.is_ok();
                 seen.borrow_mut().push((path, whole));
-                let status = if whole {
-                    StatusCode::NO_CONTENT
-                } else {
-                    StatusCode::BAD_REQUEST
-                };
+                let status = if whole { StatusCode::NO_CONTENT } else { StatusCode::BAD_REQUEST };
                 let mut response = Response::new(Full::new(bytes::Bytes::new()));
                 *response.status_mut() = status;
                 Ok::<_, Infallible>(response)
             }
         });
-        let guarded = Guarded {
-            stream: server,
-            guard: Guard::new(),
-            poisoned: false,
-        };
+        let guarded = Guarded { stream: server, guard: Guard::new(), poisoned: false };
         let serving = http1::Builder::new().serve_connection(TokioIo::new(guarded), service);
         let talking = async {
             let (mut answers, mut requests) = tokio::io::split(client);
@@ -746,9 +604,7 @@ mod tests {
             let mut text = Vec::new();
             let reading = async {
                 // A server that is content waits for the next request; the clock of the test then jumps ahead.
-                let reading =
-                    tokio::time::timeout(Duration::from_secs(60), answers.read_to_end(&mut text))
-                        .await;
+                let reading = tokio::time::timeout(Duration::from_secs(60), answers.read_to_end(&mut text)).await;
                 assert!(reading.is_err() || reading.is_ok_and(|read| read.is_ok()));
             };
             tokio::join!(sending, reading);
@@ -764,11 +620,7 @@ mod tests {
     }
 
     fn statuses(answer: &str) -> Vec<&str> {
-        answer
-            .split("HTTP/1.")
-            .skip(1)
-            .filter_map(|rest| rest.get(2..5))
-            .collect()
+        answer.split("HTTP/1.").skip(1).filter_map(|rest| rest.get(2..5)).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -778,16 +630,8 @@ mod tests {
                 let (answer, seen) = serve(&stream, step).await;
                 assert!(seen.iter().all(|(_, whole)| *whole), "{stream:?}");
                 // HTTP/1.0 closes after its answer unless asked not to.
-                let expected = if stream.starts_with("GET / HTTP/1.0") {
-                    1
-                } else {
-                    requests
-                };
-                assert_eq!(
-                    statuses(&answer),
-                    vec!["204"; expected],
-                    "{stream:?}: {answer}"
-                );
+                let expected = if stream.starts_with("GET / HTTP/1.0") { 1 } else { requests };
+                assert_eq!(statuses(&answer), vec!["204"; expected], "{stream:?}: {answer}");
             }
         }
     }
@@ -798,19 +642,10 @@ mod tests {
             for step in [usize::MAX, 1, 9] {
                 let (answer, seen) = serve(&stream, step).await;
                 assert_eq!(seen, [], "{breach}: {stream:?}");
-                assert_eq!(
-                    statuses(&answer),
-                    ["400"],
-                    "{breach}: {stream:?} in steps of {step}: {answer}"
-                );
-                let (answer, seen) =
-                    serve(&format!("{POST}Content-Length: 2\r\n\r\nok{stream}"), step).await;
+                assert_eq!(statuses(&answer), ["400"], "{breach}: {stream:?} in steps of {step}: {answer}");
+                let (answer, seen) = serve(&format!("{POST}Content-Length: 2\r\n\r\nok{stream}"), step).await;
                 assert_eq!(seen, [("/p".to_owned(), true)], "{breach}: {stream:?}");
-                assert_eq!(
-                    statuses(&answer),
-                    ["204", "400"],
-                    "{breach}: pipelined {stream:?} in steps of {step}"
-                );
+                assert_eq!(statuses(&answer), ["204", "400"], "{breach}: pipelined {stream:?} in steps of {step}");
             }
         }
     }
@@ -820,44 +655,22 @@ mod tests {
         for (stream, breach) in broken_bodies() {
             for step in [usize::MAX, 1, 9] {
                 let (answer, seen) = serve(&stream, step).await;
-                assert_eq!(
-                    seen,
-                    [("/c".to_owned(), false)],
-                    "{breach}: {stream:?} in steps of {step}"
-                );
-                assert_eq!(
-                    statuses(&answer),
-                    ["400"],
-                    "{breach}: {stream:?} in steps of {step}"
-                );
+                assert_eq!(seen, [("/c".to_owned(), false)], "{breach}: {stream:?} in steps of {step}");
+                assert_eq!(statuses(&answer), ["400"], "{breach}: {stream:?} in steps of {step}");
             }
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_guard_leaves_to_hyper_hyper_refuses() {
-        for line in [
-            "X : y",
-            "X",
-            ": y",
-            "X\u{e4}: y",
-            "X: a\x0bb",
-            "X: a\x7fb",
-            "Tab\t: y",
-            "Cookie : y",
-        ] {
+        for line in ["X : y", "X", ": y", "X\u{e4}: y", "X: a\x0bb", "X: a\x7fb", "Tab\t: y", "Cookie : y"] {
             let stream = format!("{GET}{line}\r\n\r\n");
             let (answer, seen) = serve(&stream, usize::MAX).await;
             assert_eq!((statuses(&answer), seen), (vec!["400"], vec![]), "{line}");
         }
-        for line in [
-            "GET / HTTP/1.1 ",
-            "GET  / HTTP/1.1",
-            "GET / HTTP/1.2",
-            "GET /",
-            "GET / a HTTP/1.1",
-            "GET\t/ HTTP/1.1",
-        ] {
+        for line in
+            ["GET / HTTP/1.1 ", "GET  / HTTP/1.1", "GET / HTTP/1.2", "GET /", "GET / a HTTP/1.1", "GET\t/ HTTP/1.1"]
+        {
             let stream = format!("{line}\r\nHost: a\r\n\r\n");
             let (answer, seen) = serve(&stream, usize::MAX).await;
             assert_eq!((statuses(&answer), seen), (vec!["400"], vec![]), "{line}");
@@ -900,9 +713,7 @@ mod tests {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
         cuts.extend([0, stream.len()]);
         cuts.sort_unstable();
-        cuts.windows(2)
-            .map(|pair| &stream[pair[0]..pair[1]])
-            .collect()
+        cuts.windows(2).map(|pair| &stream[pair[0]..pair[1]]).collect()
     }
 
     proptest! {

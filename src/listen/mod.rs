@@ -11,11 +11,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 
+pub mod certs;
 pub mod drain;
 pub mod guard;
 pub mod serve;
 pub mod socket;
-
+pub mod tls;
 pub mod wire;
 
 /// Who is at the other end of a connection.

@@ -150,9 +150,7 @@ impl Held {
                 self.upstream.meter.shift(self.worker.index, shift.to);
             }
         }
-        if let Some(endpoint) = self.endpoint() {
-            endpoint.learn(outcome, now);
-        }
+        self.upstream.learn(self.endpoint, outcome, now);
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {

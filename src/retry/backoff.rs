@@ -24,30 +24,14 @@ mod tests {
 
     #[test]
     fn the_bound_doubles_up_to_the_maximum() {
-        let table = [
-            (0, 100),
-            (1, 100),
-            (2, 200),
-            (3, 400),
-            (4, 800),
-            (5, 1600),
-            (6, 2000),
-            (32, 2000),
-            (u32::MAX, 2000),
-        ];
+        let table =
+            [(0, 100), (1, 100), (2, 200), (3, 400), (4, 800), (5, 1600), (6, 2000), (32, 2000), (u32::MAX, 2000)];
         for (retry, bound) in table {
-            assert_eq!(
-                full_jitter(retry, BASE, MAX, u64::MAX),
-                Duration::from_millis(bound),
-                "retry {retry}"
-            );
+            assert_eq!(full_jitter(retry, BASE, MAX, u64::MAX), Duration::from_millis(bound), "retry {retry}");
             assert_eq!(full_jitter(retry, BASE, MAX, 0), Duration::ZERO);
         }
         assert_eq!(full_jitter(1, BASE, MAX, u64::MAX / 2), BASE / 2);
-        assert_eq!(
-            full_jitter(40, Duration::MAX, Duration::from_secs(9), u64::MAX),
-            Duration::from_secs(9)
-        );
+        assert_eq!(full_jitter(40, Duration::MAX, Duration::from_secs(9), u64::MAX), Duration::from_secs(9));
     }
 
     proptest! {

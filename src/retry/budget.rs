@@ -21,11 +21,7 @@ impl Budget {
     /// Allows retries up to `ratio` of the requests, and `min_per_second` in any case.
     pub fn new(ratio: f64, min_per_second: f64, now: Instant) -> Self {
         let reserve = min_per_second * WINDOW.as_secs_f64();
-        Self {
-            ratio,
-            reserve,
-            window: Window::new(WINDOW, now),
-        }
+        Self { ratio, reserve, window: Window::new(WINDOW, now) }
     }
 
     /// Takes new numbers at a reload; what was counted stays.
@@ -36,13 +32,7 @@ impl Budget {
 
     /// A request begins (not a retry).
     pub fn deposit(&mut self, now: Instant) {
-        self.window.add(
-            Counts {
-                requests: 1,
-                retries: 0,
-            },
-            now,
-        );
+        self.window.add(Counts { requests: 1, retries: 0 }, now);
     }
 
     /// Takes one retry out of the budget; false if it is used up.
@@ -54,13 +44,7 @@ impl Budget {
         // The tolerance makes 0.1 per second for ten seconds one whole retry, whatever the rounding.
         let granted = f64::from(retries) + 1.0 <= allowed + 1e-9;
         if granted {
-            self.window.add(
-                Counts {
-                    requests: 0,
-                    retries: 1,
-                },
-                now,
-            );
+            self.window.add(Counts { requests: 0, retries: 1 }, now);
         }
         granted
     }
@@ -91,15 +75,7 @@ mod tests {
 
     #[test]
     fn retries_are_a_share_of_the_requests_and_one_in_any_case() {
-        let table = [
-            (0, 1),
-            (1, 1),
-            (10, 1),
-            (19, 1),
-            (20, 2),
-            (100, 10),
-            (1000, 100),
-        ];
+        let table = [(0, 1), (1, 1), (10, 1), (19, 1), (20, 2), (100, 10), (1000, 100)];
         for (requests, expected) in table {
             let now = Clock::system().now();
             let mut budget = Budget::new(0.1, 0.1, now);
@@ -113,9 +89,8 @@ mod tests {
     fn a_quiet_upstream_may_retry_once_in_ten_seconds() {
         let start = Clock::system().now();
         let mut budget = Budget::new(0.1, 0.1, start);
-        let granted: Vec<u64> = (0..40)
-            .filter(|&second| budget.withdraw(start + Duration::from_secs(second)))
-            .collect();
+        let granted: Vec<u64> =
+            (0..40).filter(|&second| budget.withdraw(start + Duration::from_secs(second))).collect();
         assert_eq!(granted, [0, 10, 20, 30]);
     }
 

@@ -121,10 +121,7 @@ pub fn decide(
     }
     if is_stale_connection(question.ended) && !tries.repaired {
         tries.repaired = true;
-        return Some(Again {
-            wait: Duration::ZERO,
-            fresh_connection: true,
-        });
+        return Some(Again { wait: Duration::ZERO, fresh_connection: true });
     }
     let at_least = earliest(question.ended)?;
     let retry = tries.retries + 1;
@@ -134,10 +131,7 @@ pub fn decide(
         return None;
     }
     tries.retries = retry;
-    Some(Again {
-        wait,
-        fresh_connection: is_stale_connection(question.ended),
-    })
+    Some(Again { wait, fresh_connection: is_stale_connection(question.ended) })
 }
 
 /// Whether a second copy of the request can do no harm.
@@ -156,18 +150,9 @@ fn is_stale_connection(ended: Ended) -> bool {
 /// The earliest time from now at which a repetition makes sense; `None`: never.
 fn earliest(ended: Ended) -> Option<Duration> {
     match ended {
-        Ended::Answer {
-            outcome: Outcome::Broken,
-            retry_after,
-        } => Some(retry_after.unwrap_or_default()),
-        Ended::Answer {
-            outcome: Outcome::Overloaded,
-            retry_after,
-        } => retry_after,
-        Ended::Answer {
-            outcome: Outcome::Ok | Outcome::Business | Outcome::Ignored,
-            ..
-        } => None,
+        Ended::Answer { outcome: Outcome::Broken, retry_after } => Some(retry_after.unwrap_or_default()),
+        Ended::Answer { outcome: Outcome::Overloaded, retry_after } => retry_after,
+        Ended::Answer { outcome: Outcome::Ok | Outcome::Business | Outcome::Ignored, .. } => None,
         Ended::Failure(failure) => {
             let again = match failure.kind {
                 FailureKind::Refused
@@ -198,23 +183,13 @@ mod tests {
     const GET: &Question<'static> = &Question {
         method: &Method::GET,
         replayable: true,
-        ended: Ended::Answer {
-            outcome: Outcome::Broken,
-            retry_after: None,
-        },
+        ended: Ended::Answer { outcome: Outcome::Broken, retry_after: None },
         time_left: Some(SECOND),
     };
-    const POST: &Question<'static> = &Question {
-        method: &Method::POST,
-        ..*GET
-    };
+    const POST: &Question<'static> = &Question { method: &Method::POST, ..*GET };
 
     fn params() -> RetryParams {
-        RetryParams {
-            attempts: 3,
-            budget_ratio: 1.0,
-            ..RetryParams::default()
-        }
+        RetryParams { attempts: 3, budget_ratio: 1.0, ..RetryParams::default() }
     }
 
     fn rich(now: Instant) -> Budget {
@@ -224,47 +199,27 @@ mod tests {
     /// The answer to the first question of a request, with the longest wait that can be drawn.
     fn ask(question: &Question<'_>) -> Option<Again> {
         let now = Clock::system().now();
-        decide(
-            &params(),
-            &mut Tries::default(),
-            question,
-            &mut rich(now),
-            now,
-            u64::MAX,
-        )
+        decide(&params(), &mut Tries::default(), question, &mut rich(now), now, u64::MAX)
     }
 
     fn failure(kind: FailureKind, stage: Stage, sent: bool) -> Ended {
-        Ended::Failure(Failure {
-            kind,
-            stage,
-            sent,
-            reused: false,
-        })
+        Ended::Failure(Failure { kind, stage, sent, reused: false })
     }
 
     fn stale(sent: bool) -> Ended {
         let stage = if sent { Stage::Head } else { Stage::Send };
-        Ended::Failure(Failure {
-            kind: FailureKind::Reset,
-            stage,
-            sent,
-            reused: true,
-        })
+        Ended::Failure(Failure { kind: FailureKind::Reset, stage, sent, reused: true })
     }
 
     fn answer(outcome: Outcome, retry_after: Option<Duration>) -> Ended {
-        Ended::Answer {
-            outcome,
-            retry_after,
-        }
+        Ended::Answer { outcome, retry_after }
     }
 
     #[test]
     fn an_attempt_is_repeated_only_where_that_is_safe_and_makes_sense() {
         use FailureKind::{
-            BodyBroken, ClientGone, ConnectTimeout, HeadTimeout, Protocol, Refused, RequestBody,
-            Reset, Tls, TotalTimeout, Unreachable,
+            BodyBroken, ClientGone, ConnectTimeout, HeadTimeout, Protocol, Refused, RequestBody, Reset, Tls,
+            TotalTimeout, Unreachable,
         };
         // How it ended, whether a GET and whether a POST is repeated.
         let table = [
@@ -290,34 +245,10 @@ mod tests {
             (answer(Outcome::Overloaded, Some(SECOND / 2)), true, false),
         ];
         for (ended, get, post) in table {
-            assert_eq!(
-                ask(&Question { ended, ..*GET }).is_some(),
-                get,
-                "GET {ended:?}"
-            );
-            assert_eq!(
-                ask(&Question { ended, ..*POST }).is_some(),
-                post,
-                "POST {ended:?}"
-            );
-            assert_eq!(
-                ask(&Question {
-                    ended,
-                    replayable: false,
-                    ..*GET
-                }),
-                None,
-                "the body is gone: {ended:?}"
-            );
-            assert_eq!(
-                ask(&Question {
-                    ended,
-                    time_left: Some(Duration::ZERO),
-                    ..*GET
-                }),
-                None,
-                "too late: {ended:?}"
-            );
+            assert_eq!(ask(&Question { ended, ..*GET }).is_some(), get, "GET {ended:?}");
+            assert_eq!(ask(&Question { ended, ..*POST }).is_some(), post, "POST {ended:?}");
+            assert_eq!(ask(&Question { ended, replayable: false, ..*GET }), None, "the body is gone: {ended:?}");
+            assert_eq!(ask(&Question { ended, time_left: Some(Duration::ZERO), ..*GET }), None, "too late: {ended:?}");
         }
     }
 
@@ -335,41 +266,21 @@ mod tests {
         ];
         for (name, expected) in table {
             let method = Method::from_bytes(name.as_bytes()).unwrap();
-            assert_eq!(
-                ask(&Question {
-                    method: &method,
-                    ..*GET
-                })
-                .is_some(),
-                expected,
-                "{name}"
-            );
+            assert_eq!(ask(&Question { method: &method, ..*GET }).is_some(), expected, "{name}");
         }
     }
 
     #[test]
     fn a_stale_connection_is_repaired_once_at_once_and_free_of_charge() {
-        for (method, sent, expected) in [
-            (Method::GET, true, true),
-            (Method::POST, false, true),
-            (Method::POST, true, false),
-        ] {
+        for (method, sent, expected) in
+            [(Method::GET, true, true), (Method::POST, false, true), (Method::POST, true, false)]
+        {
             let now = Clock::system().now();
             let (mut none, mut tries) = (Budget::new(0.0, 0.0, now), Tries::default());
-            let no_retries = RetryParams {
-                attempts: 1,
-                ..params()
-            };
-            let question = Question {
-                method: &method,
-                ended: stale(sent),
-                ..*GET
-            };
+            let no_retries = RetryParams { attempts: 1, ..params() };
+            let question = Question { method: &method, ended: stale(sent), ..*GET };
             let mut again = || decide(&no_retries, &mut tries, &question, &mut none, now, u64::MAX);
-            let repair = Again {
-                wait: Duration::ZERO,
-                fresh_connection: true,
-            };
+            let repair = Again { wait: Duration::ZERO, fresh_connection: true };
             assert_eq!(again(), expected.then_some(repair), "{method} sent: {sent}");
             assert_eq!(again(), None, "once");
             assert_eq!(tries.attempts(), 1 + u32::from(expected));
@@ -380,28 +291,10 @@ mod tests {
     fn a_second_stale_connection_is_a_failure_like_any_other() {
         let now = Clock::system().now();
         let mut tries = Tries::default();
-        let question = Question {
-            ended: stale(true),
-            ..*GET
-        };
-        let mut again = || {
-            decide(
-                &params(),
-                &mut tries,
-                &question,
-                &mut rich(now),
-                now,
-                u64::MAX,
-            )
-        };
+        let question = Question { ended: stale(true), ..*GET };
+        let mut again = || decide(&params(), &mut tries, &question, &mut rich(now), now, u64::MAX);
         assert_eq!(again().map(|again| again.wait), Some(Duration::ZERO));
-        assert_eq!(
-            again(),
-            Some(Again {
-                wait: params().backoff,
-                fresh_connection: true
-            })
-        );
+        assert_eq!(again(), Some(Again { wait: params().backoff, fresh_connection: true }));
     }
 
     #[test]
@@ -420,35 +313,17 @@ mod tests {
     #[test]
     fn without_a_deadline_any_wait_fits() {
         let ended = answer(Outcome::Overloaded, Some(3600 * SECOND));
-        assert!(
-            ask(&Question {
-                ended,
-                time_left: None,
-                ..*GET
-            })
-            .is_some()
-        );
+        assert!(ask(&Question { ended, time_left: None, ..*GET }).is_some());
     }
 
     #[test]
     fn the_tries_end() {
         let now = Clock::system().now();
         for attempts in 0..5 {
-            let (params, mut tries) = (
-                RetryParams {
-                    attempts,
-                    ..params()
-                },
-                Tries::default(),
-            );
-            let granted = (0..10)
-                .filter(|_| decide(&params, &mut tries, GET, &mut rich(now), now, 0).is_some())
-                .count();
-            assert_eq!(
-                granted as u32,
-                attempts.saturating_sub(1),
-                "{attempts} attempts"
-            );
+            let (params, mut tries) = (RetryParams { attempts, ..params() }, Tries::default());
+            let granted =
+                (0..10).filter(|_| decide(&params, &mut tries, GET, &mut rich(now), now, 0).is_some()).count();
+            assert_eq!(granted as u32, attempts.saturating_sub(1), "{attempts} attempts");
         }
     }
 
@@ -456,20 +331,8 @@ mod tests {
     fn a_refused_retry_costs_no_budget() {
         let now = Clock::system().now();
         let mut one = Budget::new(0.0, 0.1, now);
-        let hasty = Question {
-            time_left: Some(params().backoff),
-            ..*GET
-        };
-        let mut again = |question| {
-            decide(
-                &params(),
-                &mut Tries::default(),
-                question,
-                &mut one,
-                now,
-                u64::MAX,
-            )
-        };
+        let hasty = Question { time_left: Some(params().backoff), ..*GET };
+        let mut again = |question| decide(&params(), &mut Tries::default(), question, &mut one, now, u64::MAX);
         assert_eq!(again(&hasty), None, "the wait is too long");
         assert_eq!(again(POST), None);
         assert!(again(GET).is_some());

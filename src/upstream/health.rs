@@ -36,12 +36,7 @@ pub struct EjectionParams {
 
 impl Default for EjectionParams {
     fn default() -> Self {
-        Self {
-            consecutive: 5,
-            base: Duration::from_secs(10),
-            max: Duration::from_mins(5),
-            max_share: 0.5,
-        }
+        Self { consecutive: 5, base: Duration::from_secs(10), max: Duration::from_mins(5), max_share: 0.5 }
     }
 }
 
@@ -62,10 +57,7 @@ pub enum Turn {
 impl Ejection {
     /// `count` endpoints, all of them fit.
     pub fn new(params: EjectionParams, count: usize) -> Self {
-        Self {
-            params,
-            endpoints: vec![Endpoint::default(); count],
-        }
+        Self { params, endpoints: vec![Endpoint::default(); count] }
     }
 
     /// Learns how an attempt on endpoint `index` ended.
@@ -83,20 +75,14 @@ impl Ejection {
             Outcome::Overloaded | Outcome::Ignored => return None,
         }
         let eject = room && params.consecutive > 0 && endpoint.broken >= params.consecutive;
-        eject.then(|| Turn::Ejected {
-            until: endpoint.eject(params, now),
-        })
+        eject.then(|| Turn::Ejected { until: endpoint.eject(params, now) })
     }
 
     /// Learns from a probe of endpoint `index`. `rise` and `fall` as in [`ProbeParams`](super::probe::ProbeParams).
     pub fn probed(&mut self, index: usize, good: bool, rise: u32, fall: u32) -> Option<Turn> {
         let endpoint = self.endpoints.get_mut(index)?;
         let agrees = good != endpoint.down;
-        endpoint.contradictions = if agrees {
-            0
-        } else {
-            endpoint.contradictions.saturating_add(1)
-        };
+        endpoint.contradictions = if agrees { 0 } else { endpoint.contradictions.saturating_add(1) };
         let needed = if endpoint.down { rise } else { fall };
         if agrees || endpoint.contradictions < needed {
             return None;
@@ -109,27 +95,18 @@ impl Ejection {
     /// Whether endpoint `index` may be chosen. A single endpoint always may.
     pub fn is_available(&self, index: usize, now: Instant) -> bool {
         self.endpoints.len() == 1 && index == 0
-            || self
-                .endpoints
-                .get(index)
-                .is_some_and(|endpoint| !endpoint.is_out(now))
+            || self.endpoints.get(index).is_some_and(|endpoint| !endpoint.is_out(now))
     }
 
     /// The verdict of the probes on endpoint `index`, whether or not it is heeded; without probes it is up.
     pub fn is_up(&self, index: usize) -> bool {
-        self.endpoints
-            .get(index)
-            .is_some_and(|endpoint| !endpoint.down)
+        self.endpoints.get(index).is_some_and(|endpoint| !endpoint.down)
     }
 
     /// Whether one more may be out.
     fn has_room(&self, now: Instant) -> bool {
         let count = self.endpoints.len();
-        let out = self
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.is_out(now))
-            .count();
+        let out = self.endpoints.iter().filter(|endpoint| endpoint.is_out(now)).count();
         count > 1 && (out + 1) as f64 <= count as f64 * self.params.max_share
     }
 }
@@ -158,14 +135,8 @@ impl Endpoint {
     }
 
     fn eject(&mut self, params: &EjectionParams, now: Instant) -> Instant {
-        let was_well = self
-            .out_until
-            .is_none_or(|until| now.saturating_duration_since(until) >= params.max);
-        self.ejections = if was_well {
-            1
-        } else {
-            self.ejections.saturating_add(1)
-        };
+        let was_well = self.out_until.is_none_or(|until| now.saturating_duration_since(until) >= params.max);
+        self.ejections = if was_well { 1 } else { self.ejections.saturating_add(1) };
         let until = now + params.base.saturating_mul(self.ejections).min(params.max);
         self.out_until = Some(until);
         // On parole: one more failure is enough.
@@ -191,17 +162,12 @@ mod tests {
     impl World {
         fn new(count: usize) -> Self {
             let health = Ejection::new(EjectionParams::default(), count);
-            Self {
-                health,
-                now: Clock::system().now(),
-            }
+            Self { health, now: Clock::system().now() }
         }
 
         /// Failures in a row of one endpoint; for how many seconds the last one ejects it.
         fn fail(&mut self, index: usize, times: u32) -> Option<u64> {
-            let turns: Vec<_> = (0..times)
-                .map(|_| self.health.record(index, Outcome::Broken, self.now))
-                .collect();
+            let turns: Vec<_> = (0..times).map(|_| self.health.record(index, Outcome::Broken, self.now)).collect();
             match turns.last().copied().flatten() {
                 Some(Turn::Ejected { until }) => Some((until - self.now).as_secs()),
                 _ => None,
@@ -214,18 +180,12 @@ mod tests {
 
         /// The endpoints that may be chosen.
         fn available(&self) -> Vec<usize> {
-            (0..self.health.endpoints.len())
-                .filter(|&index| self.health.is_available(index, self.now))
-                .collect()
+            (0..self.health.endpoints.len()).filter(|&index| self.health.is_available(index, self.now)).collect()
         }
 
         /// Probes in a row, `+` good, `-` bad; what the last of them turned.
         fn probes(&mut self, index: usize, script: &str) -> Option<Turn> {
-            script
-                .chars()
-                .map(|letter| self.health.probed(index, letter == '+', 2, 3))
-                .last()
-                .flatten()
+            script.chars().map(|letter| self.health.probed(index, letter == '+', 2, 3)).last().flatten()
         }
     }
 
@@ -244,23 +204,14 @@ mod tests {
     #[test]
     fn only_broken_counts() {
         let mut world = World::new(2);
-        for outcome in [
-            Outcome::Ok,
-            Outcome::Business,
-            Outcome::Overloaded,
-            Outcome::Ignored,
-        ] {
+        for outcome in [Outcome::Ok, Outcome::Business, Outcome::Overloaded, Outcome::Ignored] {
             for _ in 0..20 {
                 assert_eq!(world.health.record(0, outcome, world.now), None);
             }
         }
         world.fail(0, 4);
         world.health.record(0, Outcome::Overloaded, world.now);
-        assert_eq!(
-            world.fail(0, 1),
-            Some(10),
-            "overload does not excuse what was broken before"
-        );
+        assert_eq!(world.fail(0, 1), Some(10), "overload does not excuse what was broken before");
     }
 
     #[test]
@@ -307,9 +258,7 @@ mod tests {
     fn at_most_half_of_several_are_ejected() {
         for (count, expected) in [(2, 1), (3, 1), (4, 2), (5, 2), (9, 4)] {
             let mut world = World::new(count);
-            let ejected = (0..count)
-                .filter(|&index| world.fail(index, 5).is_some())
-                .count();
+            let ejected = (0..count).filter(|&index| world.fail(index, 5).is_some()).count();
             assert_eq!(ejected, expected, "of {count}");
             assert_eq!(world.available().len(), count - expected);
         }

@@ -67,9 +67,7 @@ impl Chunks {
             (Step::Padding, b';') => Ok(Step::Extension),
             (Step::Extension, b'\r') => Ok(Step::SizeEnd),
             (Step::Extension, b'\t') => Ok(Step::Extension),
-            (Step::Extension, other) if other != b'\n' && !other.is_ascii_control() => {
-                Ok(Step::Extension)
-            }
+            (Step::Extension, other) if other != b'\n' && !other.is_ascii_control() => Ok(Step::Extension),
             (Step::SizeEnd, b'\n') => {
                 self.digits = 0;
                 Ok(Step::Data)

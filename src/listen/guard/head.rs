@@ -47,9 +47,7 @@ impl Head {
             Field::Host => self.host = true,
             Field::Length(_) if self.coded => return Err(Breach::LengthWithCoding),
             Field::Length(_) if self.length.is_some() => return Err(Breach::LengthRepeated),
-            Field::Length(value) => {
-                self.length = Some(decimal(value).ok_or(Breach::LengthInvalid)?)
-            }
+            Field::Length(value) => self.length = Some(decimal(value).ok_or(Breach::LengthInvalid)?),
             Field::Coding(_) if self.coded => return Err(Breach::CodingRepeated),
             Field::Coding(_) if self.length.is_some() => return Err(Breach::LengthWithCoding),
             Field::Coding(value) if self.old || !value.eq_ignore_ascii_case(b"chunked") => {
@@ -93,11 +91,7 @@ fn framing<'t>(text: &'t Text<'_>) -> Result<Option<Field<'t>>, Breach> {
         return Ok(None);
     };
     // Of a line that is too long to be sound the value is taken for empty, which no field may have.
-    let value = if text.is_cut() {
-        b""
-    } else {
-        trim(rest.strip_prefix(b":").unwrap_or_default())
-    };
+    let value = if text.is_cut() { b"" } else { trim(rest.strip_prefix(b":").unwrap_or_default()) };
     let trimmed = name.trim_ascii_end();
     let field = match trimmed.len() {
         4 if trimmed.eq_ignore_ascii_case(b"host") => Field::Host,

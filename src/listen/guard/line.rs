@@ -40,11 +40,7 @@ impl Line {
     pub(super) fn read(&mut self, piece: &[u8]) -> Result<Read, Found> {
         if self.cr {
             self.present = 0;
-            return if piece.first() == Some(&b'\n') {
-                Ok(Read::Line(1))
-            } else {
-                Err((0, Breach::BareCr))
-            };
+            return if piece.first() == Some(&b'\n') { Ok(Read::Line(1)) } else { Err((0, Breach::BareCr)) };
         }
         // One pass for all three: in a sound line CR comes first.
         let Some(at) = memchr::memchr3(b'\r', b'\n', 0, piece) else {
@@ -78,19 +74,11 @@ impl Line {
         if self.carried == 0 {
             let begin = present.get(..LONGEST).unwrap_or(present);
             let tail = present.last_chunk::<TAIL>().map_or(present, |tail| tail);
-            return Text {
-                begin,
-                tail,
-                length: present.len(),
-            };
+            return Text { begin, tail, length: present.len() };
         }
         self.carry(present);
         let begin = self.begin.get(..self.carried).unwrap_or(&self.begin);
-        Text {
-            begin,
-            tail: &self.tail,
-            length: self.carried,
-        }
+        Text { begin, tail: &self.tail, length: self.carried }
     }
 
     /// Makes room for the next line.
@@ -120,13 +108,7 @@ impl Line {
 
 impl Default for Line {
     fn default() -> Self {
-        Self {
-            begin: [0; LONGEST],
-            tail: [0; TAIL],
-            carried: 0,
-            present: 0,
-            cr: false,
-        }
+        Self { begin: [0; LONGEST], tail: [0; TAIL], carried: 0, present: 0, cr: false }
     }
 }
 
@@ -171,19 +153,13 @@ mod tests {
                 let pieces: Vec<&[u8]> = whole.chunks(step).collect();
                 let (last, earlier) = pieces.split_last().unwrap();
                 for piece in earlier {
-                    assert!(
-                        matches!(line.read(piece), Ok(Read::Part(used)) if used == piece.len())
-                    );
+                    assert!(matches!(line.read(piece), Ok(Read::Part(used)) if used == piece.len()));
                 }
                 assert!(matches!(line.read(last), Ok(Read::Line(used)) if used == last.len()));
                 let read = line.text(last);
                 assert_eq!(read.begin(), &text[..text.len().min(LONGEST)]);
                 assert_eq!(read.is_cut(), text.len() > LONGEST);
-                assert_eq!(
-                    read.ends_with(b"HTTP/1.0"),
-                    text.ends_with(b"HTTP/1.0"),
-                    "{step}"
-                );
+                assert_eq!(read.ends_with(b"HTTP/1.0"), text.ends_with(b"HTTP/1.0"), "{step}");
             }
         }
     }
