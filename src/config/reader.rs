@@ -332,6 +332,11 @@ impl<'r> Reader<'r> {
         self.entry(name).map_or_else(|| self.place.clone(), Spanned::span)
     }
 
+    /// Where the table stands.
+    pub(super) fn place(&self) -> Range<usize> {
+        self.place.clone()
+    }
+
     /// Reports what is wrong.
     pub(super) fn error(&mut self, span: Range<usize>, mistake: Mistake) {
         self.context.problems.push((Severity::Error, span, mistake));
@@ -398,7 +403,7 @@ impl<'r> Reader<'r> {
         self.table.get(name)
     }
 
-    fn must(&mut self, name: &str) {
+    pub(super) fn must(&mut self, name: &str) {
         if self.key(name).need == Need::Required && !self.has(name) {
             let mistake = Mistake::new(format!("{} needs `{name}`", self.section.name));
             let about = self.key(name).about;
@@ -460,7 +465,7 @@ fn inner(kind: &Kind) -> &Kind {
 }
 
 /// Header fields whose values are secrets, wherever an operator sets them.
-fn is_sensitive(name: &str) -> bool {
+pub(super) fn is_sensitive(name: &str) -> bool {
     const SENSITIVE: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
     SENSITIVE.iter().any(|sensitive| name.eq_ignore_ascii_case(sensitive))
 }
