@@ -18,34 +18,63 @@ impl Hasher for KeyHasher {
     }
 }
 
-
 /// Store stub
 #[derive(Debug)]
 pub struct Store;
 /// S
-#[derive(Default, Debug)] pub struct Stats { /// e
- pub entries: u64, /// b
- pub bytes: u64, /// c
- pub capacity: u64, /// e
- pub evictions: u64 }
+#[derive(Default, Debug)]
+pub struct Stats {
+    /// e
+    pub entries: u64,
+    /// b
+    pub bytes: u64,
+    /// c
+    pub capacity: u64,
+    /// e
+    pub evictions: u64,
+}
 /// Found
 #[derive(Debug)]
-pub enum Found { /// e
- Entry(std::sync::Arc<crate::cache::entry::Entry>), /// v
- VaryMiss, /// m
- Miss, /// u
- Uncacheable }
+pub enum Found {
+    /// e
+    Entry(std::sync::Arc<crate::cache::entry::Entry>),
+    /// v
+    VaryMiss,
+    /// m
+    Miss,
+    /// u
+    Uncacheable,
+}
 impl Store {
     /// new
-    pub fn new(_b: u64) -> Self { Self }
+    pub fn new(_b: u64) -> Self {
+        Self
+    }
     /// m
     pub fn maintain(&self) {}
     /// s
-    pub fn stats(&self) -> Stats { Stats::default() }
+    pub fn stats(&self) -> Stats {
+        Stats::default()
+    }
     /// find
-    pub fn find(&self, _k: crate::cache::key::Key, _kr: &crate::cache::key::Keyer, _h: &http::HeaderMap, _now: std::time::Instant) -> Found { Found::Miss }
+    pub fn find(
+        &self,
+        _k: crate::cache::key::Key,
+        _kr: &crate::cache::key::Keyer,
+        _h: &http::HeaderMap,
+        _now: std::time::Instant,
+    ) -> Found {
+        Found::Miss
+    }
     /// insert
-    pub fn insert(&self, _k: crate::cache::key::Key, _kr: &crate::cache::key::Keyer, _h: &http::HeaderMap, _e: std::sync::Arc<crate::cache::entry::Entry>) {}
+    pub fn insert(
+        &self,
+        _k: crate::cache::key::Key,
+        _kr: &crate::cache::key::Keyer,
+        _h: &http::HeaderMap,
+        _e: std::sync::Arc<crate::cache::entry::Entry>,
+    ) {
+    }
     /// mark
     pub fn mark_uncacheable(&self, _k: crate::cache::key::Key, _now: std::time::Instant) {}
     /// inv
@@ -67,10 +96,7 @@ pub(in crate::cache) mod tests {
         Arc::new(Head {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
-            life: Life {
-                fresh: Duration::from_secs(60),
-                ..Life::default()
-            },
+            life: Life { fresh: Duration::from_secs(60), ..Life::default() },
             initial_age: Duration::ZERO,
             received: moment.mono,
             date: SystemTime::UNIX_EPOCH,

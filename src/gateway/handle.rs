@@ -41,7 +41,7 @@ pub enum StartError {
         /// Whose.
         upstream: String,
         /// Why.
-        source: crate::upstream::tls::TlsError,
+        source: crate::listen::tls::TlsError,
     },
     /// Two routes or patterns cannot be together.
     #[error("route {route}: {reason}")]

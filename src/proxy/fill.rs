@@ -15,10 +15,10 @@ use super::outgoing::CONDITIONS;
 use super::snapshot::{Route, Snapshot, Worker};
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
-use crate::cache::storing::{self, Asked, Unstorable};
 use crate::cache::key::Key;
 use crate::cache::reuse::Reuse;
 use crate::cache::store::Found;
+use crate::cache::storing::{self, Asked, Unstorable};
 use crate::cache::{CacheParams, freshness, reuse};
 use crate::metrics::CacheResult;
 use crate::outcome::classify_status;
@@ -131,7 +131,8 @@ impl Errand {
         let now = core.clock.now();
         match core.store.find(self.wanted.primary, &core.keyer, &self.asked, now) {
             Found::Entry(entry) if self.wanted.address.parts().is_at(&entry.head.address, &params.query) => {
-                let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
+                let fresh =
+                    reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
                 fresh.then_some(entry)
             }
             _ => None,
@@ -176,10 +177,14 @@ impl Errand {
                 let (parts, mut body) = response.into_parts();
                 let params = snapshot.routes.get(route).and_then(|route| route.cache.as_ref());
                 let Some(params) = params else { return };
-                let Ok(head) = head(&worker, params, &wanted.address, &Method::GET, &asked, &parts, sent) else { return };
+                let Ok(head) = head(&worker, params, &wanted.address, &Method::GET, &asked, &parts, sent) else {
+                    return;
+                };
                 if let Joined::Lead(lead) = worker.core.flights.join(wanted.flight) {
                     let head = Arc::new(head);
-                    let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else { return };
+                    let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else {
+                        return;
+                    };
                     let next = async |body: &mut ReplyBody| std::future::poll_fn(|cx| body.poll_frame(cx)).await;
                     pour(&worker, wanted.primary, (head, fill), &asked, &mut body, next).await;
                 }
@@ -297,7 +302,8 @@ pub(super) fn adopt(
     let kept = Arc::clone(&head);
     tokio::spawn(async move {
         let mut reply = (body, held);
-        let next = async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
+        let next =
+            async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
         pour(&worker, primary, (kept, fill), &asked, &mut reply, next).await;
     });
     Ok((head, reader))

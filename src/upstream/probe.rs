@@ -19,12 +19,6 @@ pub struct ProbeParams {
 
 impl Default for ProbeParams {
     fn default() -> Self {
-        Self {
-            path: None,
-            every: Duration::from_secs(5),
-            timeout: Duration::from_secs(2),
-            rise: 2,
-            fall: 3,
-        }
+        Self { path: None, every: Duration::from_secs(5), timeout: Duration::from_secs(2), rise: 2, fall: 3 }
     }
 }
