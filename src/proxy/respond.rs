@@ -103,7 +103,7 @@ pub fn filled(
         *response.body_mut() = Content::Fill(reader);
     }
     let headers = response.headers_mut();
-    if head.initial_age > Duration::ZERO {
+    if head.initial_age.as_secs() > 0 {
         headers.insert(header::AGE, HeaderValue::from(head.initial_age.as_secs()));
     }
     headers.insert(CACHE_STATUS, forward.value(head.status));
