@@ -1,8 +1,9 @@
 //! Active health probes: ask an endpoint now and then whether it is there, whether or not requests come.
 //!
-//! [`run`] is the loop, [`check`] one probe. Verdicts go to [`Ejection::probed`](super::health::Ejection::probed), which knows rise and
-//! fall. A probe goes around slots, queue, breaker and balancer: it is no request of anybody. It takes a connection of its
-//! own and closes it, so that a server which serves one connection after the other is not blocked by it.
+//! [`run`] is the loop, [`check`] one probe. Verdicts go to [`Ejection::probed`](super::health::Ejection::probed),
+//! which knows rise and fall. A probe goes around slots, queue, breaker and balancer: it is no request of anybody. It
+//! takes a connection of its own and closes it, so that a server which serves one connection after the other is not
+//! blocked by it.
 //!
 //! A path to probe should be cheap and need no logon: on systems of the SAP kind each logon is a session, and a probe
 //! every five seconds fills the table of sessions.
