@@ -1,7 +1,7 @@
 //! Which endpoint takes the next request.
 //!
-//! Pure: the caller says who is available and how busy, and brings the turn or the drawn number. Both policies look only
-//! at the endpoints that are available, so that the neighbour of an ejected one does not take its share as well.
+//! Pure: the caller says who is available and how busy, and brings the turn or the drawn number. Both policies look
+//! only at the endpoints that are available, so that the neighbour of an ejected one does not take its share as well.
 
 /// How the endpoints of an upstream share its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -9,8 +9,8 @@ pub enum Balance {
     /// One after the other.
     #[default]
     RoundRobin,
-    /// Of two drawn at random, the one with fewer requests in flight: nearly as good as the least loaded of all, without
-    /// sending everyone to the same one (Mitzenmacher, "The Power of Two Choices", 2001).
+    /// Of two drawn at random, the one with fewer requests in flight: nearly as good as the least loaded of all,
+    /// without sending everyone to the same one (Mitzenmacher, "The Power of Two Choices", 2001).
     LeastOfTwo,
 }
 
