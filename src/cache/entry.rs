@@ -122,6 +122,14 @@ impl Head {
             .map_or(&*self.address, |(url, _)| url)
     }
 
+    /// The partition it belongs to, in hexadecimal, out of its address; `None`: it is everybody's.
+    pub fn partition(&self) -> Option<&str> {
+        self.address
+            .split(' ')
+            .nth(1)
+            .filter(|partition| *partition != "-")
+    }
+
     fn weight(&self) -> usize {
         let fields: usize = self
             .headers
@@ -168,3 +176,118 @@ impl Life {
 
 /// What the structures around one entry cost: map node, two `Arc`s, header map, allocator slack.
 const OVERHEAD: usize = 400;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn head(life: Life) -> Head {
+        let moment = Clock::anchored(SystemTime::UNIX_EPOCH).moment();
+        Head {
+            status: StatusCode::OK,
+            headers: HeaderMap::from_iter([(
+                http::header::ETAG,
+                HeaderValue::from_static("\"a\""),
+            )]),
+            life,
+            initial_age: Duration::from_secs(5),
+            received: moment.mono,
+            date: moment.wall,
+            etag: None,
+            last_modified: None,
+            vary: [
+                HeaderName::from_static("foo"),
+                HeaderName::from_static("gone"),
+            ]
+            .into(),
+            selecting: [Some(b"1".as_slice().into()), None].into(),
+            address: "http://a/b?c 00000000000000ab erp".into(),
+            groups: ["g1".into()].into(),
+        }
+    }
+
+    #[test]
+    fn weight_counts_body_fields_and_overhead() {
+        let head = Arc::new(head(Life::default()));
+        let fields = 4 + 3 + 1 + 2 + head.address.len() as u32;
+        assert_eq!(
+            Entry::new(head.clone(), Bytes::new()).weight(),
+            400 + fields
+        );
+        assert_eq!(
+            Entry::new(head, Bytes::from(vec![0; 1000])).weight(),
+            1400 + fields
+        );
+    }
+
+    #[test]
+    fn age_grows_from_the_age_at_arrival() {
+        let head = head(Life {
+            fresh: Duration::from_secs(10),
+            ..Life::default()
+        });
+        let after = |seconds| head.received + Duration::from_secs(seconds);
+        assert_eq!(head.age(after(3)), Duration::from_secs(8));
+        assert_eq!(head.staleness(after(4)), None);
+        assert_eq!(head.staleness(after(5)), Some(Duration::ZERO)); // RFC 9111 section 4.2: lifetime > age
+        assert_eq!(head.staleness(after(8)), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn the_selecting_fields_must_be_the_same() {
+        // RFC 9111 section 4.1
+        let head = head(Life::default());
+        let check = |fields: &[(&'static str, &'static str)], selected: bool| {
+            let request: HeaderMap = fields
+                .iter()
+                .map(|(name, value)| {
+                    (
+                        HeaderName::from_static(name),
+                        HeaderValue::from_static(value),
+                    )
+                })
+                .collect();
+            assert_eq!(head.selects(&request), selected, "{fields:?}");
+        };
+        check(&[("foo", "1")], true);
+        check(&[("foo", " 1 "), ("other", "2")], true);
+        check(&[("foo", "2")], false);
+        check(&[("foo", "12")], false);
+        check(&[("foo", "1"), ("foo", "1")], false);
+        check(&[], false);
+        check(&[("foo", "1"), ("gone", "")], false);
+    }
+
+    #[test]
+    fn the_address_tells_url_and_partition() {
+        let mut head = head(Life::default());
+        assert_eq!(
+            (head.url(), head.partition()),
+            ("http://a/b?c", Some("00000000000000ab"))
+        );
+        head.address = "http://a/b - erp".into();
+        assert_eq!((head.url(), head.partition()), ("http://a/b", None));
+    }
+
+    #[test]
+    fn life_ends_after_its_longest_window() {
+        let secs = Duration::from_secs;
+        let life = Life {
+            fresh: secs(10),
+            swr: secs(1),
+            sie: secs(5),
+            keep: secs(3),
+            ..Life::default()
+        };
+        assert_eq!(life.end(), secs(15));
+        assert_eq!(
+            Life {
+                fresh: Duration::MAX,
+                ..life
+            }
+            .end(),
+            Duration::MAX
+        );
+    }
+}

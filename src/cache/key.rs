@@ -270,3 +270,294 @@ impl Mixer {
         Key(u128::from(self.high.finish()) << 64 | u128::from(self.low.finish()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PARTS: KeyParts<'_> = KeyParts {
+        scheme: "https",
+        host: "erp.example",
+        path: "/a",
+        query: None,
+        upstream: "erp",
+        partition: None,
+    };
+
+    fn rule(sort: bool, drop: &[&str], keep: Option<&[&str]>) -> QueryRule {
+        let owned = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        QueryRule {
+            sort,
+            drop: owned(drop),
+            keep: keep.map(owned),
+        }
+    }
+
+    /// Whether two queries are the same by `rule`: for keys, for addresses, and for the comparison on a hit.
+    fn check(rule: &QueryRule, one: Option<&str>, other: Option<&str>, same: bool) {
+        let keyer = Keyer::new(7);
+        let (one, other) = (
+            KeyParts {
+                query: one,
+                ..PARTS
+            },
+            KeyParts {
+                query: other,
+                ..PARTS
+            },
+        );
+        assert_eq!(
+            keyer.primary(&one, rule) == keyer.primary(&other, rule),
+            same,
+            "key: {one:?} {other:?} {rule:?}"
+        );
+        assert_eq!(
+            one.address(rule) == other.address(rule),
+            same,
+            "address: {one:?} {other:?} {rule:?}"
+        );
+        assert_eq!(
+            other.is_at(&one.address(rule), rule),
+            same,
+            "hit: {one:?} {other:?} {rule:?}"
+        );
+    }
+
+    #[test]
+    fn the_query_counts_by_its_rule() {
+        let plain = QueryRule::default();
+        check(&plain, Some("a=1&b=2"), Some("a=1&b=2"), true);
+        check(&plain, Some("a=1&b=2"), Some("b=2&a=1"), false);
+        check(&plain, None, Some(""), false);
+        check(&plain, Some("a"), Some("a="), false);
+        let sorted = rule(true, &[], None);
+        check(&sorted, Some("b=2&a=1"), Some("a=1&b=2"), true);
+        check(&sorted, Some("a=1&a=2"), Some("a=2&a=1"), false);
+        check(&sorted, Some("b&a=2&a=1"), Some("a=2&b&a=1"), true);
+        check(&sorted, Some("a=1&&b"), Some("b&a=1"), true);
+        check(&sorted, Some("a=1&b"), Some("a=1%26b"), false);
+        let dropped = rule(false, &["sap-client", "_"], None);
+        check(&dropped, Some("_=1&a=1"), Some("a=1&_=2"), true);
+        check(&dropped, Some("_=1"), None, true);
+        check(&dropped, Some("_x=1"), None, false);
+        check(&dropped, Some("a=1"), Some("a=2&_=1"), false);
+        let kept = rule(true, &["b"], Some(&["a", "b", "c"]));
+        check(&kept, Some("x=1&c=2&a=1"), Some("a=1&c=2&y=9"), true);
+        check(&kept, Some("a=1&b=1"), Some("a=1&b=2"), true);
+        check(&kept, Some("a=1"), Some("A=1"), false);
+    }
+
+    #[test]
+    fn every_part_counts_and_none_runs_into_another() {
+        let keyer = Keyer::new(7);
+        let plain = QueryRule::default();
+        let others = [
+            PARTS,
+            KeyParts {
+                scheme: "http",
+                ..PARTS
+            },
+            KeyParts {
+                host: "erp.example/a",
+                path: "",
+                ..PARTS
+            },
+            KeyParts {
+                path: "/",
+                query: Some("a"),
+                ..PARTS
+            },
+            KeyParts {
+                path: "/a?",
+                ..PARTS
+            },
+            KeyParts {
+                query: Some(""),
+                ..PARTS
+            },
+            KeyParts {
+                upstream: "er",
+                ..PARTS
+            },
+            KeyParts {
+                upstream: "",
+                path: "/aerp",
+                ..PARTS
+            },
+            KeyParts {
+                partition: Some(0),
+                ..PARTS
+            },
+            KeyParts {
+                partition: Some(1),
+                ..PARTS
+            },
+        ];
+        let keys: std::collections::HashSet<_> = others
+            .iter()
+            .map(|parts| keyer.primary(parts, &plain))
+            .collect();
+        assert_eq!(keys.len(), others.len());
+        assert_eq!(&*PARTS.address(&plain), "https://erp.example/a - erp");
+        let full = KeyParts {
+            query: Some("x=1"),
+            partition: Some(0xab),
+            ..PARTS
+        };
+        assert_eq!(
+            &*full.address(&plain),
+            "https://erp.example/a?x=1 00000000000000ab erp"
+        );
+        assert_ne!(
+            Keyer::new(8).primary(&PARTS, &plain),
+            keyer.primary(&PARTS, &plain)
+        );
+        assert_eq!(
+            Keyer::new(7).primary(&PARTS, &plain),
+            keyer.primary(&PARTS, &plain)
+        );
+    }
+
+    fn request(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::try_from(*value).unwrap());
+        }
+        headers
+    }
+
+    /// Whether two requests select the same variant by the fields `vary`.
+    fn check_variant(
+        vary: &[&'static str],
+        one: &[(&'static str, &str)],
+        other: &[(&'static str, &str)],
+        same: bool,
+    ) {
+        let keyer = Keyer::new(7);
+        let names: Vec<_> = vary
+            .iter()
+            .map(|name| HeaderName::from_static(name))
+            .collect();
+        let primary = Key(5);
+        let key = |fields| keyer.variant(primary, &names, &request(fields));
+        assert_eq!(key(one) == key(other), same, "{vary:?} {one:?} {other:?}");
+        assert_ne!(key(one), keyer.variant(Key(6), &names, &request(one)));
+    }
+
+    #[test]
+    fn variants_are_selected_by_the_normal_form_of_fields() {
+        // RFC 9111 section 4.1
+        check_variant(
+            &["foo"],
+            &[("foo", "1")],
+            &[("foo", "1"), ("bar", "2")],
+            true,
+        );
+        check_variant(&["foo"], &[("foo", "1")], &[("foo", "2")], false);
+        check_variant(&["foo"], &[("foo", "1")], &[], false);
+        check_variant(&["foo"], &[("foo", "")], &[], false);
+        check_variant(&["foo"], &[], &[("bar", "1")], true);
+        check_variant(
+            &["foo"],
+            &[("foo", "1"), ("foo", "2")],
+            &[("foo", "1, 2")],
+            true,
+        );
+        check_variant(
+            &["foo"],
+            &[("foo", "2"), ("foo", "1")],
+            &[("foo", "1, 2")],
+            false,
+        );
+        check_variant(&["foo"], &[("foo", " 1\t")], &[("foo", "1")], true);
+        check_variant(&["foo"], &[("foo", "A")], &[("foo", "a")], false);
+        check_variant(&["foo"], &[("foo", "a b")], &[("foo", "ab")], false);
+        check_variant(
+            &["accept-encoding"],
+            &[("accept-encoding", "GZIP,br;q=1")],
+            &[("accept-encoding", "gzip, br; q=1")],
+            true,
+        );
+        check_variant(
+            &["accept-encoding"],
+            &[("accept-encoding", "br, gzip")],
+            &[("accept-encoding", "gzip, br")],
+            false,
+        );
+        check_variant(
+            &["accept-language"],
+            &[("accept-language", "de-DE"), ("accept-language", "en")],
+            &[("accept-language", "de-de,EN")],
+            true,
+        );
+        check_variant(
+            &["bar", "foo"],
+            &[("bar", "1"), ("foo", "2")],
+            &[("bar", "2"), ("foo", "1")],
+            false,
+        );
+        check_variant(&["bar", "foo"], &[("bar", "1")], &[("foo", "1")], false);
+        let long = "x".repeat(200);
+        let longer = "x".repeat(201);
+        check_variant(&["foo"], &[("foo", &long)], &[("foo", &longer)], false);
+        check_variant(&["foo"], &[("foo", &long)], &[("foo", &long)], true);
+    }
+
+    #[test]
+    fn a_partition_belongs_to_one_consumer_and_one_set_of_credentials() {
+        let keyer = Keyer::new(7);
+        let partition = |consumer, fields: &[_]| keyer.partition(consumer, &request(fields));
+        assert_eq!(partition(1, &[]), partition(1, &[("foo", "1")]));
+        assert_ne!(partition(1, &[]), partition(2, &[]));
+        assert_ne!(
+            partition(1, &[("authorization", "a")]),
+            partition(1, &[("authorization", "b")])
+        );
+        assert_eq!(
+            partition(1, &[("authorization", "a")]),
+            partition(1, &[("authorization", "a"), ("cookie", "b")])
+        );
+        assert_ne!(
+            partition(1, &[("cookie", "a")]),
+            partition(1, &[("cookie", "b")])
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_equal_exactly_when_the_parts_that_count_are(
+            one in ("[ab]{0,2}", "[ab/]{0,2}", proptest::option::of("[ab=&]{0,6}"), "[ab]{0,1}", proptest::option::of(0..2_u64)),
+            other in ("[ab]{0,2}", "[ab/]{0,2}", proptest::option::of("[ab=&]{0,6}"), "[ab]{0,1}", proptest::option::of(0..2_u64)),
+            sort: bool, drop in proptest::option::of("[ab]?"), keep in proptest::option::of("[ab]?"),
+        ) {
+            let rule = QueryRule { sort, drop: drop.into_iter().collect(), keep: keep.map(|name| vec![name]) };
+            let parts = |(host, path, query, upstream, partition)| {
+                let (host, path, query, upstream): (&String, &String, &Option<String>, &String) = (host, path, query, upstream);
+                KeyParts { scheme: "http", host, path, query: query.as_deref(), upstream, partition }
+            };
+            let one = parts((&one.0, &one.1, &one.2, &one.3, one.4));
+            let other = parts((&other.0, &other.1, &other.2, &other.3, other.4));
+            let selected = |parts: &KeyParts<'_>| {
+                let mut counting: Vec<String> = Vec::new();
+                each_parameter(parts.query, &rule, &mut |parameter| { counting.push(parameter.to_owned()); true });
+                counting
+            };
+            let same = (one.host, one.path, one.upstream, one.partition) == (other.host, other.path, other.upstream, other.partition)
+                && selected(&one) == selected(&other);
+            let keyer = Keyer::new(3);
+            prop_assert_eq!(keyer.primary(&one, &rule) == keyer.primary(&other, &rule), same);
+            prop_assert!(one.is_at(&one.address(&rule), &rule));
+            if same {
+                prop_assert!(other.is_at(&one.address(&rule), &rule));
+            }
+        }
+    }
+}
