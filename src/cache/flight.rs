@@ -23,8 +23,7 @@
 //!
 //! Locks are taken in the order shard, flight; the flight's alone suffices for everything but a change of the map.
 
-use std::collections::HashMap;
-use std::collections::hash_map;
+use std::collections::{HashMap, hash_map};
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;
@@ -409,6 +408,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
     use tokio::sync::Barrier;
+    use tokio::task::JoinSet;
 
     use super::pour::WINDOW;
     use super::*;
@@ -506,9 +506,10 @@ mod tests {
     async fn a_verdict_without_a_body_reaches_everybody() {
         let refusal = Refusal::from(Reason::UpstreamTimeout).after(Duration::from_secs(3));
         type Decide = Box<dyn Fn(Lead)>;
+        type Fits = Box<dyn Fn(Verdict) -> bool>;
         let entry = Arc::new(Entry::new(head("http://a/"), Bytes::from("x")));
         let found = Arc::clone(&entry);
-        let verdicts: [(Decide, Box<dyn Fn(Verdict) -> bool>); 3] = [
+        let verdicts: [(Decide, Fits); 3] = [
             (Box::new(Lead::alone), Box::new(|verdict| matches!(verdict, Verdict::Alone))),
             (
                 Box::new(move |lead| lead.refuse(refusal)),
@@ -696,7 +697,7 @@ mod tests {
             let tasks = (0..TASKS).map(|task| {
                 let (flights, barrier) = (flights.clone(), Arc::clone(&barrier));
                 let (stores, asked) = (Arc::clone(&stores), Arc::clone(&asked));
-                tokio::spawn(async move {
+                async move {
                     barrier.wait().await;
                     let number = task % KEYS;
                     let store = &stores[number];
@@ -733,11 +734,9 @@ mod tests {
                         fill.finish(|body| store.set(body.clone()).unwrap()).unwrap();
                         return;
                     }
-                })
+                }
             });
-            for task in tasks.collect::<Vec<_>>() {
-                task.await.unwrap();
-            }
+            tasks.collect::<JoinSet<_>>().join_all().await;
             check_gone(&flights);
         }
     }
