@@ -182,7 +182,11 @@ fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 
 fn checked(upstream: http::Uri) -> Result<http::Uri, Failure> {
     let usable = matches!(upstream.scheme_str(), Some("http" | "https")) && upstream.host().is_some();
-    if usable { Ok(upstream) } else { Err(format!("{upstream} is no upstream: give http://HOST:PORT or https://HOST:PORT").into()) }
+    if usable {
+        Ok(upstream)
+    } else {
+        Err(format!("{upstream} is no upstream: give http://HOST:PORT or https://HOST:PORT").into())
+    }
 }
 
 fn announce(running: &server::Running) {

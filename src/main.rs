@@ -1,6 +1,5 @@
 //! The binary: parse, run, print the chain of causes, exit code.
 
-use std::error::Error as _;
 use std::process::ExitCode;
 
 #[cfg(feature = "mimalloc")]

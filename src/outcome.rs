@@ -58,7 +58,8 @@ pub struct Classes {
 /// - other 4xx: business;
 /// - 501 and 505 are permanent statements about the request ("no such method", "no such version"): business;
 /// - 500: broken, unless the route says that it is a business fault;
-/// - any other 5xx, known or not: broken (RFC 9110 section 15: an unknown code means what the first of its class means);
+/// - any other 5xx, known or not: broken (RFC 9110 section 15: an unknown code means what the first of its class
+///   means);
 /// - everything else: ok.
 pub const fn classify_status(status: StatusCode, classes: &Classes) -> Outcome {
     match status.as_u16() {

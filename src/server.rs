@@ -98,7 +98,8 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .build()
         .map_err(ServerError::Worker)?;
     let drain = Drain::default();
-    let control = Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, loaded: Mutex::new(loaded) });
+    let control =
+        Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, loaded: Mutex::new(loaded) });
     let admin = settings.admin.as_ref().map(|admin| serve_admin(&runtime, &control, admin.listen)).transpose()?;
     let mut workers: Vec<Vec<Share>> = (0..settings.workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
@@ -144,7 +145,9 @@ impl Running {
         let ended = self.runtime.block_on(async { tokio::time::timeout(patience, self.control.drain.ended()).await });
         match ended {
             Ok(()) => tracing::info!("all connections ended"),
-            Err(_) => tracing::warn!(left = self.control.drain.connections(), "connections were cut at the end of the drain"),
+            Err(_) => {
+                tracing::warn!(left = self.control.drain.connections(), "connections were cut at the end of the drain")
+            }
         }
         if ended.is_ok() {
             for thread in self.threads {

@@ -1,30 +1,34 @@
 //! The circuit breaker of one upstream: a state machine without clock, lock or chance.
 //!
 //! ```text
-//!                 broken or slow share of the window reached
-//!      ┌────────┐ ──────────────────────────────────────────► ┌──────┐
-//!      │ closed │                                              │ open │◄─────────────┐
-//!      │ (ramp) │                                              └──┬───┘              │
-//!      └────────┘                                     time is up  │                  │ a trial broken or overloaded,
-//!           ▲                                                     ▼                  │ too many slow, or no verdict
-//!           │              all trials did well              ┌───────────┐            │ within 30 s: open twice as long
-//!           └────────────────────────────────────────────── │ half_open │ ───────────┘
-//!                                                           └───────────┘
-//!      force(Hold::Open) → forced_open       force(Hold::Closed) → forced_closed       release() → closed
+//!                  broken or slow share of the window reached
+//!     +--------+ ----------------------------------------------> +------+
+//!     | closed |                                                 | open | <-------------+
+//!     | (ramp) |                                                 +------+               |
+//!     +--------+                                                    |                   | a trial was broken or
+//!         ^                                              time is up |                   | overloaded, too many were
+//!         |                                                         v                   | slow, or no verdict for
+//!         |             all trials did well                   +-----------+             | 30 s: open twice as long
+//!         +-------------------------------------------------- | half_open | ------------+
+//!                                                             +-----------+
+//!
+//!     any -- force(Hold::Open) --> forced_open        any -- force(Hold::Closed) --> forced_closed
+//!     forced_* -- release() --> closed
 //! ```
 //!
 //! - **Closed** counts what ended in a sliding window ([`window`]). It opens when, of at least `minimum` calls, a share
 //!   of `failure_ratio` was broken or a share of `slow_ratio` slow. It works for a single endpoint: there is nowhere
 //!   else to go, so failing fast is all that helps.
-//! - **What counts**: ok and business are successes, broken is a failure. *Overloaded* (429, 503) is neither: the backend
-//!   works and must get less work, not none (that is the limit's business). *Ignored* teaches nothing.
+//! - **What counts**: ok and business are successes, broken is a failure. *Overloaded* (429, 503) is neither: the
+//!   backend works and must get less work, not none (that is the limit's business). *Ignored* teaches nothing.
 //! - **Open** passes nothing; the wait doubles from `open` to `open_max` while trials fail, and starts over only when a
 //!   ramp ended well. Each wait is shortened by up to a tenth, so that several instances do not try in step.
-//! - **Half-open** passes exactly `trials` requests. They are safe ones (RFC 9110 section 9.2.1): a user's write is not what to
-//!   experiment with. Only when no safe one asked for [`SAFE_ONLY`] does an unsafe one pass. A trial that is abandoned
-//!   is given back. Here *overloaded* fails the trial: the backend itself says that it is not ready.
+//! - **Half-open** passes exactly `trials` requests. They are safe ones (RFC 9110 section 9.2.1): a user's write is not
+//!   what to experiment with. Only when no safe one asked for [`SAFE_ONLY`] does an unsafe one pass. A trial that is
+//!   abandoned is given back. Here *overloaded* fails the trial: the backend itself says that it is not ready.
 //! - **Half-open cannot get stuck**: when trials are out and no verdict comes in for [`MAX_WAIT`], it opens again.
-//! - **After closing** the upstream's slots are let out slowly: [`Breaker::share`] grows from 10 to 100 % over [`RAMP`].
+//! - **After closing** the upstream's slots are let out slowly: [`Breaker::share`] grows from 10 to 100 % over
+//!   [`RAMP`].
 //! - **Late news are no news**: each shift starts a generation; the result of a pass of an older one is ignored.
 
 use std::ops::AddAssign;
@@ -500,7 +504,8 @@ mod tests {
             self.breaker.record(pass, outcome, QUICK, self.now)
         }
 
-        /// Calls in a row: `.` ok, `b` business, `x` broken, `o` overloaded, `i` ignored, `s` slow, `S` slow and broken.
+        /// Calls in a row: `.` ok, `b` business, `x` broken, `o` overloaded, `i` ignored, `s` slow, `S` slow and
+        /// broken.
         fn calls(&mut self, script: &str) {
             for letter in script.chars() {
                 let (outcome, took) = match letter {
@@ -785,7 +790,8 @@ mod tests {
         ]);
         prop_oneof![
             4 => any::<bool>().prop_map(|safe| Step::Enter { safe }),
-            3 => (any::<usize>(), outcome, any::<bool>()).prop_map(|(which, outcome, slow)| Step::End { which, outcome, slow }),
+            3 => (any::<usize>(), outcome, any::<bool>())
+                .prop_map(|(which, outcome, slow)| Step::End { which, outcome, slow }),
             1 => any::<usize>().prop_map(|which| Step::Abandon { which }),
             1 => (0_u64..20_000).prop_map(Step::Wait),
         ]
@@ -812,7 +818,8 @@ mod tests {
                                 prop_assert!(fits.is_ok());
                                 prop_assert_eq!(pass.trial, world.state() == State::HalfOpen);
                                 if pass.trial {
-                                    used = if used.0 == pass.generation { (used.0, used.1 + 1) } else { (pass.generation, 1) };
+                                    let before = if used.0 == pass.generation { used.1 } else { 0 };
+                                    used = (pass.generation, before + 1);
                                     prop_assert!(used.1 <= trials, "{} trials", used.1);
                                 }
                                 out.push(pass);

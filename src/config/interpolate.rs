@@ -4,13 +4,13 @@
 use super::diagnostics::Mistake;
 
 /// Where names are looked up: the environment, or a table in a test.
-pub type Variables<'e> = &'e dyn Fn(&str) -> Option<String>;
+pub(super) type Variables<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 /// `text` with every placeholder replaced; `None` when there is none.
 ///
 /// # Errors
 /// The placeholder that could not be replaced (as written), and why.
-pub fn expand(text: &str, variables: Variables<'_>) -> Result<Option<String>, (String, Mistake)> {
+pub(super) fn expand(text: &str, variables: Variables<'_>) -> Result<Option<String>, (String, Mistake)> {
     if !text.contains("${") {
         return Ok(None);
     }

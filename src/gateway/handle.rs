@@ -41,7 +41,7 @@ pub enum StartError {
         /// Whose.
         upstream: String,
         /// Why.
-        source: crate::upstream::tls::TlsError,
+        source: crate::listen::tls::TlsError,
     },
     /// Two routes or patterns cannot be together.
     #[error("route {route}: {reason}")]
@@ -60,9 +60,8 @@ impl Handle {
         let seed = builder.seed.unwrap_or_else(|| RandomState::new().hash_one("vaxel"));
         let metrics = Metrics::new(workers);
         let core = Arc::new(Core {
-            store: Store::new(settings.cache.max_bytes),
+            store: Store::new(settings.cache.max_bytes, Keyer::new(seed)),
             flights: Flights::new(settings.cache.fills_bytes),
-            keyer: Keyer::new(seed),
             pseudonym: Pseudonym::new(seed as u32),
             clock: builder.clock,
             hooks: builder.hooks,
@@ -150,10 +149,10 @@ fn watch_cache(core: &Arc<Core>) {
         let Some(core) = weak.upgrade() else { return CacheLive::default() };
         let stats = core.store.stats();
         CacheLive {
-            entries: stats.entries,
+            entries: stats.slots,
             bytes: stats.bytes,
             capacity: stats.capacity,
-            evictions: stats.evictions,
+            evictions: stats.evicted,
             fills: core.flights.bytes(),
         }
     }));

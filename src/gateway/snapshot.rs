@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU32, AtomicUsize};
 
 use http::{HeaderValue, Uri};
 use parking_lot::Mutex;
-use rustls_pki_types::ServerName;
 
 use super::StartError;
 use crate::breaker::Breaker;
@@ -45,12 +44,7 @@ pub(super) struct Built {
 }
 
 impl Workshop {
-    pub(super) fn new(
-        core: Arc<Core>,
-        origins: HashMap<String, Arc<dyn Origin>>,
-        workers: usize,
-        seed: u64,
-    ) -> Self {
+    pub(super) fn new(core: Arc<Core>, origins: HashMap<String, Arc<dyn Origin>>, workers: usize, seed: u64) -> Self {
         let resolver = Arc::new(Resolver::new(core.clock.clone()));
         Self { core, resolver, origins, workers, seed }
     }
@@ -65,7 +59,8 @@ impl Workshop {
         check_routes(settings)?;
         let mut rates = HashMap::new();
         let named = settings.routes.iter().filter_map(|route| Some((route_rate(route), route.rate?)));
-        let consumers = settings.consumers.iter().filter_map(|consumer| Some((consumer_rate(&consumer.name), consumer.rate?)));
+        let consumers =
+            settings.consumers.iter().filter_map(|consumer| Some((consumer_rate(&consumer.name), consumer.rate?)));
         for (name, params) in named.chain(consumers) {
             let kept = before.and_then(|before| before.rates.get(&name)).filter(|(old, _)| *old == params);
             let limiter = kept.map_or_else(
@@ -154,12 +149,8 @@ impl Workshop {
             let https = uri.scheme_str() == Some("https");
             let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
             let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-            let name = settings.tls.server_name.as_deref().unwrap_or(host).to_owned();
             let tls = match &config {
-                Some(config) if https => {
-                    let name = ServerName::try_from(name).map_err(|error| tls_error(error.into()))?;
-                    Some((Arc::clone(config), name))
-                }
+                Some(config) if https => Some((Arc::clone(config), settings.tls.name_for(host).map_err(tls_error)?)),
                 _ => None,
             };
             let connector = Connector::new(host, port, tls, Arc::clone(&self.resolver));
@@ -301,7 +292,10 @@ fn watch(upstream: &Arc<Upstream>, core: &Arc<Core>) {
                 .endpoints
                 .iter()
                 .enumerate()
-                .map(|(index, endpoint)| EndpointLive { name: endpoint.name.to_string(), up: health.is_available(index, now) })
+                .map(|(index, endpoint)| EndpointLive {
+                    name: endpoint.name.to_string(),
+                    up: health.is_available(index, now),
+                })
                 .collect(),
         }
     }));

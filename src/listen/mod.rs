@@ -10,7 +10,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-
 pub mod certs;
 pub mod drain;
 pub mod guard;

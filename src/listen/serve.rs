@@ -50,7 +50,12 @@ impl Server {
 }
 
 /// Something that answers the requests of one connection.
-pub trait Answer: Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static> + Clone + Send + 'static {
+pub trait Answer:
+    Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static
+{
     /// The body of its answers.
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
 }
@@ -59,7 +64,10 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<S, B> Answer for S
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static>
+        + Clone
+        + Send
+        + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Body = B;
@@ -129,7 +137,11 @@ impl Drop for Ticket {
 /// A clear answer where one can be given without a handshake.
 async fn turn_away(server: Arc<Server>, mut stream: TcpStream) {
     if server.tls.is_none() {
-        let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+        let _ = stream
+            .write_all(
+                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            )
+            .await;
     }
     let _ = stream.shutdown().await;
 }

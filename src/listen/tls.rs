@@ -11,7 +11,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer};
 use thiserror::Error;
 
 /// What a listener needs for TLS.
@@ -124,11 +124,8 @@ pub enum TlsError {
     #[error("`ca` has no effect with `verify = false`")]
     UnusedAuthorities,
     /// Not a name a certificate could be for.
-    #[error("{name:?} is neither a host name nor an address")]
-    ServerName {
-        /// The name.
-        name: String,
-    },
+    #[error("the server's name is neither a host name nor an address")]
+    ServerName(#[from] InvalidDnsNameError),
     /// The library refuses its own parameters or finds no randomness.
     #[error("TLS cannot be set up")]
     Setup(#[source] rustls::Error),

@@ -182,10 +182,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Reads on for a moment after our side is closed: a socket closed with unread bytes resets the connection, and
     /// the client would lose the answer that told it to stop sending (RFC 9112 section 9.6).
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let linger = self.linger.get_or_insert_with(|| Linger {
-            left: LINGER_BYTES,
-            until: Box::pin(tokio::time::sleep(LINGER_TIME)),
-        });
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Linger { left: LINGER_BYTES, until: Box::pin(tokio::time::sleep(LINGER_TIME)) });
         let mut scratch = [0; 4096];
         loop {
             if linger.until.as_mut().poll(cx).is_ready() {

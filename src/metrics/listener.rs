@@ -41,10 +41,7 @@ pub enum Handshake {
 
 impl ListenerMeter {
     pub(super) fn new(name: &str, workers: usize) -> Self {
-        Self {
-            name: name.into(),
-            shards: Shards::new(workers, COUNTERS),
-        }
+        Self { name: name.into(), shards: Shards::new(workers, COUNTERS) }
     }
 
     /// Counts a connection taken. [`ListenerMeter::closed`] must follow when it ends.
@@ -73,24 +70,12 @@ impl ListenerMeter {
         let closed = self.shards.sum(CLOSED);
         let accepted = self.shards.sum(ACCEPTED);
         to.count(&names::LISTENER_ACCEPTED, &[name], accepted);
-        to.count(
-            &names::LISTENER_CONNECTIONS,
-            &[name],
-            accepted.saturating_sub(closed),
-        );
+        to.count(&names::LISTENER_CONNECTIONS, &[name], accepted.saturating_sub(closed));
         for (index, why) in ConnectionRefusal::CODES.iter().enumerate() {
-            to.count(
-                &names::LISTENER_REFUSED,
-                &[name, why],
-                self.shards.sum(REFUSED + index),
-            );
+            to.count(&names::LISTENER_REFUSED, &[name, why], self.shards.sum(REFUSED + index));
         }
         for (index, result) in Handshake::CODES.iter().enumerate() {
-            to.count(
-                &names::TLS_HANDSHAKES,
-                &[name, result],
-                self.shards.sum(HANDSHAKES + index),
-            );
+            to.count(&names::TLS_HANDSHAKES, &[name, result], self.shards.sum(HANDSHAKES + index));
         }
     }
 }

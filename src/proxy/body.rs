@@ -104,4 +104,3 @@ impl Drop for ResponseBody {
         self.end(!whole);
     }
 }
-

@@ -10,15 +10,15 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Ask, Outgoing};
 use super::exchange::{Exchange, Tally};
 use super::held::{Held, Late};
-use super::lookup::{self, Address, Wanted};
+use super::lookup::{Address, Wanted};
 use super::outgoing::CONDITIONS;
 use super::snapshot::{Route, Snapshot, Worker};
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
-use crate::cache::storing::{self, Asked, Unstorable};
 use crate::cache::key::Key;
 use crate::cache::reuse::Reuse;
-use crate::cache::store::Found;
+use crate::cache::store::{FoundSlot, Lookup};
+use crate::cache::storing::{self, Asked, Unstorable};
 use crate::cache::{CacheParams, freshness, reuse};
 use crate::metrics::CacheResult;
 use crate::outcome::classify_status;
@@ -109,7 +109,7 @@ impl Errand {
                 if let Ok((_, body, held)) = result {
                     held.leave(body, true);
                 }
-                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), tally);
+                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), sent, tally);
             }
             // The 304 speaks of another answer: ask again without conditions.
             if let Ok((_, body, held)) = result {
@@ -129,13 +129,11 @@ impl Errand {
     fn come_meanwhile(&self, params: &CacheParams) -> Option<Arc<Entry>> {
         let core = &self.worker.core;
         let now = core.clock.now();
-        match core.store.find(self.wanted.primary, &core.keyer, &self.asked, now) {
-            Found::Entry(entry) if self.wanted.address.parts().is_at(&entry.head.address, &params.query) => {
-                let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
-                fresh.then_some(entry)
-            }
-            _ => None,
-        }
+        let parts = self.wanted.address.parts();
+        let asked = Lookup { primary: self.wanted.primary, parts: &parts, rule: &params.query, headers: &self.asked };
+        let FoundSlot::Entry(entry) = core.store.find(&asked, now).slot else { return None };
+        let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
+        fresh.then_some(entry)
     }
 
     /// The first try: with validators if something is stored.
@@ -176,22 +174,25 @@ impl Errand {
                 let (parts, mut body) = response.into_parts();
                 let params = snapshot.routes.get(route).and_then(|route| route.cache.as_ref());
                 let Some(params) = params else { return };
-                let Ok(head) = head(&worker, params, &wanted.address, &Method::GET, &asked, &parts, sent) else { return };
+                let Ok(head) = head(&worker, params, &wanted.address, &Method::GET, &asked, &parts, sent) else {
+                    return;
+                };
                 if let Joined::Lead(lead) = worker.core.flights.join(wanted.flight) {
                     let head = Arc::new(head);
-                    let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else { return };
+                    let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else {
+                        return;
+                    };
                     let next = async |body: &mut ReplyBody| std::future::poll_fn(|cx| body.poll_frame(cx)).await;
-                    pour(&worker, wanted.primary, (head, fill), &asked, &mut body, next).await;
+                    pour(&worker, (wanted.primary, sent), (head, fill), &asked, &mut body, next).await;
                 }
             })
         })
     }
 
     /// What is stored is still good: it goes on with the fields of the 304.
-    fn revalidated(self, lead: Lead, entry: Entry, tally: Tally) {
+    fn revalidated(self, lead: Lead, entry: Entry, sent: Instant, tally: Tally) {
         let entry = Arc::new(entry);
-        let core = &self.worker.core;
-        core.store.insert(self.wanted.primary, &core.keyer, &self.asked, Arc::clone(&entry));
+        store(&self.worker, self.wanted.primary, &self.asked, Arc::clone(&entry), sent);
         lead.found(Arc::clone(&entry));
         tell(self.tell, Brought::Found(entry, CacheResult::Revalidated), tally);
     }
@@ -218,12 +219,12 @@ impl Errand {
                 let next = async |(body, held): &mut (ReplyBody, Held)| {
                     std::future::poll_fn(|cx| held.poll_body(body, cx)).await
                 };
-                pour(&self.worker, self.wanted.primary, (head, fill), &self.asked, &mut reply, next).await;
+                pour(&self.worker, (self.wanted.primary, sent), (head, fill), &self.asked, &mut reply, next).await;
             }
             Err(why) => {
                 // An error passes; what is personal stays so for a while.
                 if !failed {
-                    core.store.mark_uncacheable(self.wanted.primary, core.clock.now());
+                    core.store.mark_uncacheable(self.wanted.flight, core.clock.now());
                 }
                 lead.alone();
                 own(self.tell, (parts, body, held), why.code(), tally);
@@ -286,7 +287,8 @@ pub(super) fn adopt(
     });
     let Some((params, head)) = storable else { return Err(Box::new((parts, body, held))) };
     let core = &worker.core;
-    let flight = lookup::variant(&core.keyer, *primary, &head.vary, asked);
+    let keyer = core.store.keyer();
+    let flight = if head.vary.is_empty() { *primary } else { keyer.variant(*primary, &head.vary, asked) };
     let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
     let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
     let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
@@ -297,8 +299,9 @@ pub(super) fn adopt(
     let kept = Arc::clone(&head);
     tokio::spawn(async move {
         let mut reply = (body, held);
-        let next = async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
-        pour(&worker, primary, (kept, fill), &asked, &mut reply, next).await;
+        let next =
+            async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
+        pour(&worker, (primary, sent), (kept, fill), &asked, &mut reply, next).await;
     });
     Ok((head, reader))
 }
@@ -317,10 +320,16 @@ fn head(
     storing::decide(&asked, parts.status, &parts.headers, params, worker.core.clock.moment(), sent)
 }
 
+fn store(worker: &Worker, primary: Key, asked: &HeaderMap, entry: Arc<Entry>, sent: Instant) {
+    let store = &worker.core.store;
+    let variant = store.keyer().variant(primary, &entry.head.vary, asked);
+    store.insert(primary, variant, entry, sent);
+}
+
 /// Streams a body into a fill, and the whole of it into the store.
 async fn pour<S>(
     worker: &Worker,
-    primary: Key,
+    (primary, sent): (Key, Instant),
     (head, mut fill): (Arc<Head>, Fill),
     asked: &HeaderMap,
     source: &mut S,
@@ -344,7 +353,7 @@ async fn pour<S>(
     // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
     fill.finish(|body| {
         let entry = Arc::new(Entry::new(head, body.clone()));
-        core.store.insert(primary, &core.keyer, asked, entry);
+        store(worker, primary, asked, entry, sent);
     });
 }
 
@@ -354,12 +363,13 @@ pub(super) fn invalidate(worker: &Worker, route: &Route, (primary, address): &(K
         return;
     }
     let core = &worker.core;
-    core.store.invalidate(*primary);
+    let now = core.clock.now();
+    core.store.invalidate(*primary, now);
     let Some(params) = &route.cache else { return };
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let Some(place) = parts.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
         if let Some(other) = address.sibling(place) {
-            core.store.invalidate(core.keyer.primary(&other.parts(), &params.query));
+            core.store.invalidate(core.store.keyer().primary(&other.parts(), &params.query), now);
         }
     }
 }

@@ -86,7 +86,11 @@ impl Held {
     }
 
     /// The next frame of the reply; gives everything back at the end.
-    pub fn poll_body(&mut self, body: &mut ReplyBody, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    pub fn poll_body(
+        &mut self,
+        body: &mut ReplyBody,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let next = body.poll_frame(cx);
         match &next {
             Poll::Pending if self.is_silent(cx) => {
@@ -160,7 +164,8 @@ impl Held {
     /// Whether the body has been silent for as long as an exchange may take.
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
         let limit = self.upstream.timeouts.total;
-        let silence = self.silence.get_or_insert_with(|| Silence { timer: Box::pin(tokio::time::sleep(limit)), moved: false });
+        let silence =
+            self.silence.get_or_insert_with(|| Silence { timer: Box::pin(tokio::time::sleep(limit)), moved: false });
         if std::mem::take(&mut silence.moved) {
             let now = self.worker.core.clock.now();
             silence.timer.as_mut().reset((now + limit).into());

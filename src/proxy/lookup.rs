@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{Method, header};
 
 use super::exchange::Exchange;
 use super::respond::Forward;
@@ -12,9 +12,9 @@ use super::snapshot::Route;
 use crate::cache::CacheParams;
 use crate::cache::control::RequestControl;
 use crate::cache::entry::Entry;
-use crate::cache::key::{Key, KeyParts, Keyer};
+use crate::cache::key::{Key, KeyParts};
 use crate::cache::reuse::{self, Reuse};
-use crate::cache::store::Found;
+use crate::cache::store::{FoundSlot, Lookup};
 use crate::message::target::Target;
 use crate::metrics::CacheResult;
 use crate::refusal::Reason;
@@ -99,7 +99,7 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     let Some(params) = &route.cache else { return Looked::Alone(CacheResult::Off, None, None) };
     let core = &exchange.worker.core;
     let key_parts = key_parts(exchange, route, params, parts, target);
-    let primary = core.keyer.primary(&key_parts, &params.query);
+    let primary = core.store.keyer().primary(&key_parts, &params.query);
     let address = || Address::of(&key_parts);
     let alone = |result, why, detail| {
         Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some((primary, address())))
@@ -115,32 +115,28 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     }
     let now = exchange.started.mono;
     let control = RequestControl::parse(&parts.headers);
-    let found = core.store.find(primary, &core.keyer, &parts.headers, now);
-    let (entry, flight, why) = match found {
-        // Another request with the same hash: its answer is none for this one.
-        Found::Entry(entry) if !key_parts.is_at(&entry.head.address, &params.query) => {
-            return alone(CacheResult::Pass, "uri-miss", "collision");
-        }
-        Found::Entry(entry) => {
-            let decision = reuse::decide(&entry.head, entry.is_soft_purged(), &control, now);
-            let flight = variant(&core.keyer, primary, &entry.head.vary, &parts.headers);
+    let asked = Lookup { primary, parts: &key_parts, rule: &params.query, headers: &parts.headers };
+    let found = core.store.find(&asked, now);
+    let flight = found.key;
+    let (entry, why) = match found.slot {
+        FoundSlot::Entry(entry) => {
             let wanted = |entry| Wanted { address: address(), primary, flight, stale: Some(entry), control };
-            match decision {
+            match reuse::decide(&entry.head, entry.is_soft_purged(), &control, now) {
                 Reuse::Fresh => return Looked::Serve(entry, CacheResult::Hit, None),
                 Reuse::MaxStale => return Looked::Serve(entry, CacheResult::Stale, None),
                 Reuse::StaleWhileRevalidate => {
                     let refresh = entry.may_refresh(now).then(|| wanted(Arc::clone(&entry)));
                     return Looked::Serve(entry, CacheResult::Stale, refresh);
                 }
-                Reuse::Validate if entry.head.staleness(now).is_none() => (Some(entry), flight, "request"),
-                Reuse::Validate | Reuse::OnlyOnError => (Some(entry), flight, "stale"),
-                Reuse::Gone => (None, flight, "stale"),
+                Reuse::Validate if entry.head.staleness(now).is_none() => (Some(entry), "request"),
+                Reuse::Validate | Reuse::OnlyOnError => (Some(entry), "stale"),
+                Reuse::Gone => (None, "stale"),
             }
         }
-        Found::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
-        Found::Uncacheable => return alone(CacheResult::Pass, "uri-miss", "uncacheable"),
-        Found::VaryMiss => (None, primary, "vary-miss"),
-        Found::Miss => (None, primary, "uri-miss"),
+        FoundSlot::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
+        FoundSlot::Uncacheable => return alone(CacheResult::Pass, "uri-miss", "uncacheable"),
+        FoundSlot::VaryMiss => (None, "vary-miss"),
+        FoundSlot::Miss => (None, "uri-miss"),
     };
     if control.only_if_cached {
         return Looked::Refuse(Reason::CacheOnly);
@@ -157,11 +153,6 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     Looked::Fetch(Wanted { address: address(), primary, flight, stale: entry, control }, Forward::new(why))
 }
 
-/// The key of the variant that `headers` select; the primary key where nothing varies.
-pub(super) fn variant(keyer: &Keyer, primary: Key, vary: &[HeaderName], headers: &HeaderMap) -> Key {
-    if vary.is_empty() { primary } else { keyer.variant(primary, vary, headers) }
-}
-
 fn key_parts<'a>(
     exchange: &Exchange,
     route: &'a Route,
@@ -171,7 +162,7 @@ fn key_parts<'a>(
 ) -> KeyParts<'a> {
     let partition = params.per_consumer.then(|| {
         let (_, number) = exchange.caller();
-        exchange.worker.core.keyer.partition(number, &parts.headers)
+        exchange.worker.core.store.keyer().partition(number, &parts.headers)
     });
     KeyParts {
         scheme: if exchange.peer.tls { "https" } else { "http" },

@@ -12,7 +12,6 @@ use super::access_log::WorkerLog;
 use super::hooks::Hooks;
 use crate::cache::CacheParams;
 use crate::cache::flight::Flights;
-use crate::cache::key::Keyer;
 use crate::cache::store::Store;
 use crate::clock::Clock;
 use crate::consumer::{Consumers, Identity, aggregate};
@@ -106,8 +105,6 @@ pub struct Core {
     pub store: Store,
     /// Fills under way.
     pub flights: Flights,
-    /// From requests to keys.
-    pub keyer: Keyer,
     /// All counters.
     pub metrics: Metrics,
     /// Our name in `Via`.

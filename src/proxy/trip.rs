@@ -75,8 +75,9 @@ async fn alone(
     if !safe {
         fill::invalidate(&worker, route, &address, &parts);
     }
-    let (Some(asked), Some(held)) = (asked.filter(|_| safe), held) else {
-        return respond::reply(exchange, parts, body, None, forward);
+    let (asked, held) = match (asked, held) {
+        (Some(asked), Some(held)) if safe => (asked, held),
+        (_, held) => return respond::reply(exchange, parts, body, held, forward),
     };
     // What was not expected to be for everybody may be after all.
     let adopted = fill::adopt(&worker, route, &address, &exchange.method, &asked, (parts, body, held), sent);

@@ -2,15 +2,16 @@
 //!
 //! An attempt is repeated only if **all** of this holds:
 //!
-//! - it is safe: the method is idempotent (RFC 9110 section 9.2.2), or nothing of the request reached the backend. A POST that
-//!   may have arrived is never repeated, whatever the failure;
+//! - it is safe: the method is idempotent (RFC 9110 section 9.2.2), or nothing of the request reached the backend. A
+//!   POST that may have arrived is never repeated, whatever the failure;
 //! - the body can be sent again;
 //! - repeating it makes sense (see [`Ended`]);
-//! - a try, the budget and the time are left: the wait ends before the deadline, and is at least the backend's Retry-After.
+//! - a try, the budget and the time are left: the wait ends before the deadline, and is at least the backend's
+//!   Retry-After.
 //!
-//! One kind of repetition is no retry but the repair of a race: a connection out of the pool that the peer closed just as
-//! it was used (RFC 9112 section 9.3.1). It comes at once, once per request, on a new connection, and costs no try and no budget,
-//! because it says nothing of the backend's health. The same safety applies.
+//! One kind of repetition is no retry but the repair of a race: a connection out of the pool that the peer closed just
+//! as it was used (RFC 9112 section 9.3.1). It comes at once, once per request, on a new connection, and costs no try
+//! and no budget, because it says nothing of the backend's health. The same safety applies.
 
 use std::time::{Duration, Instant};
 
@@ -61,9 +62,9 @@ pub enum Ended {
         /// Its Retry-After, from now.
         retry_after: Option<Duration>,
     },
-    /// Without one. Not repeated: what the client did; a timeout after the request was sent (the backend is still at work
-    /// on it, a copy would take a second slot); an answer that breaks the protocol (it would again); and a body that
-    /// broke off (the client has read its beginning).
+    /// Without one. Not repeated: what the client did; a timeout after the request was sent (the backend is still at
+    /// work on it, a copy would take a second slot); an answer that breaks the protocol (it would again); and a body
+    /// that broke off (the client has read its beginning).
     Failure(Failure),
 }
 

@@ -1,7 +1,7 @@
 //! Which endpoint takes the next request.
 //!
-//! Pure: the caller says who is available and how busy, and brings the turn or the drawn number. Both policies look only
-//! at the endpoints that are available, so that the neighbour of an ejected one does not take its share as well.
+//! Pure: the caller says who is available and how busy, and brings the turn or the drawn number. Both policies look
+//! only at the endpoints that are available, so that the neighbour of an ejected one does not take its share as well.
 
 /// How the endpoints of an upstream share its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -9,39 +9,36 @@ pub enum Balance {
     /// One after the other.
     #[default]
     RoundRobin,
-    /// Of two drawn at random, the one with fewer requests in flight: nearly as good as the least loaded of all, without
-    /// sending everyone to the same one (Mitzenmacher, "The Power of Two Choices", 2001).
+    /// Of two drawn at random, the one with fewer requests in flight: nearly as good as the least loaded of all,
+    /// without sending everyone to the same one (Mitzenmacher, "The Power of Two Choices", 2001).
     LeastOfTwo,
 }
 
-/// How busy an endpoint is: its requests in flight, zombies included.
-pub type Load = usize;
+/// What an endpoint that may be chosen has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Requests in flight, zombies included.
+    pub in_flight: u32,
+}
 
 /// The index of the endpoint for the next request, or `None` if none is available.
 ///
 /// `load` says how busy endpoint `0..count` is, or `None` if it is not available (ejected, down, tried already). It is
-/// asked more than once. `cursor` is a counter that grows by one with each call, for [`Balance::RoundRobin`]; `drawn`
-/// is a number drawn from all of `u64`, for [`Balance::LeastOfTwo`].
-pub fn choose(
-    balance: Balance,
-    load: impl Fn(usize) -> Option<Load>,
-    count: usize,
-    cursor: u64,
-    drawn: u64,
-) -> Option<usize> {
+/// asked more than once. `turn` is a counter that grows by one with each call for [`Balance::RoundRobin`], a number
+/// drawn from all of `u64` for [`Balance::LeastOfTwo`].
+pub fn choose(balance: Balance, count: usize, turn: u64, load: impl Fn(usize) -> Option<Load>) -> Option<usize> {
     if count == 1 {
         return load(0).map(|_| 0);
     }
-    let available = || (0..count).filter_map(|index| load(index).map(|load| (index, load)));
+    let available = || (0..count).filter_map(|index| load(index).map(|load| (index, load.in_flight)));
     let many = available().count() as u64;
-    // Another thread may take an endpoint out between two looks: then the first that is left is taken.
-    let nth = |n: u64| available().nth(n as usize).or_else(|| available().next());
+    let nth = |n: u64| available().nth(n as usize);
     match balance {
         _ if many == 0 => None,
-        Balance::RoundRobin => nth(cursor % many).map(|(index, _)| index),
+        Balance::RoundRobin => nth(turn % many).map(|(index, _)| index),
         Balance::LeastOfTwo if many == 1 => nth(0).map(|(index, _)| index),
         Balance::LeastOfTwo => {
-            let (low, high) = (drawn & u64::from(u32::MAX), drawn >> 32);
+            let (low, high) = (turn & u64::from(u32::MAX), turn >> 32);
             let first = low % many;
             let second = (first + 1 + high % (many - 1)) % many;
             let (first, second) = (nth(first)?, nth(second)?);
@@ -59,13 +56,13 @@ mod tests {
     const POLICIES: [Balance; 2] = [Balance::RoundRobin, Balance::LeastOfTwo];
 
     /// Endpoints by their requests in flight, `None` if not available.
-    fn pick(balance: Balance, turn: u64, loads: &[Option<Load>]) -> Option<usize> {
-        choose(balance, |index| loads[index], loads.len(), turn, turn)
+    fn pick(balance: Balance, turn: u64, loads: &[Option<u32>]) -> Option<usize> {
+        choose(balance, loads.len(), turn, |index| loads[index].map(|in_flight| Load { in_flight }))
     }
 
     #[test]
     fn round_robin_gives_each_available_endpoint_the_same_share() {
-        let table: [(&[Option<Load>], &[usize]); 5] = [
+        let table: [(&[Option<u32>], &[usize]); 5] = [
             (&[Some(0)], &[0, 0, 0, 0]),
             (&[Some(9), Some(0), Some(0)], &[0, 1, 2, 0]),
             (&[Some(0), None, Some(0)], &[0, 2, 0, 2]),
@@ -104,7 +101,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_chosen_one_is_available_and_never_the_only_busiest(
-            loads in prop::collection::vec(prop::option::of(0_usize..5), 0..8),
+            loads in prop::collection::vec(prop::option::of(0_u32..5), 0..8),
             turn in any::<u64>(),
         ) {
             for balance in POLICIES {

@@ -3,9 +3,9 @@
 //! The two differ in what they may do:
 //!
 //! - **Ejection** is a guess from the requests that happened to come. An endpoint that broke several in a row is left
-//!   out for `base` × the number of its ejections, at most `max`. Coming back it is on parole: one more failure
-//!   ejects it again, one success clears it. It never takes out a single endpoint, nor more than `max_share` of several:
-//!   when all of them fail, the trouble is behind them, and that is the breaker's business.
+//!   out for `base` × the number of its ejections, at most `max`. Coming back it is on parole: one more failure ejects
+//!   it again, one success clears it. It never takes out a single endpoint, nor more than `max_share` of several: when
+//!   all of them fail, the trouble is behind them, and that is the breaker's business.
 //! - **Probes** are what the operator asked to be told. `fall` bad ones in a row take an endpoint out, `rise` good ones
 //!   bring it back, even if that leaves none; a single endpoint is not taken out here either, since refusing without
 //!   asking is what the breaker does, and does better.

@@ -35,7 +35,6 @@ pub mod probe;
 pub mod resolve;
 pub mod tls;
 
-
 /// How long each step towards an upstream may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {

@@ -1,8 +1,8 @@
 //! Where an endpoint's name leads: looked up once, kept, and renewed off the request path.
 //!
 //! A request waits for a lookup only the first time a name is asked for; after that the control plane calls
-//! [`Resolver::refresh`] now and then (every half minute) and requests read what is there. A lookup that fails keeps the
-//! old addresses: a name server that is down must not take a healthy backend with it.
+//! [`Resolver::refresh`] now and then (every half minute) and requests read what is there. A lookup that fails keeps
+//! the old addresses: a name server that is down must not take a healthy backend with it.
 //!
 //! The system's resolver is asked, so that `/etc/hosts` and search domains work as everywhere. It tells no lifetimes;
 //! the interval of the refresh stands in for them.
@@ -22,7 +22,7 @@ use crate::clock::Clock;
 pub struct Resolver {
     clock: Clock,
     lookup: Box<Lookup>,
-    names: Mutex<HashMap<(Box<str>, u16), Arc<Name>>>,
+    names: Mutex<HashMap<Target, Arc<Name>>>,
 }
 
 /// What a [`Resolver::refresh`] found.
@@ -106,6 +106,9 @@ impl fmt::Debug for Resolver {
     }
 }
 
+/// Host and port.
+type Target = (Box<str>, u16);
+
 type Lookup = dyn Fn(Box<str>, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> + Send + Sync;
 
 /// One name.
@@ -174,8 +177,8 @@ impl Held {
         Learnt::Changed
     }
 
-    /// The addresses, each family turned by `turn`; the families keep their order (RFC 6724), since one of them may lead
-    /// nowhere.
+    /// The addresses, each family turned by `turn`; the families keep their order (RFC 6724), since one of them may
+    /// lead nowhere.
     fn rotated(&self, turn: usize) -> Arc<[SocketAddr]> {
         let (preferred, others) = self.addresses.split_at(self.preferred.min(self.addresses.len()));
         turned(preferred, turn).chain(turned(others, turn)).collect()
