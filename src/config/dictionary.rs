@@ -62,11 +62,11 @@ pub enum Kind {
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Several of one kind.
-    List(&'static Kind),
+    List(&'static Self),
     /// One, or several of it.
-    OneOrMore(&'static Kind),
+    OneOrMore(&'static Self),
     /// Any names with values of one kind.
-    Map(&'static Kind),
+    Map(&'static Self),
     /// Text, `true` or `false`.
     Predicate,
     /// A table.
@@ -111,7 +111,9 @@ impl Kind {
     /// The section behind the key, if any.
     pub const fn section(&self) -> Option<&'static Section> {
         match self {
-            Self::Table(section) | Self::Switch(section) | Self::Tables(section) | Self::Named(section) => Some(section),
+            Self::Table(section) | Self::Switch(section) | Self::Tables(section) | Self::Named(section) => {
+                Some(section)
+            }
             _ => None,
         }
     }
