@@ -208,7 +208,8 @@ impl InFlight {
                 () = tokio::time::sleep(patience) => {
                     // A long upload is not the upstream's silence, as long as it moves.
                     let now = request.filter(|body| body.progress() == Progress::Unfinished).map(Source::bytes);
-                    if now.is_none() || now == uploaded {
+                    let moves = now.zip(uploaded).is_none_or(|(now, before)| now >= before + UPLOAD_AT_LEAST);
+                    if now.is_none() || !moves {
                         if let Some((_, held)) = &mut self.sending {
                             held.fail(Outcome::Broken);
                         }
@@ -287,3 +288,5 @@ fn timeout() -> OriginError {
 }
 
 const DRAINED: u64 = 1 << 20;
+/// Bytes an upload must bring within each patience; else it holds a slot for nothing.
+const UPLOAD_AT_LEAST: u64 = 1024;
