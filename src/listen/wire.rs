@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::guard::Guard;
+use super::guard::{AFTER_BREACH, Guard};
 use crate::metrics::{ConnectionRefusal, ListenerMeter};
 
 /// How long a client may take.
@@ -46,6 +46,7 @@ pub struct Wire<S> {
     tally: Option<Tally>,
     watch: Watch,
     linger: Option<Linger>,
+    poisoned: bool,
 }
 
 /// Notices that nothing moves.
@@ -88,17 +89,38 @@ impl<S> Wire<S> {
 
     fn new(stream: S, prefix: Bytes, patience: Patience, guard: Option<Guard>, tally: Option<Tally>) -> Self {
         let watch = Watch { patience, moves: 0, seen: (0, Phase::Head), timer: None, writing: false };
-        Self { stream, prefix, guard, tally, watch, linger: None }
+        Self { stream, prefix, guard, tally, watch, linger: None, poisoned: false }
     }
 
     fn inspect(&mut self, bytes: &mut [u8]) {
         self.watch.moves = self.watch.moves.wrapping_add(1);
-        if let Some(guard) = &mut self.guard
-            && let Some(breach) = guard.inspect(bytes)
-            && let Some(Tally { meter, worker }) = &self.tally
-        {
+        let Some(guard) = &mut self.guard else { return };
+        if let Some(breach) = guard.inspect(bytes) {
             tracing::debug!(breach = breach.code(), "malformed request");
-            meter.refused(*worker, ConnectionRefusal::Malformed);
+            if let Some(Tally { meter, worker }) = &self.tally {
+                meter.refused(*worker, ConnectionRefusal::Malformed);
+            }
+        }
+    }
+
+    /// After a breach the client is not read any more: hyper is told once what makes it refuse, then that the stream
+    /// has ended.
+    fn is_poisoned(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        if self.guard.as_ref().is_none_or(|guard| guard.breach().is_none()) {
+            return false;
+        }
+        if !std::mem::replace(&mut self.poisoned, true) {
+            buf.put_slice(AFTER_BREACH.get(..buf.remaining()).unwrap_or(AFTER_BREACH));
+        }
+        true
+    }
+
+    /// After a switch of protocols the bytes are no requests any more.
+    fn saw_switch(&mut self, written: &[u8]) {
+        if written.starts_with(b"HTTP/1.1 101")
+            && let Some(guard) = &mut self.guard
+        {
+            guard.off();
         }
     }
 
@@ -114,21 +136,23 @@ impl<S> Wire<S> {
 
 impl Watch {
     /// Fails once nothing has moved for as long as the phase allows.
-    fn check(&mut self, phase: Phase, cx: &mut Context<'_>) -> io::Result<()> {
+    fn check(&mut self, phase: Phase, heads: u64, cx: &mut Context<'_>) -> io::Result<()> {
+        // A head must come whole in its time, however its bytes trickle; an answer must only be taken at all.
+        let count = if phase == Phase::Writing { self.moves } else { heads };
         let Some(timer) = &mut self.timer else {
             let mut timer = Box::pin(tokio::time::sleep(self.allowed(phase)));
             let _ = timer.as_mut().poll(cx);
-            self.seen = (self.moves, phase);
+            self.seen = (count, phase);
             self.timer = Some(timer);
             return Ok(());
         };
         if !timer.is_elapsed() {
             return Ok(());
         }
-        if self.seen == (self.moves, phase) && phase != Phase::Busy {
+        if self.seen == (count, phase) && phase != Phase::Busy {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.seen = (self.moves, phase);
+        self.seen = (count, phase);
         let next = timer.deadline() + self.allowed(phase);
         self.rearm(next, cx);
         Ok(())
@@ -152,13 +176,16 @@ impl Watch {
 impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.is_poisoned(buf) {
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         if this.prefix.has_remaining() {
             let count = this.prefix.remaining().min(buf.remaining());
             buf.put_slice(&this.prefix.split_to(count));
         } else if Pin::new(&mut this.stream).poll_read(cx, buf)?.is_pending() {
-            let phase = this.phase();
-            this.watch.check(phase, cx)?;
+            let (phase, heads) = (this.phase(), this.guard.as_ref().map_or(0, Guard::heads));
+            this.watch.check(phase, heads, cx)?;
             return Poll::Pending;
         }
         if let Some(fresh) = buf.filled_mut().get_mut(before..) {
@@ -172,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.watch.writing = result.is_pending();
         if result.is_pending() {
-            self.watch.check(Phase::Writing, cx)?;
+            self.watch.check(Phase::Writing, 0, cx)?;
         } else {
             self.watch.moves = self.watch.moves.wrapping_add(1);
         }
@@ -204,6 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.saw_switch(buf);
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.wrote(cx, result)
     }
@@ -214,6 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.saw_switch(bufs.first().map_or(&[], |first| first));
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.wrote(cx, result)
     }

@@ -1,6 +1,7 @@
 //! Step 7: from an upstream's answer to a stored entry, streamed to everybody who waits while it arrives.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::response::Parts;
@@ -40,6 +41,8 @@ pub(super) struct Errand {
     asked: HeaderMap,
     wanted: Arc<Wanted>,
     tell: Option<oneshot::Sender<(Brought, Tally)>>,
+    /// Whether the upstream was asked already.
+    asked_upstream: AtomicBool,
 }
 
 /// What a fill brings its leader.
@@ -74,6 +77,7 @@ impl Errand {
             asked,
             wanted,
             tell,
+            asked_upstream: AtomicBool::new(false),
         }
     }
 
@@ -99,7 +103,7 @@ impl Errand {
             return tell(self.tell, Brought::Found(entry, CacheResult::Collapsed), tally);
         }
         let sent = worker.core.clock.now();
-        let mut result = self.attempt(route, &mut tally).await;
+        let Some(mut result) = self.first_attempt(route, &lead, &mut tally).await else { return };
         if let Ok((parts, _, _)) = &result
             && parts.status == StatusCode::NOT_MODIFIED
             && let Some(stale) = self.wanted.stale.clone()
@@ -136,15 +140,33 @@ impl Errand {
         fresh.then_some(entry)
     }
 
-    /// The first try: with validators if something is stored.
-    async fn attempt(&mut self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
+    /// The first try: with validators if something is stored. `None`: its client left while it stood in the queue, and
+    /// nobody else wants it.
+    async fn first_attempt(&mut self, route: &Route, lead: &Lead, tally: &mut Tally) -> Option<Result<Reply, Refusal>> {
         for name in CONDITIONS {
             self.outgoing.headers.remove(name);
         }
         if let Some(stale) = &self.wanted.stale {
             reuse::validation(&stale.head, &mut self.outgoing.headers);
         }
-        self.fetch(route, tally).await
+        let mut tell = self.tell.take();
+        let result = {
+            let mut fetch = std::pin::pin!(self.fetch(route, tally));
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut fetch => break result,
+                    () = left(&mut tell), if tell.is_some() => {
+                        tell = None;
+                        if !self.asked_upstream.load(Ordering::Relaxed) && !lead.is_waited_for() {
+                            return None;
+                        }
+                    }
+                }
+            }
+        };
+        self.tell = tell;
+        Some(result)
     }
 
     async fn fetch(&self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
@@ -157,7 +179,11 @@ impl Errand {
             safe: true,
             upgrade: None,
         };
-        let (parts, body, held) = attempt::attempts(ask, outgoing, tally, || Some(self.harvest())).await?;
+        let (parts, body, held) = attempt::attempts(ask, outgoing, tally, || {
+            self.asked_upstream.store(true, Ordering::Relaxed);
+            Some(self.harvest())
+        })
+        .await?;
         match held {
             Some(held) => Ok((parts, body, held)),
             None => Err(Reason::UpstreamProtocol.into()),
@@ -166,27 +192,34 @@ impl Errand {
 
     /// Stores an answer that comes too late for everybody who waited.
     fn harvest(&self) -> Late {
-        let (worker, snapshot, route) = (Arc::clone(&self.worker), Arc::clone(&self.snapshot), self.route);
-        let (wanted, asked) = (Arc::clone(&self.wanted), self.asked.clone());
-        let sent = worker.core.clock.now();
+        let (snapshot, route, wanted) = (Arc::clone(&self.snapshot), self.route, Arc::clone(&self.wanted));
+        let place = self.place(self.worker.core.clock.now());
         Box::new(move |response| {
             Box::pin(async move {
-                let (parts, mut body) = response.into_parts();
+                let (parts, body) = response.into_parts();
                 let params = snapshot.routes.get(route).and_then(|route| route.cache.as_ref());
                 let Some(params) = params else { return };
-                let Ok(head) = head(&worker, params, &wanted.address, &Method::GET, &asked, &parts, sent) else {
-                    return;
-                };
-                if let Joined::Lead(lead) = worker.core.flights.join(wanted.flight) {
+                let judged =
+                    head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.sent);
+                let Ok(head) = judged else { return };
+                if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight) {
                     let head = Arc::new(head);
-                    let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else {
-                        return;
-                    };
-                    let next = async |body: &mut ReplyBody| std::future::poll_fn(|cx| body.poll_frame(cx)).await;
-                    pour(&worker, (wanted.primary, sent), (head, fill), &asked, &mut body, next).await;
+                    if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) {
+                        pour(place, head, fill, body, None).await;
+                    }
                 }
             })
         })
+    }
+
+    fn place(&self, sent: Instant) -> Place {
+        Place {
+            worker: Arc::clone(&self.worker),
+            primary: self.wanted.primary,
+            flight: self.wanted.flight,
+            asked: self.asked.clone(),
+            sent,
+        }
     }
 
     /// What is stored is still good: it goes on with the fields of the 304.
@@ -210,16 +243,12 @@ impl Errand {
             Ok(head) => {
                 let head = Arc::new(head);
                 let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
-                let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
-                    Ok((Some(reader), fill)) => (fill, reader),
-                    _ => return own(self.tell, (parts, body, held), "too_large", tally),
+                let Ok((Some(reader), fill)) = shared.map(|fill| (fill.reader(), fill)) else {
+                    return own(self.tell, (parts, body, held), "too_large", tally);
                 };
+                let place = self.place(sent);
                 tell(self.tell, Brought::Shared(Arc::clone(&head), reader), tally);
-                let mut reply = (body, held);
-                let next = async |(body, held): &mut (ReplyBody, Held)| {
-                    std::future::poll_fn(|cx| held.poll_body(body, cx)).await
-                };
-                pour(&self.worker, (self.wanted.primary, sent), (head, fill), &self.asked, &mut reply, next).await;
+                pour(place, head, fill, body, Some(held)).await;
             }
             Err(why) => {
                 // An error passes; what is personal stays so for a while.
@@ -242,6 +271,14 @@ impl Errand {
         }
         lead.refuse(refusal);
         tell(self.tell, Brought::Refused(refusal), tally);
+    }
+}
+
+/// Waits until the leader's client has left.
+async fn left(teller: &mut Option<oneshot::Sender<(Brought, Tally)>>) {
+    match teller {
+        Some(teller) => teller.closed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -291,18 +328,11 @@ pub(super) fn adopt(
     let flight = if head.vary.is_empty() { *primary } else { keyer.variant(*primary, &head.vary, asked) };
     let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
     let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
-    let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
-        Ok((Some(reader), fill)) => (fill, reader),
-        _ => return Err(Box::new((parts, body, held))),
+    let Ok((Some(reader), fill)) = shared.map(|fill| (fill.reader(), fill)) else {
+        return Err(Box::new((parts, body, held)));
     };
-    let (worker, primary, asked) = (Arc::clone(worker), *primary, asked.clone());
-    let kept = Arc::clone(&head);
-    tokio::spawn(async move {
-        let mut reply = (body, held);
-        let next =
-            async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
-        pour(&worker, (primary, sent), (kept, fill), &asked, &mut reply, next).await;
-    });
+    let place = Place { worker: Arc::clone(worker), primary: *primary, flight, asked: asked.clone(), sent };
+    tokio::spawn(pour(place, Arc::clone(&head), fill, body, Some(held)));
     Ok((head, reader))
 }
 
@@ -326,34 +356,48 @@ fn store(worker: &Worker, primary: Key, asked: &HeaderMap, entry: Arc<Entry>, se
     store.insert(primary, variant, entry, sent);
 }
 
+/// Where a fill's answer belongs.
+struct Place {
+    worker: Arc<Worker>,
+    primary: Key,
+    /// The key it was led under.
+    flight: Key,
+    /// The fields it was asked for with.
+    asked: HeaderMap,
+    sent: Instant,
+}
+
 /// Streams a body into a fill, and the whole of it into the store.
-async fn pour<S>(
-    worker: &Worker,
-    (primary, sent): (Key, Instant),
-    (head, mut fill): (Arc<Head>, Fill),
-    asked: &HeaderMap,
-    source: &mut S,
-    next: impl AsyncFn(&mut S) -> Option<Result<http_body::Frame<bytes::Bytes>, crate::upstream::body::BoxError>>,
-) {
-    let core = &worker.core;
+async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) {
+    let core = &place.worker.core;
     let mut kept = true;
-    while let Some(frame) = next(source).await {
+    loop {
+        let next = std::future::poll_fn(|cx| match &mut held {
+            Some(held) => held.poll_body(&mut body, cx),
+            None => body.poll_frame(cx),
+        });
+        let Some(frame) = next.await else { break };
         // A body that breaks off is never stored, and its readers learn of it.
         let Ok(frame) = frame else { return fill.abort() };
         let Ok(data) = frame.into_data() else { continue };
         match fill.push(data).await {
             Flow::Kept => {}
             Flow::Outgrown if std::mem::replace(&mut kept, false) => {
-                core.store.mark_uncacheable(primary, core.clock.now());
+                core.store.mark_uncacheable(place.flight, core.clock.now());
             }
             Flow::Outgrown => {}
-            Flow::Unread => return fill.abort(),
+            Flow::Unread => {
+                if let Some(held) = held {
+                    held.leave(body, false);
+                }
+                return fill.abort();
+            }
         }
     }
     // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
     fill.finish(|body| {
         let entry = Arc::new(Entry::new(head, body.clone()));
-        store(worker, primary, asked, entry, sent);
+        store(&place.worker, place.primary, &place.asked, entry, place.sent);
     });
 }
 
