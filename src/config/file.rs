@@ -98,7 +98,7 @@ static LISTENER: Section = Section {
         )
         .default("'reuseport'"),
         Key::new("backlog", Whole, "Connections the kernel keeps until they are accepted.").default("4096"),
-        Key::new("connections", Whole, "Open connections; more wait in the backlog.").default("16384"),
+        Key::new("connections", Whole, "Open connections; more are turned away with 503.").default("16384"),
         Key::new("head_size", Size, "The largest request head.").default("'64KiB'"),
         Key::new("head_timeout", Duration, "How long a request head or a TLS handshake may take.").default("'10s'"),
         Key::new("idle_timeout", Duration, "How long a connection may stay idle.").default("'60s'"),

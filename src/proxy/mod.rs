@@ -52,6 +52,7 @@ pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Ha
 #[must_use = "futures do nothing unless polled"]
 pub struct Handling(Inner);
 
+#[expect(clippy::large_enum_variant, reason = "the large one is the hot one, and is moved out at once")]
 enum Inner {
     Ready(Option<Response<ResponseBody>>),
     Pending(Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>),
