@@ -101,14 +101,14 @@ impl Context {
             DeValue::Float(float) => float.as_str().parse::<f64>().map_or(Json::Null, Json::from),
             DeValue::Datetime(datetime) => Json::from(datetime.to_string()),
             DeValue::Array(values) => {
-                let kind = inner(kind);
+                let kind = innermost(kind);
                 values.iter().map(|value| self.shown(kind, value.get_ref(), &value.span(), is_default)).collect()
             }
             DeValue::Table(table) => {
                 let mut shown = serde_json::Map::new();
                 for (key, value) in table {
                     let name = key.get_ref().as_ref();
-                    let kind = if is_sensitive(name) { &Kind::Secret } else { inner(kind) };
+                    let kind = if is_sensitive(name) { &Kind::Secret } else { innermost(kind) };
                     shown.insert(name.to_owned(), self.shown(kind, value.get_ref(), &value.span(), is_default));
                 }
                 Json::Object(shown)
@@ -118,7 +118,7 @@ impl Context {
 }
 
 /// The kind of what is within a value of `kind`.
-fn inner(kind: &Kind) -> &Kind {
+pub(super) fn innermost(kind: &Kind) -> &Kind {
     match kind {
         Kind::List(inner) | Kind::OneOrMore(inner) | Kind::Map(inner) => inner,
         other => other,

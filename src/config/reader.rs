@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::context::Context;
+use super::context::{Context, innermost};
 use super::diagnostics::{Mistake, Severity, closest};
 use super::dictionary::{Key, Kind, Need, Section};
 use super::file::FILE;
@@ -271,10 +271,15 @@ impl<'r> Reader<'r> {
         for key in self.section.keys {
             debug_assert!(self.asked.contains(&key.name), "nobody reads `{}` of {}", key.name, self.section.name);
         }
-        for (key, _) in in_order(self.table) {
+        let has_secrets = self.section.keys.iter().any(|key| matches!(innermost(&key.kind), Kind::Secret));
+        for (key, value) in in_order(self.table) {
             let written = key.get_ref().as_ref();
             if self.section.key(written).is_some() {
                 continue;
+            }
+            if has_secrets && value.get_ref().is_str() {
+                // `apikey` was meant to be one, and the report quotes the line.
+                self.context.secrets.push(value.span());
             }
             let names = self.section.keys.iter().map(|key| key.name);
             let mut mistake = Mistake::new(format!("{} has no key `{written}`", self.section.name));

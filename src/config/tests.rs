@@ -145,7 +145,7 @@ fn paths_hosts_and_reachability_are_the_routers_to_judge() {
     check_added(&route("path = '/{*all}'"), 2, 9, "`/{*rest}` takes all of them first");
     check_added(&route("path = '/a', methods = ['get']"), 2, 35, "write \"GET\"");
     check_added(&route("path = '/a', methods = []"), 2, 34, "must not be empty");
-    check_added(&route("path = '/a', headers = { x-a = 1 }"), 2, 41, "true (is there)");
+    check_added(&route("path = '/a', headers = { x-a = 1 }"), 2, 42, "true (is there)");
 }
 
 #[test]
@@ -236,6 +236,8 @@ identify = {{ header = "x-who", value = "topsecret" }}
     let report =
         parse(&text.replace("header = \"x-who\"", "header = \"x who\""), "x").expect_err("a space").to_string();
     assert!(report.contains("x who") && !report.contains("topsecret"), "{report}");
+    let report = parse(&text.replace("value = ", "valeu = "), "x").expect_err("a slip").to_string();
+    assert!(report.contains("did you mean `value`?") && !report.contains("topsecret"), "{report}");
 }
 
 #[test]
@@ -313,6 +315,23 @@ fn the_drop_in_has_safe_defaults() {
 fn a_file_that_is_not_there_is_a_problem_too() {
     let problems = load(Path::new("no/such.toml")).expect_err("there is none");
     assert!(problems.has_errors() && problems.to_string().contains("no/such.toml"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(line in 0_usize..200, at in 0_usize..80, put in "[\\[\\]{}=\"'.$a-z0-9é\n -]{0,6}", cut in 0_usize..12) {
+        let mut lines: Vec<String> = REFERENCE.lines().map(|line| uncomment(line, "# ").to_owned()).collect();
+        let count = lines.len();
+        let line = &mut lines[line % count];
+        let start = line.floor_char_boundary(at.min(line.len()));
+        let end = line.floor_char_boundary((start + cut).min(line.len()));
+        line.replace_range(start..end, &put);
+        let text = lines.join("\n");
+        match parse(&text, "mangled.toml") {
+            Ok(loaded) => assert!(!loaded.warnings.has_errors() && !loaded.view().is_null()),
+            Err(problems) => assert!(problems.has_errors() && !problems.render(true).is_empty()),
+        }
+    }
 }
 
 // ---- shipped files
