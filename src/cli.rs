@@ -1,1 +1,293 @@
-//! The command line: the only file that knows clap.
+//! The command line: the only file that knows clap, and the only one that prints.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
+
+use std::error::Error;
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::clock::Clock;
+use crate::config::settings::{AdminSettings, Settings};
+use crate::config::{self, Loaded};
+use crate::listen::certs;
+use crate::server;
+use crate::sim::demo::{self, BarUi, DemoOptions, DemoTargets, DemoUi, PlainUi};
+use crate::sim::profile::Profile;
+use crate::sim::serve::Sim;
+
+/// The gearbox between fast frontends and fragile backends: a caching, throttling, circuit-breaking reverse proxy.
+#[derive(Debug, Parser)]
+#[command(name = "vaxel", version, max_term_width = 100)]
+struct Cli {
+    /// What the operator log says: error, warn, info, debug, or a filter such as `vaxel=debug`.
+    #[arg(long, global = true, env = "VAXEL_LOG", default_value = "info")]
+    log: String,
+    /// Write the operator log as JSON.
+    #[arg(long, global = true)]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve: with a configuration file, or as a drop-in before one upstream.
+    Run(RunArgs),
+    /// Read a configuration and report all its problems at once.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration.
+    Schema,
+    /// Make a development CA and a certificate signed by it.
+    Certs(CertsArgs),
+    /// Serve a simulated fragile backend.
+    Sim(SimArgs),
+    /// Show what it is for: the same load straight at a fragile backend, then through vaxel.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration file.
+    #[arg(long, short, env = "VAXEL_CONFIG", required_unless_present = "upstream", conflicts_with_all = ["upstream", "listen", "admin"])]
+    config: Option<PathBuf>,
+    /// The one upstream, with safe defaults for everything else.
+    #[arg(long, short)]
+    upstream: Option<http::Uri>,
+    /// Where to listen.
+    #[arg(long, short, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where metrics, health and configuration are served.
+    #[arg(long, default_value = "127.0.0.1:9900")]
+    admin: SocketAddr,
+    /// Requests the upstream gets at the same time.
+    #[arg(long, conflicts_with = "config")]
+    slots: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct CertsArgs {
+    /// Where to.
+    #[arg(long, default_value = "certs")]
+    dir: PathBuf,
+    /// Replace what is there.
+    #[arg(long)]
+    force: bool,
+    /// The names the certificate is for.
+    #[arg(default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])]
+    names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct SimArgs {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// The kind of box: erp, soap, mainframe.
+    #[arg(long, default_value = "erp")]
+    profile: String,
+    /// Its work processes.
+    #[arg(long)]
+    processes: Option<usize>,
+    /// The mean time of its most common operation, such as `40ms`.
+    #[arg(long, value_parser = duration)]
+    service: Option<Duration>,
+    /// The share of requests that fail even when it is calm.
+    #[arg(long)]
+    errors: Option<f64>,
+    /// What it draws its chances from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Exit when the demonstration is over.
+    #[arg(long)]
+    once: bool,
+    /// How long each of the two stages takes.
+    #[arg(long, value_parser = duration, default_value = "10s")]
+    stage: Duration,
+}
+
+type Failure = Box<dyn Error>;
+
+/// Runs the command line.
+///
+/// # Errors
+/// What the command could not do.
+pub fn main() -> Result<ExitCode, Failure> {
+    let cli = Cli::parse();
+    start_log(&cli.log, cli.log_json)?;
+    match cli.command {
+        Command::Run(args) => run(args),
+        Command::Check { file } => Ok(check(&file)),
+        Command::Schema => {
+            println!("{:#}", config::schema());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Certs(args) => certs(&args),
+        Command::Sim(args) => sim(&args),
+        Command::Demo(args) => demo(&args),
+    }
+}
+
+/// The operator log goes to standard error: standard output is the access log's.
+fn start_log(filter: &str, json: bool) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        log.json().init();
+    } else {
+        log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+    }
+    Ok(())
+}
+
+fn run(args: RunArgs) -> Result<ExitCode, Failure> {
+    let loaded = match (&args.config, args.upstream) {
+        (Some(file), _) => match config::load(file) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                eprintln!("{problems}");
+                return Ok(ExitCode::FAILURE);
+            }
+        },
+        (None, Some(upstream)) => {
+            let mut settings = Settings::for_upstream(checked(upstream)?, args.listen);
+            settings.admin = Some(AdminSettings { listen: args.admin });
+            if let (Some(slots), Some(upstream)) = (args.slots, settings.upstreams.first_mut()) {
+                upstream.slots.slots = slots.max(1);
+                upstream.slots.queue = (4 * slots).max(64);
+            }
+            Loaded::from(settings)
+        }
+        (None, None) => return Err("give --config FILE or --upstream URL".into()),
+    };
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
+    let running = server::start(loaded, args.config)?;
+    announce(&running);
+    running.until_signal()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn checked(upstream: http::Uri) -> Result<http::Uri, Failure> {
+    let usable = matches!(upstream.scheme_str(), Some("http" | "https")) && upstream.host().is_some();
+    if usable {
+        Ok(upstream)
+    } else {
+        Err(format!("{upstream} is no upstream: give http://HOST:PORT or https://HOST:PORT").into())
+    }
+}
+
+fn announce(running: &server::Running) {
+    for address in &running.listeners {
+        tracing::info!(%address, "listening");
+    }
+    if let Some(address) = running.admin {
+        tracing::info!(%address, "admin");
+    }
+}
+
+fn check(file: &std::path::Path) -> ExitCode {
+    match config::load(file) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                eprintln!("{warning}");
+            }
+            println!("{}: good", file.display());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn certs(args: &CertsArgs) -> Result<ExitCode, Failure> {
+    let made = certs::development_certificates(&args.dir, &args.names, args.force)?;
+    println!("CA           {}", made.ca_cert.display());
+    println!("certificate  {}", made.cert.display());
+    println!("key          {}", made.key.display());
+    println!("For development only: whoever has the CA's key can be anybody to those who trust it.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sim(args: &SimArgs) -> Result<ExitCode, Failure> {
+    let mut profile = Profile::named(&args.profile)
+        .ok_or_else(|| format!("there is no profile {}; there are {}", args.profile, Profile::NAMES.join(", ")))?;
+    if let Some(processes) = args.processes {
+        profile.processes = processes.max(1);
+    }
+    if let Some(service) = args.service {
+        profile.service = service;
+    }
+    if let Some(errors) = args.errors {
+        profile.error_rate = errors.clamp(0.0, 1.0);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(args.listen).await?;
+        let sim = Sim::start(listener, profile, args.seed, Clock::system())?;
+        println!("a box with {} work processes at http://{}", sim.profile().processes, sim.address());
+        println!("its own count: http://{}/_sim/stats", sim.address());
+        tokio::signal::ctrl_c().await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
+    let clock = Clock::system();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let profile = Profile::default();
+    let sim = runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        Sim::start(listener, profile.clone(), 1, clock.clone())
+    })?;
+    let upstream = format!("http://{}", sim.address()).parse()?;
+    let mut settings = Settings::for_upstream(upstream, SocketAddr::from(([127, 0, 0, 1], 0)));
+    settings.admin = Some(AdminSettings { listen: SocketAddr::from(([127, 0, 0, 1], 0)) });
+    for upstream in &mut settings.upstreams {
+        upstream.slots.slots = profile.processes;
+    }
+    let running = server::start(Loaded::from(settings), None)?;
+    let (Some(&facade), Some(admin)) = (running.listeners.first(), running.admin) else {
+        return Err("the facade does not listen".into());
+    };
+    println!("fragile backend  http://{}   ({} work processes)", sim.address(), profile.processes);
+    println!("through vaxel    http://{facade}");
+    println!("admin            http://{admin}/metrics");
+    println!();
+    println!("  curl -i http://{facade}/catalog/7        # twice: the second is a hit, see Cache-Status and Age");
+    println!("  curl -i http://{facade}/account/7        # personal: passes, and never enters the cache");
+    println!("  curl -s http://{admin}/metrics | grep vaxel_slots");
+    println!();
+    let mut options = DemoOptions::default();
+    options.load.length = args.stage;
+    let targets = DemoTargets { direct: sim.address(), through: facade, sim: &sim };
+    let stdout = std::io::stdout();
+    let mut ui: Box<dyn DemoUi> =
+        if stdout.is_terminal() { Box::new(BarUi::new(stdout)) } else { Box::new(PlainUi::new(stdout)) };
+    runtime.block_on(demo::demonstrate(targets, &options, &clock, &mut *ui))?;
+    if args.once {
+        running.stop();
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("It stays up for the lines above; Ctrl-C ends it.");
+    running.until_signal()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}

@@ -31,21 +31,14 @@ struct Anchor {
 
 impl Clock {
     /// The machine's clock.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where the wall clock is read"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     pub fn system() -> Self {
         Self::anchored(SystemTime::now())
     }
 
     /// A clock whose wall time is `wall` now and advances with the monotonic one: for tests and simulations.
     pub fn anchored(wall: SystemTime) -> Self {
-        Self(Arc::new(Anchor {
-            mono: monotonic(),
-            wall,
-            step: AtomicI64::new(0),
-        }))
+        Self(Arc::new(Anchor { mono: monotonic(), wall, step: AtomicI64::new(0) }))
     }
 
     /// The monotonic time.
@@ -56,10 +49,7 @@ impl Clock {
     /// Both scales in one reading.
     pub fn moment(&self) -> Moment {
         let mono = monotonic();
-        Moment {
-            mono,
-            wall: self.wall_at(mono),
-        }
+        Moment { mono, wall: self.wall_at(mono) }
     }
 
     /// The wall time that belongs to the monotonic instant `mono`.
@@ -68,27 +58,18 @@ impl Clock {
         let step = anchor.step.load(Ordering::Relaxed);
         let since = mono.saturating_duration_since(anchor.mono);
         let magnitude = Duration::from_nanos(step.unsigned_abs());
-        if step >= 0 {
-            anchor.wall + since + magnitude
-        } else {
-            anchor.wall + since - magnitude
-        }
+        if step >= 0 { anchor.wall + since + magnitude } else { anchor.wall + since - magnitude }
     }
 
     /// Follows the machine's wall clock after it was stepped (NTP, an operator); called now and then by the control
     /// plane. A clock made by [`Clock::anchored`] must not be realigned.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where the wall clock is read"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     pub fn realign(&self) {
         let anchor = &*self.0;
         let expected = anchor.wall + monotonic().saturating_duration_since(anchor.mono);
         let step = match SystemTime::now().duration_since(expected) {
             Ok(ahead) => i64::try_from(ahead.as_nanos()).unwrap_or(i64::MAX),
-            Err(behind) => {
-                i64::try_from(behind.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos)
-            }
+            Err(behind) => i64::try_from(behind.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
         };
         anchor.step.store(step, Ordering::Relaxed);
     }
@@ -100,10 +81,7 @@ impl Default for Clock {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where the monotonic clock is read"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place where the monotonic clock is read")]
 fn monotonic() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -126,14 +104,7 @@ mod tests {
     async fn a_stepped_wall_clock_is_followed() {
         let clock = Clock::anchored(SystemTime::UNIX_EPOCH);
         clock.realign();
-        let wall = clock
-            .moment()
-            .wall
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap();
-        assert!(
-            wall > Duration::from_secs(1_000_000_000),
-            "the anchor was in 1970, the machine is not: {wall:?}"
-        );
+        let wall = clock.moment().wall.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(wall > Duration::from_secs(1_000_000_000), "the anchor was in 1970, the machine is not: {wall:?}");
     }
 }

@@ -26,13 +26,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in order.
-    pub const ALL: [Self; 5] = [
-        Self::Ok,
-        Self::Business,
-        Self::Broken,
-        Self::Overloaded,
-        Self::Ignored,
-    ];
+    pub const ALL: [Self; 5] = [Self::Ok, Self::Business, Self::Broken, Self::Overloaded, Self::Ignored];
 
     /// The stable word for logs and metric labels.
     pub const fn code(self) -> &'static str {
@@ -64,7 +58,8 @@ pub struct Classes {
 /// - other 4xx: business;
 /// - 501 and 505 are permanent statements about the request ("no such method", "no such version"): business;
 /// - 500: broken, unless the route says that it is a business fault;
-/// - any other 5xx, known or not: broken (RFC 9110 section 15: an unknown code means what the first of its class means);
+/// - any other 5xx, known or not: broken (RFC 9110 section 15: an unknown code means what the first of its class
+///   means);
 /// - everything else: ok.
 pub const fn classify_status(status: StatusCode, classes: &Classes) -> Outcome {
     match status.as_u16() {
@@ -164,11 +159,7 @@ impl Failure {
 
     /// Whether the backend may be at work on the request after the attempt has ended, so that its slot is a zombie.
     pub const fn leaves_work_behind(self) -> bool {
-        self.sent
-            && matches!(
-                self.kind,
-                FailureKind::HeadTimeout | FailureKind::TotalTimeout | FailureKind::ClientGone
-            )
+        self.sent && matches!(self.kind, FailureKind::HeadTimeout | FailureKind::TotalTimeout | FailureKind::ClientGone)
     }
 }
 
@@ -188,9 +179,7 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Classes = Classes {
-        business_500: false,
-    };
+    const PLAIN: Classes = Classes { business_500: false };
     const SOAP: Classes = Classes { business_500: true };
 
     fn status(code: u16) -> StatusCode {
@@ -201,10 +190,7 @@ mod tests {
     fn a_status_is_read_by_who_is_to_blame() {
         let table = [
             (Outcome::Ok, &[100, 101, 200, 204, 206, 301, 304, 399][..]),
-            (
-                Outcome::Business,
-                &[400, 401, 403, 404, 405, 409, 412, 423, 428, 499, 501, 505],
-            ),
+            (Outcome::Business, &[400, 401, 403, 404, 405, 409, 412, 423, 428, 499, 501, 505]),
             (Outcome::Broken, &[500, 502, 504, 507, 508, 520, 599, 999]),
             (Outcome::Overloaded, &[429, 503]),
         ];
@@ -218,11 +204,7 @@ mod tests {
     #[test]
     fn a_soap_fault_is_business_and_nothing_else_changes() {
         for code in 100..=999 {
-            let expected = if code == 500 {
-                Outcome::Business
-            } else {
-                classify_status(status(code), &PLAIN)
-            };
+            let expected = if code == 500 { Outcome::Business } else { classify_status(status(code), &PLAIN) };
             assert_eq!(classify_status(status(code), &SOAP), expected, "{code}");
         }
     }
@@ -230,36 +212,16 @@ mod tests {
     #[test]
     fn a_failure_names_its_reason_and_whether_the_backend_is_to_blame() {
         use FailureKind::{
-            BodyBroken, ClientGone, ConnectTimeout, HeadTimeout, Protocol, Refused, RequestBody,
-            Reset, Tls, TotalTimeout, Unreachable,
+            BodyBroken, ClientGone, ConnectTimeout, HeadTimeout, Protocol, Refused, RequestBody, Reset, Tls,
+            TotalTimeout, Unreachable,
         };
         let table = [
             (Refused, Stage::Connect, Outcome::Broken, "upstream.connect"),
-            (
-                Unreachable,
-                Stage::Connect,
-                Outcome::Broken,
-                "upstream.connect",
-            ),
-            (
-                ConnectTimeout,
-                Stage::Connect,
-                Outcome::Broken,
-                "upstream.connect_timeout",
-            ),
+            (Unreachable, Stage::Connect, Outcome::Broken, "upstream.connect"),
+            (ConnectTimeout, Stage::Connect, Outcome::Broken, "upstream.connect_timeout"),
             (Tls, Stage::Tls, Outcome::Broken, "upstream.tls"),
-            (
-                HeadTimeout,
-                Stage::Head,
-                Outcome::Broken,
-                "upstream.timeout",
-            ),
-            (
-                TotalTimeout,
-                Stage::Body,
-                Outcome::Broken,
-                "upstream.timeout",
-            ),
+            (HeadTimeout, Stage::Head, Outcome::Broken, "upstream.timeout"),
+            (TotalTimeout, Stage::Body, Outcome::Broken, "upstream.timeout"),
             (Reset, Stage::Head, Outcome::Broken, "upstream.reset"),
             (Protocol, Stage::Head, Outcome::Broken, "upstream.protocol"),
             (BodyBroken, Stage::Body, Outcome::Broken, "upstream.reset"),
@@ -267,12 +229,7 @@ mod tests {
             (ClientGone, Stage::Head, Outcome::Ignored, "request.body"),
         ];
         for (kind, stage, outcome, reason) in table {
-            let failure = Failure {
-                kind,
-                stage,
-                sent: true,
-                reused: false,
-            };
+            let failure = Failure { kind, stage, sent: true, reused: false };
             assert_eq!(classify(Err(failure), &PLAIN), outcome, "{kind:?}");
             assert_eq!(failure.reason().code(), reason, "{kind:?}");
         }
@@ -280,27 +237,10 @@ mod tests {
 
     #[test]
     fn only_a_request_that_was_sent_leaves_work_behind() {
-        let late = Failure {
-            kind: FailureKind::HeadTimeout,
-            stage: Stage::Head,
-            sent: true,
-            reused: false,
-        };
+        let late = Failure { kind: FailureKind::HeadTimeout, stage: Stage::Head, sent: true, reused: false };
         assert!(late.leaves_work_behind());
-        assert!(
-            !Failure {
-                sent: false,
-                ..late
-            }
-            .leaves_work_behind()
-        );
-        assert!(
-            !Failure {
-                kind: FailureKind::Reset,
-                ..late
-            }
-            .leaves_work_behind()
-        );
+        assert!(!Failure { sent: false, ..late }.leaves_work_behind());
+        assert!(!Failure { kind: FailureKind::Reset, ..late }.leaves_work_behind());
     }
 
     proptest! {

@@ -26,10 +26,7 @@ impl Refusal {
 
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
-        Self {
-            reason,
-            retry_after: None,
-        }
+        Self { reason, retry_after: None }
     }
 }
 

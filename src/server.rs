@@ -1,1 +1,390 @@
-//! The composition root: settings, sockets, workers, signals, drain.
+//! The composition root: settings → sockets → workers → gateway and admin → signals → drain.
+//!
+//! The data plane is one single-threaded runtime per worker, each with its own sockets and upstream connections; a
+//! request never changes threads. Everything else (admin, signals, upkeep, reload) runs on a small runtime of its own.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use crate::admin::{self, AdminSource};
+use crate::config::settings::{ListenerSettings, Settings};
+use crate::config::{self, Loaded, Problems};
+use crate::gateway::{Gateway, Handle, StartError};
+use crate::listen::drain::Drain;
+use crate::listen::serve::{self, Server};
+use crate::listen::{Accept, socket, tls};
+use crate::proxy::access_log::{AccessLog, LogWriter};
+
+/// A running server.
+pub struct Running {
+    handle: Handle,
+    control: Arc<Control>,
+    threads: Vec<JoinHandle<()>>,
+    runtime: Runtime,
+    log: Option<LogWriter>,
+    /// Where each listener listens, in the order of the settings.
+    pub listeners: Vec<SocketAddr>,
+    /// Where the admin listener listens.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The gateway cannot be built.
+    #[error("cannot build the gateway")]
+    Gateway(#[from] StartError),
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A listener's certificate or key cannot be used.
+    #[error("listener {address}")]
+    Tls {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: tls::TlsError,
+    },
+    /// The access log cannot be opened.
+    #[error("cannot write the access log")]
+    Log(#[source] io::Error),
+    /// The system gives no thread or event queue.
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+}
+
+/// What the admin listener and the signals act on.
+struct Control {
+    handle: Handle,
+    drain: Drain,
+    log: Option<AccessLog>,
+    /// Where the configuration came from; none for a drop-in.
+    file: Option<PathBuf>,
+    loaded: Mutex<Loaded>,
+}
+
+/// Starts everything that `loaded` asks for. `file` is where a reload reads from.
+///
+/// # Errors
+/// See [`ServerError`]; then nothing is left running.
+pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerError> {
+    let settings = loaded.settings.clone();
+    let (log, writer) = open_log(&settings)?;
+    let mut builder = Gateway::builder().settings(settings.clone()).workers(settings.workers);
+    if let Some(log) = &log {
+        builder = builder.access_log(log.clone());
+    }
+    let handle = builder.build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(ServerError::Worker)?;
+    let drain = Drain::default();
+    let control =
+        Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, loaded: Mutex::new(loaded) });
+    let admin = settings.admin.as_ref().map(|admin| serve_admin(&runtime, &control, admin.listen)).transpose()?;
+    let mut workers: Vec<Vec<Share>> = (0..settings.workers).map(|_| Vec::new()).collect();
+    let mut listeners = Vec::new();
+    for listener in &settings.listeners {
+        listeners.push(open_listener(listener, &handle, &drain, &mut workers)?);
+    }
+    let threads = workers
+        .into_iter()
+        .enumerate()
+        .map(|(index, shares)| spawn_worker(index, shares, handle.gateway(index), drain.clone()))
+        .collect::<io::Result<_>>()
+        .map_err(ServerError::Worker)?;
+    runtime.spawn(upkeep(handle.clone()));
+    Ok(Running { handle, control, threads, runtime, log: writer, listeners, admin })
+}
+
+impl Running {
+    /// The gateway's shared side.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Runs `future` on the control runtime.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// Serves until SIGTERM or SIGINT (reloading on SIGHUP), then drains.
+    ///
+    /// # Errors
+    /// When signals cannot be received.
+    pub fn until_signal(self) -> io::Result<()> {
+        let control = Arc::clone(&self.control);
+        self.runtime.block_on(signals(control))?;
+        self.stop();
+        Ok(())
+    }
+
+    /// Ends in order: no new connections, requests finish, at the latest after the settings' `drain`.
+    pub fn stop(self) {
+        let patience = self.control.loaded.lock().settings.drain;
+        self.control.drain.begin();
+        let ended = self.runtime.block_on(async { tokio::time::timeout(patience, self.control.drain.ended()).await });
+        match ended {
+            Ok(()) => tracing::info!("all connections ended"),
+            Err(_) => {
+                tracing::warn!(left = self.control.drain.connections(), "connections were cut at the end of the drain")
+            }
+        }
+        if ended.is_ok() {
+            for thread in self.threads {
+                let _ = thread.join();
+            }
+        }
+        if let Some(log) = self.log {
+            log.finish(LOG_PATIENCE);
+        }
+        self.runtime.shutdown_background();
+    }
+}
+
+/// One worker's share of a listener.
+enum Share {
+    /// A socket of its own.
+    Socket(Arc<Server>, TcpListener),
+    /// What an acceptor hands over.
+    Handed(Arc<Server>, mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>),
+}
+
+fn open_listener(
+    settings: &ListenerSettings,
+    handle: &Handle,
+    drain: &Drain,
+    workers: &mut [Vec<Share>],
+) -> Result<SocketAddr, ServerError> {
+    let address = settings.listen;
+    let bind_error = |source| ServerError::Bind { address, source };
+    let sockets = socket::bind(address, settings.accept, workers.len(), settings.backlog).map_err(bind_error)?;
+    let bound = sockets.first().map_or(Ok(address), TcpListener::local_addr).map_err(bind_error)?;
+    let tls = settings
+        .tls
+        .as_ref()
+        .map(tls::server_config)
+        .transpose()
+        .map_err(|source| ServerError::Tls { address, source })?;
+    let open = Arc::new(AtomicUsize::new(0));
+    let server = |worker| {
+        Arc::new(Server {
+            tls: tls.clone().map(tokio_rustls::TlsAcceptor::from),
+            limits: settings.limits.clone(),
+            worker,
+            open: Arc::clone(&open),
+            drain: drain.clone(),
+            meter: handle.metrics().listener(&bound.to_string()),
+            metrics: handle.metrics().clone(),
+        })
+    };
+    if settings.accept == Accept::Reuseport || workers.len() == 1 {
+        for (index, (shares, socket)) in workers.iter_mut().zip(sockets).enumerate() {
+            shares.push(Share::Socket(server(index), socket));
+        }
+        return Ok(bound);
+    }
+    let mut hands = Vec::new();
+    for (index, shares) in workers.iter_mut().enumerate() {
+        let (hand, handed) = mpsc::unbounded_channel();
+        shares.push(Share::Handed(server(index), handed));
+        hands.push((hand, Arc::new(AtomicUsize::new(0))));
+    }
+    for socket in sockets {
+        spawn_acceptor(socket, hands.clone(), drain.clone()).map_err(ServerError::Worker)?;
+    }
+    Ok(bound)
+}
+
+/// Where an acceptor hands connections, and how many each worker has taken.
+type Hand = (mpsc::UnboundedSender<(std::net::TcpStream, SocketAddr)>, Arc<AtomicUsize>);
+
+/// Hands each connection to the worker that has the fewest.
+fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain) -> io::Result<()> {
+    let work = move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "no event queue for an acceptor"),
+        };
+        runtime.block_on(async {
+            let Ok(listener) = tokio::net::TcpListener::from_std(socket) else { return };
+            let mut open = drain.open();
+            loop {
+                let next = std::future::poll_fn(|cx| {
+                    if open.poll_begun(cx) {
+                        return std::task::Poll::Ready(None);
+                    }
+                    listener.poll_accept(cx).map(Some)
+                });
+                match next.await {
+                    None => return,
+                    Some(Ok((stream, address))) => hand_over(&hands, stream, address),
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+    };
+    std::thread::Builder::new().name("acceptor".to_owned()).spawn(work).map(drop)
+}
+
+fn hand_over(hands: &[Hand], stream: TcpStream, address: SocketAddr) {
+    let fewest = hands.iter().min_by_key(|(_, count)| Arc::strong_count(count));
+    let (Some((hand, count)), Ok(stream)) = (fewest, stream.into_std()) else { return };
+    count.fetch_add(1, Ordering::Relaxed);
+    let _ = hand.send((stream, address));
+}
+
+fn spawn_worker(index: usize, shares: Vec<Share>, gateway: Gateway, drain: Drain) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let work = move || {
+        runtime.block_on(async {
+            for share in shares {
+                let gateway = gateway.clone();
+                let answer = move |peer| gateway.peer(peer);
+                match share {
+                    Share::Socket(server, socket) => match tokio::net::TcpListener::from_std(socket) {
+                        Ok(listener) => drop(tokio::spawn(serve::accept(server, listener, answer))),
+                        Err(error) => tracing::error!(%error, "cannot use a listening socket"),
+                    },
+                    Share::Handed(server, handed) => drop(tokio::spawn(take(server, handed, answer))),
+                }
+            }
+            drain.ended().await;
+        });
+    };
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)
+}
+
+async fn take<A: serve::Answer>(
+    server: Arc<Server>,
+    mut handed: mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>,
+    answer: impl Fn(crate::listen::Peer) -> A,
+) {
+    while let Some((stream, address)) = handed.recv().await {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => serve::admit(&server, stream, address, &answer),
+            Err(error) => tracing::warn!(%error, "cannot use a connection"),
+        }
+    }
+}
+
+fn open_log(settings: &Settings) -> Result<(Option<AccessLog>, Option<LogWriter>), ServerError> {
+    let Some(target) = settings.log.access.target() else { return Ok((None, None)) };
+    let (log, writer) = AccessLog::new(target, settings.log.format).map_err(ServerError::Log)?;
+    Ok((Some(log.with_query(settings.log.query)), Some(writer)))
+}
+
+fn serve_admin(runtime: &Runtime, control: &Arc<Control>, address: SocketAddr) -> Result<SocketAddr, ServerError> {
+    let bind_error = |source| ServerError::Bind { address, source };
+    let socket = TcpListener::bind(address).map_err(bind_error)?;
+    socket.set_nonblocking(true).map_err(bind_error)?;
+    let bound = socket.local_addr().map_err(bind_error)?;
+    let _context = runtime.enter();
+    let listener = tokio::net::TcpListener::from_std(socket).map_err(bind_error)?;
+    let source = Arc::clone(control);
+    runtime.spawn(async move { admin::serve(listener, source, std::future::pending::<()>()).await });
+    Ok(bound)
+}
+
+async fn upkeep(handle: Handle) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        handle.upkeep().await;
+    }
+}
+
+/// Reloads on SIGHUP; returns on SIGTERM or SIGINT.
+async fn signals(control: Arc<Control>) -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                let control = Arc::clone(&control);
+                let _ = tokio::task::spawn_blocking(move || {
+                    if let Some(log) = &control.log {
+                        log.reopen();
+                    }
+                    let _ = control.reload();
+                }).await;
+            }
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+impl AdminSource for Control {
+    fn metrics_text(&self) -> String {
+        self.handle.metrics().gather()
+    }
+
+    fn ready(&self) -> Result<(), &'static str> {
+        if self.drain.begun() { Err("draining") } else { Ok(()) }
+    }
+
+    fn config(&self) -> serde_json::Value {
+        self.loaded.lock().view()
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        let result = self.try_reload();
+        match &result {
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(problems) => {
+                self.handle.metrics().reloaded(false, self.handle.clock().moment().wall);
+                tracing::error!("configuration not reloaded, the old one stays in force:\n{problems}");
+            }
+        }
+        result
+    }
+}
+
+impl Control {
+    fn try_reload(&self) -> Result<(), String> {
+        let Some(file) = &self.file else { return Err("started without a configuration file".to_owned()) };
+        let loaded = config::load(file).map_err(|problems: Problems| problems.to_string())?;
+        let mut current = self.loaded.lock();
+        let (new, old) = (&loaded.settings, &current.settings);
+        if (&new.listeners, &new.admin, new.workers) != (&old.listeners, &old.admin, old.workers) {
+            tracing::warn!("listeners, admin and workers change at the next start only");
+        }
+        self.handle.reload(&loaded.settings).map_err(|error| error.to_string())?;
+        self.handle.metrics().reloaded(true, self.handle.clock().moment().wall);
+        *current = loaded;
+        Ok(())
+    }
+}
+
+/// Between two rounds of upkeep.
+const UPKEEP: Duration = Duration::from_secs(1);
+/// Between two tries to accept when the system refuses.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For the last lines of the access log.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);

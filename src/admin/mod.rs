@@ -38,26 +38,15 @@ pub trait AdminSource {
 pub fn handle<B>(request: &Request<B>, source: &dyn AdminSource) -> Response<Full<Bytes>> {
     let method = request.method();
     let Some(page) = Page::at(request.uri().path()) else {
-        return problem(
-            StatusCode::NOT_FOUND,
-            "There is nothing here; GET / lists what is.",
-        );
+        return problem(StatusCode::NOT_FOUND, "There is nothing here; GET / lists what is.");
     };
     if !page.allows(method) {
-        let mut response = problem(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "The method does not fit this resource.",
-        );
-        response
-            .headers_mut()
-            .insert(header::ALLOW, HeaderValue::from_static(page.allowed()));
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "The method does not fit this resource.");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(page.allowed()));
         return response;
     }
     if *method == Method::POST && is_foreign(request.uri(), request.headers()) {
-        return problem(
-            StatusCode::FORBIDDEN,
-            "A page of another site may not do this.",
-        );
+        return problem(StatusCode::FORBIDDEN, "A page of another site may not do this.");
     }
     let mut response = page.show(source);
     let headers = response.headers_mut();
@@ -65,9 +54,7 @@ pub fn handle<B>(request: &Request<B>, source: &dyn AdminSource) -> Response<Ful
     if *method == Method::HEAD {
         // The fields are those of GET, the length included (RFC 9110 section 9.3.2).
         let length = http_body::Body::size_hint(response.body()).lower();
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         *response.body_mut() = Full::default();
     }
     response
@@ -122,11 +109,7 @@ impl Page {
             },
             Self::Config => answer(StatusCode::OK, JSON, format!("{:#}\n", source.config())),
             Self::Reload => match source.reload() {
-                Ok(()) => answer(
-                    StatusCode::OK,
-                    JSON,
-                    format!("{}\n", json!({ "reloaded": true })),
-                ),
+                Ok(()) => answer(StatusCode::OK, JSON, format!("{}\n", json!({ "reloaded": true }))),
                 Err(problems) => problem(StatusCode::UNPROCESSABLE_ENTITY, &problems),
             },
         }
@@ -144,14 +127,8 @@ fn is_foreign(uri: &Uri, headers: &HeaderMap) -> bool {
         return false;
     };
     let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
-    let host = host.or_else(|| {
-        uri.authority()
-            .map(|authority| authority.as_str().as_bytes())
-    });
-    let own = origin
-        .as_bytes()
-        .strip_prefix(b"http://")
-        .or_else(|| origin.as_bytes().strip_prefix(b"https://"));
+    let host = host.or_else(|| uri.authority().map(|authority| authority.as_str().as_bytes()));
+    let own = origin.as_bytes().strip_prefix(b"http://").or_else(|| origin.as_bytes().strip_prefix(b"https://"));
     own.is_none() || own != host
 }
 
@@ -165,20 +142,13 @@ fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
     answer(status, PROBLEM, format!("{body}\n"))
 }
 
-fn answer(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     // The text of a problem may quote a file: a browser must not take it for a page.
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -230,8 +200,7 @@ pub(crate) mod tests {
         }
 
         fn reload(&self) -> Result<(), String> {
-            self.broken
-                .map_or(Ok(()), |problem| Err(problem.to_owned()))
+            self.broken.map_or(Ok(()), |problem| Err(problem.to_owned()))
         }
     }
 
@@ -243,33 +212,15 @@ pub(crate) mod tests {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap(),
             _ => Bytes::new(),
         };
-        (
-            Response::from_parts(head, ()),
-            String::from_utf8(text.to_vec()).unwrap(),
-        )
+        (Response::from_parts(head, ()), String::from_utf8(text.to_vec()).unwrap())
     }
 
     #[track_caller]
-    fn check(
-        method: &str,
-        path: &str,
-        source: &Known,
-        status: u16,
-        content_type: &str,
-        body: &str,
-    ) {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .body(())
-            .unwrap();
+    fn check(method: &str, path: &str, source: &Known, status: u16, content_type: &str, body: &str) {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
         let (response, text) = ask(request, source);
         assert_eq!(response.status(), status, "{method} {path}");
-        assert_eq!(
-            response.headers()[header::CONTENT_TYPE],
-            content_type,
-            "{method} {path}"
-        );
+        assert_eq!(response.headers()[header::CONTENT_TYPE], content_type, "{method} {path}");
         assert_eq!(text, body, "{method} {path}");
     }
 
@@ -277,37 +228,13 @@ pub(crate) mod tests {
     fn every_page_has_its_answer() {
         let good = Known::default();
         check("GET", "/", &good, 200, PLAIN, INDEX);
-        check(
-            "GET",
-            "/metrics",
-            &good,
-            200,
-            METRICS,
-            "vaxel_worker_panics_total 0\n",
-        );
-        check(
-            "GET",
-            "/metrics?name=x",
-            &good,
-            200,
-            METRICS,
-            "vaxel_worker_panics_total 0\n",
-        );
+        check("GET", "/metrics", &good, 200, METRICS, "vaxel_worker_panics_total 0\n");
+        check("GET", "/metrics?name=x", &good, 200, METRICS, "vaxel_worker_panics_total 0\n");
         check("GET", "/livez", &good, 200, PLAIN, "ok\n");
         check("GET", "/readyz", &good, 200, PLAIN, "ready\n");
-        check(
-            "GET",
-            "/config",
-            &good,
-            200,
-            JSON,
-            "{\n  \"workers\": 2\n}\n",
-        );
+        check("GET", "/config", &good, 200, JSON, "{\n  \"workers\": 2\n}\n");
         check("POST", "/reload", &good, 200, JSON, "{\"reloaded\":true}\n");
-        let draining = Known {
-            unready: Some("draining"),
-            ..Known::default()
-        };
+        let draining = Known { unready: Some("draining"), ..Known::default() };
         check("GET", "/readyz", &draining, 503, PLAIN, "draining\n");
         check("GET", "/livez", &draining, 200, PLAIN, "ok\n");
     }
@@ -326,20 +253,10 @@ pub(crate) mod tests {
     #[test]
     fn a_head_request_gets_the_fields_alone() {
         for path in ["/", "/metrics", "/livez", "/readyz", "/config"] {
-            let request = |method| {
-                Request::builder()
-                    .method(method)
-                    .uri(path)
-                    .body(())
-                    .unwrap()
-            };
+            let request = |method| Request::builder().method(method).uri(path).body(()).unwrap();
             let (_, text) = ask(request("GET"), &Known::default());
             let (response, empty) = ask(request("HEAD"), &Known::default());
-            assert_eq!(
-                response.headers()[header::CONTENT_LENGTH],
-                text.len().to_string(),
-                "{path}"
-            );
+            assert_eq!(response.headers()[header::CONTENT_LENGTH], text.len().to_string(), "{path}");
             assert_eq!(empty, "", "{path}");
         }
     }
@@ -354,18 +271,11 @@ pub(crate) mod tests {
             ("GET", "/reload", 405, Some("POST")),
             ("HEAD", "/reload", 405, Some("POST")),
         ] {
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .body(())
-                .unwrap();
+            let request = Request::builder().method(method).uri(path).body(()).unwrap();
             let (response, text) = ask(request, &Known::default());
             assert_eq!(response.status(), status, "{method} {path}");
             assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM);
-            let found = response
-                .headers()
-                .get(header::ALLOW)
-                .map(|value| value.to_str().unwrap());
+            let found = response.headers().get(header::ALLOW).map(|value| value.to_str().unwrap());
             assert_eq!(found, allow, "{method} {path}");
             let json: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(json["status"], status);
@@ -375,15 +285,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_failed_reload_says_what_is_wrong() {
-        let broken = Known {
-            broken: Some("vaxel.toml:3:1: unknown key \"slot\""),
-            ..Known::default()
-        };
-        let request = Request::builder()
-            .method("POST")
-            .uri("/reload")
-            .body(())
-            .unwrap();
+        let broken = Known { broken: Some("vaxel.toml:3:1: unknown key \"slot\""), ..Known::default() };
+        let request = Request::builder().method("POST").uri("/reload").body(()).unwrap();
         let (response, text) = ask(request, &broken);
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
         let json: Value = serde_json::from_str(&text).unwrap();
@@ -394,40 +297,13 @@ pub(crate) mod tests {
     fn a_page_of_another_site_cannot_reload() {
         for (fields, status) in [
             (&[][..], 200),
-            (
-                &[
-                    ("host", "127.0.0.1:9900"),
-                    ("origin", "http://127.0.0.1:9900"),
-                ],
-                200,
-            ),
-            (
-                &[
-                    ("host", "127.0.0.1:9900"),
-                    ("sec-fetch-site", "same-origin"),
-                ],
-                200,
-            ),
-            (
-                &[("host", "127.0.0.1:9900"), ("sec-fetch-site", "none")],
-                200,
-            ),
-            (
-                &[
-                    ("host", "127.0.0.1:9900"),
-                    ("origin", "http://evil.example"),
-                ],
-                403,
-            ),
+            (&[("host", "127.0.0.1:9900"), ("origin", "http://127.0.0.1:9900")], 200),
+            (&[("host", "127.0.0.1:9900"), ("sec-fetch-site", "same-origin")], 200),
+            (&[("host", "127.0.0.1:9900"), ("sec-fetch-site", "none")], 200),
+            (&[("host", "127.0.0.1:9900"), ("origin", "http://evil.example")], 403),
             (&[("host", "127.0.0.1:9900"), ("origin", "null")], 403),
-            (
-                &[("host", "127.0.0.1:9900"), ("sec-fetch-site", "cross-site")],
-                403,
-            ),
-            (
-                &[("host", "127.0.0.1:9900"), ("sec-fetch-site", "same-site")],
-                403,
-            ),
+            (&[("host", "127.0.0.1:9900"), ("sec-fetch-site", "cross-site")], 403),
+            (&[("host", "127.0.0.1:9900"), ("sec-fetch-site", "same-site")], 403),
         ] {
             let mut request = Request::builder().method("POST").uri("/reload");
             for (name, value) in fields {

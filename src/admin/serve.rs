@@ -33,10 +33,7 @@ pub async fn serve(
     loop {
         let accepted = async {
             // The place first: who finds none waits in the backlog of the socket.
-            let place = Arc::clone(&places)
-                .acquire_owned()
-                .await
-                .expect("nobody closes it");
+            let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
             (listener.accept().await, place)
         };
         let (accepted, place) = tokio::select! {
@@ -107,10 +104,7 @@ async fn respond(
     let answered = tokio::task::spawn_blocking(move || handle(&request, &*source)).await;
     Ok(answered.unwrap_or_else(|error| {
         tracing::error!(%error, "the admin listener could not answer");
-        problem(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "Something broke; the log has the details.",
-        )
+        problem(StatusCode::INTERNAL_SERVER_ERROR, "Something broke; the log has the details.")
     }))
 }
 
@@ -167,16 +161,9 @@ mod tests {
             .unwrap();
         let text = read_to_end(client).await;
         assert_eq!(text.matches("HTTP/1.1 ").count(), 4, "{text}");
-        assert_eq!(
-            text.matches("ok\n").count(),
-            1,
-            "the answer to HEAD has no body: {text}"
-        );
+        assert_eq!(text.matches("ok\n").count(), 1, "the answer to HEAD has no body: {text}");
         assert_eq!(text.matches("content-length: 3\r\n").count(), 2, "{text}");
-        assert!(
-            text.contains("{\"reloaded\":true}") && text.contains("HTTP/1.1 404 "),
-            "{text}"
-        );
+        assert!(text.contains("{\"reloaded\":true}") && text.contains("HTTP/1.1 404 "), "{text}");
         served.await.unwrap();
     }
 
@@ -190,10 +177,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_ends() {
         let (mut client, _stop, served) = world(Known::default());
-        client
-            .write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
-            .await
-            .unwrap();
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         served.await.unwrap();
         assert!(read_to_end(client).await.ends_with("ok\n"));
     }
@@ -201,14 +185,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_that_is_too_large_is_refused() {
         let (mut client, _stop, served) = world(Known::default());
-        client
-            .write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nx: ")
-            .await
-            .unwrap();
-        client
-            .write_all("x".repeat(2 * HEAD_SIZE).as_bytes())
-            .await
-            .unwrap();
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nx: ").await.unwrap();
+        client.write_all("x".repeat(2 * HEAD_SIZE).as_bytes()).await.unwrap();
         let text = read_to_end(client).await;
         assert!(text.starts_with("HTTP/1.1 431 "), "{text}");
         served.await.unwrap();
@@ -218,10 +196,7 @@ mod tests {
     async fn a_stop_ends_an_idle_connection_at_once() {
         let (client, stop, served) = world(Known::default());
         stop.send(()).unwrap();
-        timeout(LAST_ANSWER / 2, served)
-            .await
-            .expect("it ended at once")
-            .unwrap();
+        timeout(LAST_ANSWER / 2, served).await.expect("it ended at once").unwrap();
         assert_eq!(read_to_end(client).await, "");
     }
 
@@ -230,14 +205,8 @@ mod tests {
         let (mut client, server) = duplex(16);
         let served = connection(server, Arc::new(Known::default()), std::future::pending());
         let served = tokio::spawn(served);
-        client
-            .write_all(b"GET /config HTTP/1.1\r\nhost: a\r\n\r\n")
-            .await
-            .unwrap();
-        timeout(LIFETIME + 2 * LAST_ANSWER, served)
-            .await
-            .expect("it ended")
-            .unwrap();
+        client.write_all(b"GET /config HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        timeout(LIFETIME + 2 * LAST_ANSWER, served).await.expect("it ended").unwrap();
         drop(client);
     }
 
@@ -246,15 +215,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(serve(listener, Arc::new(Known::default()), async {
-            drop(stopped.await)
-        }));
+        let served = tokio::spawn(serve(listener, Arc::new(Known::default()), async { drop(stopped.await) }));
         for _ in 0..2 {
             let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
-            client
-                .write_all(b"GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-                .await
-                .unwrap();
+            client.write_all(b"GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
             let mut text = String::new();
             client.read_to_string(&mut text).await.unwrap();
             assert!(text.ends_with("ready\n"), "{text}");

@@ -1,30 +1,34 @@
 //! The circuit breaker of one upstream: a state machine without clock, lock or chance.
 //!
 //! ```text
-//!                 broken or slow share of the window reached
-//!      ┌────────┐ ──────────────────────────────────────────► ┌──────┐
-//!      │ closed │                                              │ open │◄─────────────┐
-//!      │ (ramp) │                                              └──┬───┘              │
-//!      └────────┘                                     time is up  │                  │ a trial broken or overloaded,
-//!           ▲                                                     ▼                  │ too many slow, or no verdict
-//!           │              all trials did well              ┌───────────┐            │ within 30 s: open twice as long
-//!           └────────────────────────────────────────────── │ half_open │ ───────────┘
-//!                                                           └───────────┘
-//!      force(Hold::Open) → forced_open       force(Hold::Closed) → forced_closed       release() → closed
+//!                  broken or slow share of the window reached
+//!     +--------+ ----------------------------------------------> +------+
+//!     | closed |                                                 | open | <-------------+
+//!     | (ramp) |                                                 +------+               |
+//!     +--------+                                                    |                   | a trial was broken or
+//!         ^                                              time is up |                   | overloaded, too many were
+//!         |                                                         v                   | slow, or no verdict for
+//!         |             all trials did well                   +-----------+             | 30 s: open twice as long
+//!         +-------------------------------------------------- | half_open | ------------+
+//!                                                             +-----------+
+//!
+//!     any -- force(Hold::Open) --> forced_open        any -- force(Hold::Closed) --> forced_closed
+//!     forced_* -- release() --> closed
 //! ```
 //!
 //! - **Closed** counts what ended in a sliding window ([`window`]). It opens when, of at least `minimum` calls, a share
 //!   of `failure_ratio` was broken or a share of `slow_ratio` slow. It works for a single endpoint: there is nowhere
 //!   else to go, so failing fast is all that helps.
-//! - **What counts**: ok and business are successes, broken is a failure. *Overloaded* (429, 503) is neither: the backend
-//!   works and must get less work, not none (that is the limit's business). *Ignored* teaches nothing.
+//! - **What counts**: ok and business are successes, broken is a failure. *Overloaded* (429, 503) is neither: the
+//!   backend works and must get less work, not none (that is the limit's business). *Ignored* teaches nothing.
 //! - **Open** passes nothing; the wait doubles from `open` to `open_max` while trials fail, and starts over only when a
 //!   ramp ended well. Each wait is shortened by up to a tenth, so that several instances do not try in step.
-//! - **Half-open** passes exactly `trials` requests. They are safe ones (RFC 9110 section 9.2.1): a user's write is not what to
-//!   experiment with. Only when no safe one asked for [`SAFE_ONLY`] does an unsafe one pass. A trial that is abandoned
-//!   is given back. Here *overloaded* fails the trial: the backend itself says that it is not ready.
+//! - **Half-open** passes exactly `trials` requests. They are safe ones (RFC 9110 section 9.2.1): a user's write is not
+//!   what to experiment with. Only when no safe one asked for [`SAFE_ONLY`] does an unsafe one pass. A trial that is
+//!   abandoned is given back. Here *overloaded* fails the trial: the backend itself says that it is not ready.
 //! - **Half-open cannot get stuck**: when trials are out and no verdict comes in for [`MAX_WAIT`], it opens again.
-//! - **After closing** the upstream's slots are let out slowly: [`Breaker::share`] grows from 10 to 100 % over [`RAMP`].
+//! - **After closing** the upstream's slots are let out slowly: [`Breaker::share`] grows from 10 to 100 % over
+//!   [`RAMP`].
 //! - **Late news are no news**: each shift starts a generation; the result of a pass of an older one is ignored.
 
 use std::ops::AddAssign;
@@ -99,13 +103,7 @@ pub enum State {
 
 impl State {
     /// Every state, in order.
-    pub const ALL: [Self; 5] = [
-        Self::Closed,
-        Self::Open,
-        Self::HalfOpen,
-        Self::ForcedOpen,
-        Self::ForcedClosed,
-    ];
+    pub const ALL: [Self; 5] = [Self::Closed, Self::Open, Self::HalfOpen, Self::ForcedOpen, Self::ForcedClosed];
 
     /// The stable word for logs, metric labels and the admin API.
     pub const fn code(self) -> &'static str {
@@ -150,17 +148,8 @@ impl Breaker {
     /// A closed breaker. `seed` is a drawn number; it decides the jitter of the waits and nothing else.
     pub fn new(params: BreakerParams, seed: u64, now: Instant) -> Self {
         let window = Window::new(params.window, now);
-        let stand = Stand {
-            phase: Phase::Closed { ramp: None },
-            generation: 0,
-            strikes: 0,
-        };
-        Self {
-            params,
-            seed,
-            stand,
-            window,
-        }
+        let stand = Stand { phase: Phase::Closed { ramp: None }, generation: 0, strikes: 0 };
+        Self { params, seed, stand, window }
     }
 
     /// Takes new parameters at a reload. The state is carried over; a window of another length starts empty.
@@ -185,10 +174,7 @@ impl Breaker {
         }
         self.peek(now)?;
         let Phase::HalfOpen(trials) = &mut self.stand.phase else {
-            return Ok(Pass {
-                trial: false,
-                generation,
-            });
+            return Ok(Pass { trial: false, generation });
         };
         let unsafe_from = trials.safe_asked + SAFE_ONLY;
         if !safe && now < unsafe_from {
@@ -199,21 +185,12 @@ impl Breaker {
         if trials.pending == 1 {
             trials.waiting_since = now;
         }
-        Ok(Pass {
-            trial: true,
-            generation,
-        })
+        Ok(Pass { trial: true, generation })
     }
 
     /// Learns how the attempt ended. `took` is the time the backend took. The shift it caused is returned; those that
     /// time alone makes (open to half-open, half-open given up) are seen in [`Breaker::state`].
-    pub fn record(
-        &mut self,
-        pass: Pass,
-        outcome: Outcome,
-        took: Duration,
-        now: Instant,
-    ) -> Option<Shift> {
+    pub fn record(&mut self, pass: Pass, outcome: Outcome, took: Duration, now: Instant) -> Option<Shift> {
         self.stand = self.stand_at(now);
         if pass.generation != self.stand.generation {
             return None;
@@ -242,12 +219,7 @@ impl Breaker {
             return None;
         };
         self.stand.strikes = 0;
-        self.shift(
-            Phase::Closed {
-                ramp: (hold == Hold::Open).then_some(now),
-            },
-            now,
-        )
+        self.shift(Phase::Closed { ramp: (hold == Hold::Open).then_some(now) }, now)
     }
 
     /// Whether a request has a chance to pass: fail fast, before the queue. Takes nothing.
@@ -290,18 +262,10 @@ impl Breaker {
             Outcome::Broken => true,
             Outcome::Overloaded | Outcome::Ignored => return None,
         };
-        self.window.add(
-            Counts {
-                calls: 1,
-                broken: broken.into(),
-                slow: slow.into(),
-            },
-            now,
-        );
+        self.window.add(Counts { calls: 1, broken: broken.into(), slow: slow.into() }, now);
         let sum = self.window.sum(now);
         let trips = sum.calls >= self.params.minimum
-            && (sum.reach(sum.broken, self.params.failure_ratio)
-                || sum.reach(sum.slow, self.params.slow_ratio));
+            && (sum.reach(sum.broken, self.params.failure_ratio) || sum.reach(sum.slow, self.params.slow_ratio));
         if trips { self.open(now) } else { None }
     }
 
@@ -325,11 +289,7 @@ impl Breaker {
                     return self.open(now);
                 }
                 let over = trials.left == 0 && trials.pending == 0;
-                if over {
-                    self.shift(Phase::Closed { ramp: Some(now) }, now)
-                } else {
-                    None
-                }
+                if over { self.shift(Phase::Closed { ramp: Some(now) }, now) } else { None }
             }
         }
     }
@@ -343,24 +303,12 @@ impl Breaker {
     /// `stand` one strike later, open from `now`.
     fn opened(&self, stand: Stand, now: Instant) -> Stand {
         let healed = matches!(stand.phase, Phase::Closed { ramp } if ramp.is_none_or(|since| now >= since + RAMP));
-        let strikes = if healed {
-            1
-        } else {
-            stand.strikes.saturating_add(1)
-        };
+        let strikes = if healed { 1 } else { stand.strikes.saturating_add(1) };
         let doublings = (strikes - 1).min(MAX_DOUBLINGS);
-        let wait = self
-            .params
-            .open
-            .saturating_mul(1 << doublings)
-            .min(self.params.open_max);
+        let wait = self.params.open.saturating_mul(1 << doublings).min(self.params.open_max);
         let jitter = mix(self.seed ^ u64::from(stand.generation)) as f64 / u64::MAX as f64;
         let wait = wait.mul_f64(1.0 - JITTER * jitter);
-        Stand {
-            phase: Phase::Open { until: now + wait },
-            generation: stand.generation.wrapping_add(1),
-            strikes,
-        }
+        Stand { phase: Phase::Open { until: now + wait }, generation: stand.generation.wrapping_add(1), strikes }
     }
 
     fn shift(&mut self, to: Phase, now: Instant) -> Option<Shift> {
@@ -387,13 +335,7 @@ impl Breaker {
             && now >= until
         {
             let left = self.params.trials.max(1);
-            let trials = Trials {
-                left,
-                pending: 0,
-                slow: 0,
-                waiting_since: until,
-                safe_asked: until,
-            };
+            let trials = Trials { left, pending: 0, slow: 0, waiting_since: until, safe_asked: until };
             stand.phase = Phase::HalfOpen(trials);
             stand.generation = stand.generation.wrapping_add(1);
         }
@@ -517,10 +459,7 @@ mod tests {
     impl World {
         fn new(params: BreakerParams) -> Self {
             let now = Clock::system().now();
-            Self {
-                breaker: Breaker::new(params, 7, now),
-                now,
-            }
+            Self { breaker: Breaker::new(params, 7, now), now }
         }
 
         /// One that has just opened for the first time.
@@ -565,7 +504,8 @@ mod tests {
             self.breaker.record(pass, outcome, QUICK, self.now)
         }
 
-        /// Calls in a row: `.` ok, `b` business, `x` broken, `o` overloaded, `i` ignored, `s` slow, `S` slow and broken.
+        /// Calls in a row: `.` ok, `b` business, `x` broken, `o` overloaded, `i` ignored, `s` slow, `S` slow and
+        /// broken.
         fn calls(&mut self, script: &str) {
             for letter in script.chars() {
                 let (outcome, took) = match letter {
@@ -585,10 +525,7 @@ mod tests {
     }
 
     fn slow() -> BreakerParams {
-        BreakerParams {
-            slow: Some(SECOND),
-            ..BreakerParams::default()
-        }
+        BreakerParams { slow: Some(SECOND), ..BreakerParams::default() }
     }
 
     #[test]
@@ -602,22 +539,10 @@ mod tests {
             ("xxxx......", Closed, "just under half"),
             ("xxxx......x", Closed, "5 of 11"),
             ("xxxx......xx", Open, "6 of 12"),
-            (
-                "bbbbbbbbbbbbbbbbbbbb",
-                Closed,
-                "a business fault is a success",
-            ),
+            ("bbbbbbbbbbbbbbbbbbbb", Closed, "a business fault is a success"),
             ("oooooooooooooooooooo", Closed, "overload is no failure"),
-            (
-                "ooooooooooxxxxx",
-                Closed,
-                "nor a call that could dilute failures",
-            ),
-            (
-                "iiiiiiiiiiiiiiiiiiii",
-                Closed,
-                "what is ignored is not counted",
-            ),
+            ("ooooooooooxxxxx", Closed, "nor a call that could dilute failures"),
+            ("iiiiiiiiiiiiiiiiiiii", Closed, "what is ignored is not counted"),
             ("sssssss...", Closed, "7 of 10 slow"),
             ("ssssssss..", Open, "8 of 10 slow"),
             ("SSSS......", Closed, "slow and broken are counted apart"),
@@ -640,34 +565,18 @@ mod tests {
 
     #[test]
     fn the_shift_is_told_to_the_call_that_caused_it() {
-        let mut world = World::new(BreakerParams {
-            minimum: 1,
-            ..BreakerParams::default()
-        });
+        let mut world = World::new(BreakerParams { minimum: 1, ..BreakerParams::default() });
         let (first, second) = (world.enter(true).unwrap(), world.enter(true).unwrap());
         let shift = world.record(first, Outcome::Broken);
-        assert_eq!(
-            shift,
-            Some(Shift {
-                from: State::Closed,
-                to: State::Open
-            })
-        );
-        assert_eq!(
-            world.record(second, Outcome::Broken),
-            None,
-            "late news of an older generation"
-        );
+        assert_eq!(shift, Some(Shift { from: State::Closed, to: State::Open }));
+        assert_eq!(world.record(second, Outcome::Broken), None, "late news of an older generation");
     }
 
     #[test]
     fn open_says_when_to_come_back() {
         let mut world = World::opened(BreakerParams::default());
         let wait = world.enter(true).unwrap_err();
-        assert!(
-            (5 * SECOND).mul_f64(0.9) <= wait && wait <= 5 * SECOND,
-            "{wait:?}"
-        );
+        assert!((5 * SECOND).mul_f64(0.9) <= wait && wait <= 5 * SECOND, "{wait:?}");
         assert_eq!(world.breaker.peek(world.now), Err(wait));
         world.wait(wait - Duration::from_nanos(1));
         assert!(world.enter(true).is_err());
@@ -681,10 +590,7 @@ mod tests {
         for nominal in [5, 10, 20, 40, 80, 160, 300, 300, 300] {
             let wait = world.enter(true).unwrap_err();
             let nominal = Duration::from_secs(nominal);
-            assert!(
-                nominal.mul_f64(0.9) <= wait && wait <= nominal,
-                "{wait:?} of {nominal:?}"
-            );
+            assert!(nominal.mul_f64(0.9) <= wait && wait <= nominal, "{wait:?} of {nominal:?}");
             world.wait(wait);
             let trial = world.trial();
             world.record(trial, Outcome::Broken);
@@ -697,14 +603,7 @@ mod tests {
         let now = Clock::system().now();
         let waits: std::collections::HashSet<_> = (0..20)
             .map(|seed| {
-                let mut breaker = Breaker::new(
-                    BreakerParams {
-                        minimum: 1,
-                        ..BreakerParams::default()
-                    },
-                    seed,
-                    now,
-                );
+                let mut breaker = Breaker::new(BreakerParams { minimum: 1, ..BreakerParams::default() }, seed, now);
                 let pass = breaker.enter(true, now).unwrap();
                 breaker.record(pass, Outcome::Broken, QUICK, now);
                 breaker.peek(now).unwrap_err()
@@ -719,20 +618,10 @@ mod tests {
         let trials = [world.trial(), world.trial(), world.trial()];
         assert_eq!(world.enter(true), Err(TRIALS_OUT));
         assert_eq!(world.record(trials[0], Outcome::Ok), None);
-        assert_eq!(
-            world.enter(true),
-            Err(TRIALS_OUT),
-            "a verdict frees no trial"
-        );
+        assert_eq!(world.enter(true), Err(TRIALS_OUT), "a verdict frees no trial");
         assert_eq!(world.record(trials[1], Outcome::Business), None);
         let shift = world.record(trials[2], Outcome::Ok);
-        assert_eq!(
-            shift,
-            Some(Shift {
-                from: State::HalfOpen,
-                to: State::Closed
-            })
-        );
+        assert_eq!(shift, Some(Shift { from: State::HalfOpen, to: State::Closed }));
     }
 
     #[test]
@@ -742,24 +631,13 @@ mod tests {
             let (good, bad) = (world.trial(), world.trial());
             world.record(good, Outcome::Ok);
             let shift = world.record(bad, outcome);
-            assert_eq!(
-                shift,
-                Some(Shift {
-                    from: State::HalfOpen,
-                    to: State::Open
-                }),
-                "{outcome:?}"
-            );
+            assert_eq!(shift, Some(Shift { from: State::HalfOpen, to: State::Open }), "{outcome:?}");
         }
     }
 
     #[test]
     fn slow_trials_open_again_only_by_their_share() {
-        for (script, expected) in [
-            ("...", State::Closed),
-            ("ss.", State::Closed),
-            ("sss", State::Open),
-        ] {
+        for (script, expected) in [("...", State::Closed), ("ss.", State::Closed), ("sss", State::Open)] {
             let mut world = World::opened(slow());
             world.wait(5 * SECOND);
             world.calls(script);
@@ -790,10 +668,7 @@ mod tests {
         world.wait(SAFE_ONLY - Duration::from_nanos(1));
         assert_eq!(world.enter(false), Err(Duration::from_nanos(1)));
         world.wait(Duration::from_nanos(1));
-        assert!(
-            world.enter(false).is_ok_and(|pass| pass.trial),
-            "no read came: a write it is"
-        );
+        assert!(world.enter(false).is_ok_and(|pass| pass.trial), "no read came: a write it is");
     }
 
     #[test]
@@ -817,10 +692,7 @@ mod tests {
         world.wait(Duration::from_nanos(1));
         assert_eq!(world.state(), State::Open);
         let wait = world.enter(true).unwrap_err();
-        assert!(
-            wait > 8 * SECOND,
-            "a verdict that does not come is a bad one: {wait:?}"
-        );
+        assert!(wait > 8 * SECOND, "a verdict that does not come is a bad one: {wait:?}");
         assert_eq!(world.record(lost, Outcome::Broken), None);
         world.wait(wait);
         world.calls("...");
@@ -847,11 +719,7 @@ mod tests {
         world.calls("...");
         for (after, expected) in [(0, 0.1), (20, 0.4), (20, 0.7), (20, 1.0), (3600, 1.0)] {
             world.wait(after * SECOND);
-            assert!(
-                (world.share() - expected).abs() < 1e-9,
-                "{} is not {expected}",
-                world.share()
-            );
+            assert!((world.share() - expected).abs() < 1e-9, "{} is not {expected}", world.share());
         }
     }
 
@@ -872,13 +740,7 @@ mod tests {
         let mut world = World::new(BreakerParams::default());
         let before = world.enter(true).unwrap();
         let shift = world.breaker.force(Hold::Open, world.now);
-        assert_eq!(
-            shift,
-            Some(Shift {
-                from: State::Closed,
-                to: State::ForcedOpen
-            })
-        );
+        assert_eq!(shift, Some(Shift { from: State::Closed, to: State::ForcedOpen }));
         world.wait(3600 * SECOND);
         assert_eq!(world.enter(true), Err(HELD));
         assert_eq!(world.record(before, Outcome::Broken), None);
@@ -887,17 +749,8 @@ mod tests {
         world.calls("xxxxxxxxxxxxxxxxxxxx");
         assert_eq!(world.state(), State::ForcedClosed);
         let shift = world.breaker.release(world.now);
-        assert_eq!(
-            shift,
-            Some(Shift {
-                from: State::ForcedClosed,
-                to: State::Closed
-            })
-        );
-        assert_eq!(
-            (world.share(), world.breaker.release(world.now)),
-            (1.0, None)
-        );
+        assert_eq!(shift, Some(Shift { from: State::ForcedClosed, to: State::Closed }));
+        assert_eq!((world.share(), world.breaker.release(world.now)), (1.0, None));
         world.breaker.force(Hold::Open, world.now);
         world.breaker.release(world.now);
         assert_eq!(world.share(), RAMP_FLOOR, "nobody knows how the backend is");
@@ -907,13 +760,7 @@ mod tests {
     fn a_reload_keeps_the_state_and_takes_the_new_numbers() {
         let mut world = World::new(BreakerParams::default());
         world.calls("xxxxxxxxx");
-        world.breaker.retune(
-            BreakerParams {
-                minimum: 100,
-                ..BreakerParams::default()
-            },
-            world.now,
-        );
+        world.breaker.retune(BreakerParams { minimum: 100, ..BreakerParams::default() }, world.now);
         world.calls("xx");
         assert_eq!(world.state(), State::Closed);
         world.breaker.retune(BreakerParams::default(), world.now);
@@ -925,17 +772,9 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Enter {
-            safe: bool,
-        },
-        End {
-            which: usize,
-            outcome: Outcome,
-            slow: bool,
-        },
-        Abandon {
-            which: usize,
-        },
+        Enter { safe: bool },
+        End { which: usize, outcome: Outcome, slow: bool },
+        Abandon { which: usize },
         Wait(u64),
     }
 
@@ -951,7 +790,8 @@ mod tests {
         ]);
         prop_oneof![
             4 => any::<bool>().prop_map(|safe| Step::Enter { safe }),
-            3 => (any::<usize>(), outcome, any::<bool>()).prop_map(|(which, outcome, slow)| Step::End { which, outcome, slow }),
+            3 => (any::<usize>(), outcome, any::<bool>())
+                .prop_map(|(which, outcome, slow)| Step::End { which, outcome, slow }),
             1 => any::<usize>().prop_map(|which| Step::Abandon { which }),
             1 => (0_u64..20_000).prop_map(Step::Wait),
         ]
@@ -978,7 +818,8 @@ mod tests {
                                 prop_assert!(fits.is_ok());
                                 prop_assert_eq!(pass.trial, world.state() == State::HalfOpen);
                                 if pass.trial {
-                                    used = if used.0 == pass.generation { (used.0, used.1 + 1) } else { (pass.generation, 1) };
+                                    let before = if used.0 == pass.generation { used.1 } else { 0 };
+                                    used = (pass.generation, before + 1);
                                     prop_assert!(used.1 <= trials, "{} trials", used.1);
                                 }
                                 out.push(pass);

@@ -21,12 +21,7 @@ impl<T: Copy + Default + AddAssign> Window<T> {
     /// An empty window of this length; one shorter than ten microseconds is taken as that.
     pub fn new(length: Duration, now: Instant) -> Self {
         let width = (length / BUCKETS as u32).max(Duration::from_micros(1));
-        Self {
-            buckets: [T::default(); BUCKETS],
-            width,
-            newest: 0,
-            began: now,
-        }
+        Self { buckets: [T::default(); BUCKETS], width, newest: 0, began: now }
     }
 
     /// Adds to the present bucket.
@@ -88,20 +83,10 @@ mod tests {
     #[test]
     fn what_happened_is_counted_for_nine_tenths_and_forgotten_after_the_whole() {
         let start = Clock::system().now();
-        for (after, expected) in [
-            (0, 1),
-            (26_999, 1),
-            (30_000, 0),
-            (29_999, 1),
-            (3_600_000, 0),
-        ] {
+        for (after, expected) in [(0, 1), (26_999, 1), (30_000, 0), (29_999, 1), (3_600_000, 0)] {
             let mut window = Window::new(LENGTH, start);
             window.add(1_u32, start);
-            assert_eq!(
-                window.sum(start + Duration::from_millis(after)),
-                expected,
-                "after {after} ms"
-            );
+            assert_eq!(window.sum(start + Duration::from_millis(after)), expected, "after {after} ms");
         }
     }
 

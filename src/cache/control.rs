@@ -50,10 +50,7 @@ pub struct ResponseControl<'a> {
 impl<'a> ResponseControl<'a> {
     /// Reads the first of the fields `targeted` that is present, valid and not empty, else Cache-Control.
     pub fn parse(headers: &'a HeaderMap, targeted: &[HeaderName]) -> Self {
-        if let Some(control) = targeted
-            .iter()
-            .find_map(|name| Self::parse_targeted(headers, name))
-        {
+        if let Some(control) = targeted.iter().find_map(|name| Self::parse_targeted(headers, name)) {
             return control;
         }
         let mut control = Self::default();
@@ -88,9 +85,7 @@ impl<'a> ResponseControl<'a> {
         match lower(name, &mut buffer) {
             b"max-age" => shorten(&mut self.max_age, argument.seconds()),
             b"s-maxage" => shorten(&mut self.s_maxage, argument.seconds()),
-            b"stale-while-revalidate" => {
-                shorten(&mut self.stale_while_revalidate, argument.seconds())
-            }
+            b"stale-while-revalidate" => shorten(&mut self.stale_while_revalidate, argument.seconds()),
             b"stale-if-error" => shorten(&mut self.stale_if_error, argument.seconds()),
             b"no-store" => self.no_store = true,
             b"no-cache" => qualify(&mut self.no_cache, &mut self.no_cache_fields, argument),
@@ -111,17 +106,12 @@ impl<'a> ResponseControl<'a> {
         let mut lines = headers.get_all(name).iter();
         let mut dictionary: Dictionary = Parser::new(lines.next()?.as_bytes()).parse().ok()?;
         for line in lines {
-            dictionary = Parser::new(line.as_bytes())
-                .parse_dictionary_with_visitor(dictionary)
-                .ok()?;
+            dictionary = Parser::new(line.as_bytes()).parse_dictionary_with_visitor(dictionary).ok()?;
         }
         if dictionary.is_empty() {
             return None;
         }
-        let mut control = Self {
-            targeted: true,
-            ..Self::default()
-        };
+        let mut control = Self { targeted: true, ..Self::default() };
         for (name, member) in &dictionary {
             control.apply_member(name.as_str(), member)?;
         }
@@ -134,9 +124,7 @@ impl<'a> ResponseControl<'a> {
             ListEntry::InnerList(_) => None,
         };
         let span = || match value {
-            Some(BareItem::Integer(number)) => Some(Some(clamped(
-                u64::try_from(i64::from(*number)).unwrap_or(0),
-            ))),
+            Some(BareItem::Integer(number)) => Some(Some(clamped(u64::try_from(i64::from(*number)).unwrap_or(0)))),
             _ => None,
         };
         let claim = || match value {
@@ -201,11 +189,7 @@ impl RequestControl {
             b"max-age" => shorten(&mut self.max_age, argument.seconds()),
             b"min-fresh" => self.min_fresh = self.min_fresh.max(Some(argument.seconds())),
             b"max-stale" => {
-                let span = if argument == Argument::None {
-                    Duration::MAX
-                } else {
-                    argument.seconds()
-                };
+                let span = if argument == Argument::None { Duration::MAX } else { argument.seconds() };
                 shorten(&mut self.max_stale, span);
             }
             b"stale-if-error" => shorten(&mut self.stale_if_error, argument.seconds()),
@@ -224,29 +208,22 @@ pub struct Fields<'a>(&'a [u8]);
 impl<'a> Fields<'a> {
     fn new(list: &'a [u8]) -> Option<Self> {
         let fields = Self(list);
-        let well_formed = fields
-            .pieces()
-            .all(|name| name.iter().all(|byte| is_token(*byte)));
+        let well_formed = fields.pieces().all(|name| name.iter().all(|byte| is_token(*byte)));
         (well_formed && fields.pieces().next().is_some()).then_some(fields)
     }
 
     /// Whether `name` is among them.
     pub fn contains(&self, name: &HeaderName) -> bool {
-        self.pieces()
-            .any(|piece| piece.eq_ignore_ascii_case(name.as_str().as_bytes()))
+        self.pieces().any(|piece| piece.eq_ignore_ascii_case(name.as_str().as_bytes()))
     }
 
     /// The names.
     pub fn names(&self) -> impl Iterator<Item = HeaderName> + use<'a> {
-        self.pieces()
-            .filter_map(|piece| HeaderName::from_bytes(piece).ok())
+        self.pieces().filter_map(|piece| HeaderName::from_bytes(piece).ok())
     }
 
     fn pieces(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.0
-            .split(|byte| *byte == b',')
-            .map(<[u8]>::trim_ascii)
-            .filter(|piece| !piece.is_empty())
+        self.0.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|piece| !piece.is_empty())
     }
 }
 
@@ -286,9 +263,10 @@ fn qualify<'a>(whole: &mut bool, fields: &mut Option<Fields<'a>>, argument: Argu
 }
 
 fn has_pragma_no_cache(headers: &HeaderMap) -> bool {
-    headers.get_all(PRAGMA).iter().any(|line| {
-        Directives(line.as_bytes()).any(|(name, _)| name.eq_ignore_ascii_case(b"no-cache"))
-    })
+    headers
+        .get_all(PRAGMA)
+        .iter()
+        .any(|line| Directives(line.as_bytes()).any(|(name, _)| name.eq_ignore_ascii_case(b"no-cache")))
 }
 
 /// `name` in lower case; empty where it is longer than any name we know.
@@ -333,15 +311,9 @@ impl<'a> Iterator for Directives<'a> {
     type Item = (&'a [u8], Argument<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let start = self
-            .0
-            .iter()
-            .position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
+        let start = self.0.iter().position(|byte| !matches!(byte, b',' | b' ' | b'\t'))?;
         let line = self.0.split_at_checked(start)?.1;
-        let end = line
-            .iter()
-            .position(|byte| matches!(byte, b'=' | b','))
-            .unwrap_or(line.len());
+        let end = line.iter().position(|byte| matches!(byte, b'=' | b',')).unwrap_or(line.len());
         let (name, rest) = line.split_at_checked(end)?;
         let trimmed = name.trim_ascii_end();
         let Some(value) = rest.strip_prefix(b"=") else {
@@ -350,14 +322,7 @@ impl<'a> Iterator for Directives<'a> {
         };
         let (argument, rest) = argument(value);
         self.0 = rest;
-        Some((
-            trimmed,
-            if trimmed.len() == name.len() {
-                argument
-            } else {
-                Argument::Broken
-            },
-        ))
+        Some((trimmed, if trimmed.len() == name.len() { argument } else { Argument::Broken }))
     }
 }
 
@@ -368,32 +333,18 @@ fn argument(value: &[u8]) -> (Argument<'_>, &[u8]) {
         && let Some((text, rest)) = quoted.split_at_checked(end)
     {
         let (junk, rest) = until_comma(rest.strip_prefix(b"\"").unwrap_or(rest));
-        let argument = if junk.trim_ascii().is_empty() {
-            Argument::Quoted(text)
-        } else {
-            Argument::Broken
-        };
+        let argument = if junk.trim_ascii().is_empty() { Argument::Quoted(text) } else { Argument::Broken };
         return (argument, rest);
     }
     // An open quote hides nothing: what follows the next comma is read as directives, for one may be a `no-store`.
     let (token, rest) = until_comma(value);
     let token = token.trim_ascii_end();
     let broken = !token.iter().all(|byte| is_token(*byte));
-    (
-        if broken {
-            Argument::Broken
-        } else {
-            Argument::Token(token)
-        },
-        rest,
-    )
+    (if broken { Argument::Broken } else { Argument::Token(token) }, rest)
 }
 
 fn until_comma(text: &[u8]) -> (&[u8], &[u8]) {
-    let end = text
-        .iter()
-        .position(|byte| *byte == b',')
-        .unwrap_or(text.len());
+    let end = text.iter().position(|byte| *byte == b',').unwrap_or(text.len());
     text.split_at_checked(end).unwrap_or((text, &[]))
 }
 
@@ -421,10 +372,7 @@ mod tests {
 
     fn lines(field: &str, values: &[&str]) -> HeaderMap {
         let name = HeaderName::try_from(field).unwrap();
-        values
-            .iter()
-            .map(|value| (name.clone(), HeaderValue::try_from(*value).unwrap()))
-            .collect()
+        values.iter().map(|value| (name.clone(), HeaderValue::try_from(*value).unwrap())).collect()
     }
 
     const fn secs(seconds: u64) -> Option<Duration> {
@@ -434,21 +382,11 @@ mod tests {
     /// `values` are Cache-Control lines of an answer.
     fn check(values: &[&str], expected: ResponseControl<'_>) {
         let headers = lines("cache-control", values);
-        assert_eq!(
-            ResponseControl::parse(&headers, &[]),
-            expected,
-            "{values:?}"
-        );
+        assert_eq!(ResponseControl::parse(&headers, &[]), expected, "{values:?}");
     }
 
     fn check_max_age(value: &str, expected: u64) {
-        check(
-            &[value],
-            ResponseControl {
-                max_age: secs(expected),
-                ..ResponseControl::default()
-            },
-        );
+        check(&[value], ResponseControl { max_age: secs(expected), ..ResponseControl::default() });
     }
 
     fn check_request(values: &[&str], expected: RequestControl) {
@@ -498,110 +436,25 @@ mod tests {
         check(&[], none);
         check(&[""], none);
         check(&["="], none);
-        check(
-            &["no-store"],
-            ResponseControl {
-                no_store: true,
-                ..none
-            },
-        );
-        check(
-            &["No-StOrE"],
-            ResponseControl {
-                no_store: true,
-                ..none
-            },
-        );
-        check(
-            &["no-store=1"],
-            ResponseControl {
-                no_store: true,
-                ..none
-            },
-        );
-        check(
-            &["no-store\t"],
-            ResponseControl {
-                no_store: true,
-                ..none
-            },
-        );
+        check(&["no-store"], ResponseControl { no_store: true, ..none });
+        check(&["No-StOrE"], ResponseControl { no_store: true, ..none });
+        check(&["no-store=1"], ResponseControl { no_store: true, ..none });
+        check(&["no-store\t"], ResponseControl { no_store: true, ..none });
         check(&["no-stored"], none);
-        check(
-            &["no-cache"],
-            ResponseControl {
-                no_cache: true,
-                ..none
-            },
-        );
-        check(
-            &["private"],
-            ResponseControl {
-                private: true,
-                ..none
-            },
-        );
-        check(
-            &["public, immutable"],
-            ResponseControl {
-                public: true,
-                immutable: true,
-                ..none
-            },
-        );
-        check(
-            &["must-revalidate"],
-            ResponseControl {
-                must_revalidate: true,
-                ..none
-            },
-        );
-        check(
-            &["proxy-revalidate"],
-            ResponseControl {
-                proxy_revalidate: true,
-                ..none
-            },
-        );
-        check(
-            &["must-understand"],
-            ResponseControl {
-                must_understand: true,
-                ..none
-            },
-        );
-        check(
-            &["s-maxage=9", "max-age=3"],
-            ResponseControl {
-                s_maxage: secs(9),
-                max_age: secs(3),
-                ..none
-            },
-        );
+        check(&["no-cache"], ResponseControl { no_cache: true, ..none });
+        check(&["private"], ResponseControl { private: true, ..none });
+        check(&["public, immutable"], ResponseControl { public: true, immutable: true, ..none });
+        check(&["must-revalidate"], ResponseControl { must_revalidate: true, ..none });
+        check(&["proxy-revalidate"], ResponseControl { proxy_revalidate: true, ..none });
+        check(&["must-understand"], ResponseControl { must_understand: true, ..none });
+        check(&["s-maxage=9", "max-age=3"], ResponseControl { s_maxage: secs(9), max_age: secs(3), ..none });
         check(
             &["stale-while-revalidate=7, stale-if-error=8"],
-            ResponseControl {
-                stale_while_revalidate: secs(7),
-                stale_if_error: secs(8),
-                ..none
-            },
+            ResponseControl { stale_while_revalidate: secs(7), stale_if_error: secs(8), ..none },
         );
         // An open quote does not hide what follows.
-        check(
-            &["ext=\"abc, no-store"],
-            ResponseControl {
-                no_store: true,
-                ..none
-            },
-        );
-        check(
-            &["max-age=60", "no-store"],
-            ResponseControl {
-                max_age: secs(60),
-                no_store: true,
-                ..none
-            },
-        );
+        check(&["ext=\"abc, no-store"], ResponseControl { no_store: true, ..none });
+        check(&["max-age=60", "no-store"], ResponseControl { max_age: secs(60), no_store: true, ..none });
     }
 
     #[test]
@@ -609,71 +462,18 @@ mod tests {
         // RFC 9111 sections 5.2.2.4, 5.2.2.7
         let none = ResponseControl::default();
         let fields = |list: &'static str| Fields::new(list.as_bytes());
-        check(
-            &["no-cache=\"Set-Cookie\""],
-            ResponseControl {
-                no_cache_fields: fields("Set-Cookie"),
-                ..none
-            },
-        );
-        check(
-            &["private=\"a, b\""],
-            ResponseControl {
-                private_fields: fields("a, b"),
-                ..none
-            },
-        );
-        check(
-            &["private=a"],
-            ResponseControl {
-                private_fields: fields("a"),
-                ..none
-            },
-        );
-        check(
-            &["no-cache=\"a\"", "no-cache=\"a\""],
-            ResponseControl {
-                no_cache_fields: fields("a"),
-                ..none
-            },
-        );
+        check(&["no-cache=\"Set-Cookie\""], ResponseControl { no_cache_fields: fields("Set-Cookie"), ..none });
+        check(&["private=\"a, b\""], ResponseControl { private_fields: fields("a, b"), ..none });
+        check(&["private=a"], ResponseControl { private_fields: fields("a"), ..none });
+        check(&["no-cache=\"a\"", "no-cache=\"a\""], ResponseControl { no_cache_fields: fields("a"), ..none });
         check(
             &["no-cache=\"a\", no-cache=\"b\""],
-            ResponseControl {
-                no_cache: true,
-                no_cache_fields: fields("a"),
-                ..none
-            },
+            ResponseControl { no_cache: true, no_cache_fields: fields("a"), ..none },
         );
-        check(
-            &["no-cache=\"a\", no-cache"],
-            ResponseControl {
-                no_cache: true,
-                no_cache_fields: fields("a"),
-                ..none
-            },
-        );
-        check(
-            &["no-cache=\"\""],
-            ResponseControl {
-                no_cache: true,
-                ..none
-            },
-        );
-        check(
-            &["private=\"a b\""],
-            ResponseControl {
-                private: true,
-                ..none
-            },
-        );
-        check(
-            &["private=\"a"],
-            ResponseControl {
-                private: true,
-                ..none
-            },
-        );
+        check(&["no-cache=\"a\", no-cache"], ResponseControl { no_cache: true, no_cache_fields: fields("a"), ..none });
+        check(&["no-cache=\"\""], ResponseControl { no_cache: true, ..none });
+        check(&["private=\"a b\""], ResponseControl { private: true, ..none });
+        check(&["private=\"a"], ResponseControl { private: true, ..none });
         let names: Vec<_> = fields("Set-Cookie, ,x-a").unwrap().names().collect();
         assert_eq!(names, ["set-cookie", "x-a"]);
     }
@@ -681,76 +481,28 @@ mod tests {
     #[test]
     fn targeted_fields_replace_cache_control() {
         // RFC 9213 section 2
-        let targeted = [
-            HeaderName::from_static("vaxel-cache-control"),
-            HeaderName::from_static("cdn-cache-control"),
-        ];
+        let targeted = [HeaderName::from_static("vaxel-cache-control"), HeaderName::from_static("cdn-cache-control")];
         let check = |field: &str, values: &[&str], expected: Option<ResponseControl<'_>>| {
             let mut headers = lines(field, values);
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            let fallback = ResponseControl {
-                no_store: true,
-                ..ResponseControl::default()
-            };
+            let fallback = ResponseControl { no_store: true, ..ResponseControl::default() };
             assert_eq!(
                 ResponseControl::parse(&headers, &targeted),
                 expected.unwrap_or(fallback),
                 "{field}: {values:?}"
             );
         };
-        let found = ResponseControl {
-            targeted: true,
-            ..ResponseControl::default()
-        };
-        check(
-            "cdn-cache-control",
-            &["max-age=10"],
-            Some(ResponseControl {
-                max_age: secs(10),
-                ..found
-            }),
-        );
+        let found = ResponseControl { targeted: true, ..ResponseControl::default() };
+        check("cdn-cache-control", &["max-age=10"], Some(ResponseControl { max_age: secs(10), ..found }));
         check(
             "cdn-cache-control",
             &["max-age=1", "private"],
-            Some(ResponseControl {
-                max_age: secs(1),
-                private: true,
-                ..found
-            }),
+            Some(ResponseControl { max_age: secs(1), private: true, ..found }),
         );
-        check(
-            "cdn-cache-control",
-            &["max-age=10;x=1, foo=bar"],
-            Some(ResponseControl {
-                max_age: secs(10),
-                ..found
-            }),
-        );
-        check(
-            "cdn-cache-control",
-            &["max-age=99999999999"],
-            Some(ResponseControl {
-                max_age: secs(1 << 31),
-                ..found
-            }),
-        );
-        check(
-            "cdn-cache-control",
-            &["max-age=-5"],
-            Some(ResponseControl {
-                max_age: secs(0),
-                ..found
-            }),
-        );
-        check(
-            "cdn-cache-control",
-            &["no-cache=\"a\""],
-            Some(ResponseControl {
-                no_cache: true,
-                ..found
-            }),
-        );
+        check("cdn-cache-control", &["max-age=10;x=1, foo=bar"], Some(ResponseControl { max_age: secs(10), ..found }));
+        check("cdn-cache-control", &["max-age=99999999999"], Some(ResponseControl { max_age: secs(1 << 31), ..found }));
+        check("cdn-cache-control", &["max-age=-5"], Some(ResponseControl { max_age: secs(0), ..found }));
+        check("cdn-cache-control", &["no-cache=\"a\""], Some(ResponseControl { no_cache: true, ..found }));
         check("cdn-cache-control", &["no-store=?0"], Some(found));
         check("cdn-cache-control", &["unknown"], Some(found));
         check("cdn-cache-control", &["max-age=10, &&&&&"], None);
@@ -763,10 +515,7 @@ mod tests {
         check("other-cache-control", &["max-age=10"], None);
 
         let mut both = lines("cdn-cache-control", &["max-age=10"]);
-        both.insert(
-            "vaxel-cache-control",
-            HeaderValue::from_static("max-age=20"),
-        );
+        both.insert("vaxel-cache-control", HeaderValue::from_static("max-age=20"));
         assert_eq!(ResponseControl::parse(&both, &targeted).max_age, secs(20));
         both.insert("vaxel-cache-control", HeaderValue::from_static("?!"));
         assert_eq!(ResponseControl::parse(&both, &targeted).max_age, secs(10));
@@ -777,83 +526,17 @@ mod tests {
         // RFC 9111 section 5.2.1, RFC 5861 section 4
         let none = RequestControl::default();
         check_request(&[], none);
-        check_request(
-            &["max-age=0"],
-            RequestControl {
-                max_age: secs(0),
-                ..none
-            },
-        );
-        check_request(
-            &["max-age=9, max-age=3"],
-            RequestControl {
-                max_age: secs(3),
-                ..none
-            },
-        );
-        check_request(
-            &["min-fresh=9, min-fresh=30"],
-            RequestControl {
-                min_fresh: secs(30),
-                ..none
-            },
-        );
-        check_request(
-            &["max-stale"],
-            RequestControl {
-                max_stale: Some(Duration::MAX),
-                ..none
-            },
-        );
-        check_request(
-            &["max-stale=5"],
-            RequestControl {
-                max_stale: secs(5),
-                ..none
-            },
-        );
-        check_request(
-            &["max-stale, max-stale=5"],
-            RequestControl {
-                max_stale: secs(5),
-                ..none
-            },
-        );
-        check_request(
-            &["max-stale=x"],
-            RequestControl {
-                max_stale: secs(0),
-                ..none
-            },
-        );
-        check_request(
-            &["no-cache"],
-            RequestControl {
-                no_cache: true,
-                ..none
-            },
-        );
-        check_request(
-            &["no-store"],
-            RequestControl {
-                no_store: true,
-                ..none
-            },
-        );
-        check_request(
-            &["ONLY-IF-CACHED"],
-            RequestControl {
-                only_if_cached: true,
-                ..none
-            },
-        );
-        check_request(
-            &["stale-if-error=60"],
-            RequestControl {
-                stale_if_error: secs(60),
-                ..none
-            },
-        );
+        check_request(&["max-age=0"], RequestControl { max_age: secs(0), ..none });
+        check_request(&["max-age=9, max-age=3"], RequestControl { max_age: secs(3), ..none });
+        check_request(&["min-fresh=9, min-fresh=30"], RequestControl { min_fresh: secs(30), ..none });
+        check_request(&["max-stale"], RequestControl { max_stale: Some(Duration::MAX), ..none });
+        check_request(&["max-stale=5"], RequestControl { max_stale: secs(5), ..none });
+        check_request(&["max-stale, max-stale=5"], RequestControl { max_stale: secs(5), ..none });
+        check_request(&["max-stale=x"], RequestControl { max_stale: secs(0), ..none });
+        check_request(&["no-cache"], RequestControl { no_cache: true, ..none });
+        check_request(&["no-store"], RequestControl { no_store: true, ..none });
+        check_request(&["ONLY-IF-CACHED"], RequestControl { only_if_cached: true, ..none });
+        check_request(&["stale-if-error=60"], RequestControl { stale_if_error: secs(60), ..none });
         check_request(&["s-maxage=1, private"], none);
     }
 

@@ -26,17 +26,14 @@ impl Entry {
         Self {
             head,
             body,
-            refresh: Refresh { failures: AtomicU32::new(0), until: AtomicU64::new(0) }, soft_purged: AtomicBool::new(false),
+            refresh: Refresh { failures: AtomicU32::new(0), until: AtomicU64::new(0) },
+            soft_purged: AtomicBool::new(false),
         }
     }
 
     /// What it costs in memory, in bytes: body, header fields, address, and 400 for the structures around them.
     pub fn weight(&self) -> u32 {
-        let bytes = self
-            .body
-            .len()
-            .saturating_add(self.head.weight())
-            .saturating_add(OVERHEAD);
+        let bytes = self.body.len().saturating_add(self.head.weight()).saturating_add(OVERHEAD);
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
@@ -122,8 +119,7 @@ pub struct Head {
 impl Head {
     /// Its age at `now` (RFC 9111 section 4.2.3): the age at arrival and the time it rested here.
     pub fn age(&self, now: Instant) -> Duration {
-        self.initial_age
-            .saturating_add(now.saturating_duration_since(self.received))
+        self.initial_age.saturating_add(now.saturating_duration_since(self.received))
     }
 
     /// How long past its freshness it is at `now`; `None` while it is fresh.
@@ -140,42 +136,26 @@ impl Head {
 
     /// Whether the request fields it was selected by are the same in `headers` (RFC 9111 section 4.1).
     pub fn selects(&self, headers: &HeaderMap) -> bool {
-        self.vary.iter().zip(&self.selecting).all(|(name, stored)| {
-            match (key::normal(name, headers), stored) {
-                (None, None) => true,
-                (Some(asked), Some(stored)) => asked.eq(stored.iter().copied()),
-                _ => false,
-            }
+        self.vary.iter().zip(&self.selecting).all(|(name, stored)| match (key::normal(name, headers), stored) {
+            (None, None) => true,
+            (Some(asked), Some(stored)) => asked.eq(stored.iter().copied()),
+            _ => false,
         })
     }
 
     /// The URL it answers, out of its address.
     pub fn url(&self) -> &str {
-        self.address
-            .split_once(' ')
-            .map_or(&*self.address, |(url, _)| url)
+        self.address.split_once(' ').map_or(&*self.address, |(url, _)| url)
     }
 
     /// The partition it belongs to, in hexadecimal, out of its address; `None`: it is everybody's.
     pub fn partition(&self) -> Option<&str> {
-        self.address
-            .split(' ')
-            .nth(1)
-            .filter(|partition| *partition != "-")
+        self.address.split(' ').nth(1).filter(|partition| *partition != "-")
     }
 
     fn weight(&self) -> usize {
-        let fields: usize = self
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
-        let selecting: usize = self
-            .selecting
-            .iter()
-            .flatten()
-            .map(|value| value.len())
-            .sum();
+        let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let selecting: usize = self.selecting.iter().flatten().map(|value| value.len()).sum();
         let groups: usize = self.groups.iter().map(|group| group.len()).sum();
         fields + selecting + groups + self.address.len()
     }
@@ -203,8 +183,7 @@ pub struct Life {
 impl Life {
     /// The age from which it is good for nothing.
     pub fn end(&self) -> Duration {
-        self.fresh
-            .saturating_add(self.swr.max(self.sie).max(self.keep))
+        self.fresh.saturating_add(self.swr.max(self.sie).max(self.keep))
     }
 }
 
@@ -220,21 +199,14 @@ mod tests {
         let moment = Clock::anchored(SystemTime::UNIX_EPOCH).moment();
         Head {
             status: StatusCode::OK,
-            headers: HeaderMap::from_iter([(
-                http::header::ETAG,
-                HeaderValue::from_static("\"a\""),
-            )]),
+            headers: HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"a\""))]),
             life,
             initial_age: Duration::from_secs(5),
             received: moment.mono,
             date: moment.wall,
             etag: None,
             last_modified: None,
-            vary: [
-                HeaderName::from_static("foo"),
-                HeaderName::from_static("gone"),
-            ]
-            .into(),
+            vary: [HeaderName::from_static("foo"), HeaderName::from_static("gone")].into(),
             selecting: [Some(b"1".as_slice().into()), None].into(),
             address: "http://a/b?c 00000000000000ab erp".into(),
             groups: ["g1".into()].into(),
@@ -245,22 +217,13 @@ mod tests {
     fn weight_counts_body_fields_and_overhead() {
         let head = Arc::new(head(Life::default()));
         let fields = 4 + 3 + 1 + 2 + head.address.len() as u32;
-        assert_eq!(
-            Entry::new(head.clone(), Bytes::new()).weight(),
-            400 + fields
-        );
-        assert_eq!(
-            Entry::new(head, Bytes::from(vec![0; 1000])).weight(),
-            1400 + fields
-        );
+        assert_eq!(Entry::new(head.clone(), Bytes::new()).weight(), 400 + fields);
+        assert_eq!(Entry::new(head, Bytes::from(vec![0; 1000])).weight(), 1400 + fields);
     }
 
     #[test]
     fn age_grows_from_the_age_at_arrival() {
-        let head = head(Life {
-            fresh: Duration::from_secs(10),
-            ..Life::default()
-        });
+        let head = head(Life { fresh: Duration::from_secs(10), ..Life::default() });
         let after = |seconds| head.received + Duration::from_secs(seconds);
         assert_eq!(head.age(after(3)), Duration::from_secs(8));
         assert_eq!(head.staleness(after(4)), None);
@@ -275,12 +238,7 @@ mod tests {
         let check = |fields: &[(&'static str, &'static str)], selected: bool| {
             let request: HeaderMap = fields
                 .iter()
-                .map(|(name, value)| {
-                    (
-                        HeaderName::from_static(name),
-                        HeaderValue::from_static(value),
-                    )
-                })
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
                 .collect();
             assert_eq!(head.selects(&request), selected, "{fields:?}");
         };
@@ -296,10 +254,7 @@ mod tests {
     #[test]
     fn the_address_tells_url_and_partition() {
         let mut head = head(Life::default());
-        assert_eq!(
-            (head.url(), head.partition()),
-            ("http://a/b?c", Some("00000000000000ab"))
-        );
+        assert_eq!((head.url(), head.partition()), ("http://a/b?c", Some("00000000000000ab")));
         head.address = "http://a/b - erp".into();
         assert_eq!((head.url(), head.partition()), ("http://a/b", None));
     }
@@ -307,21 +262,8 @@ mod tests {
     #[test]
     fn life_ends_after_its_longest_window() {
         let secs = Duration::from_secs;
-        let life = Life {
-            fresh: secs(10),
-            swr: secs(1),
-            sie: secs(5),
-            keep: secs(3),
-            ..Life::default()
-        };
+        let life = Life { fresh: secs(10), swr: secs(1), sie: secs(5), keep: secs(3), ..Life::default() };
         assert_eq!(life.end(), secs(15));
-        assert_eq!(
-            Life {
-                fresh: Duration::MAX,
-                ..life
-            }
-            .end(),
-            Duration::MAX
-        );
+        assert_eq!(Life { fresh: Duration::MAX, ..life }.end(), Duration::MAX);
     }
 }

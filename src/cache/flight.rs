@@ -23,8 +23,7 @@
 //!
 //! Locks are taken in the order shard, flight; the flight's alone suffices for everything but a change of the map.
 
-use std::collections::HashMap;
-use std::collections::hash_map;
+use std::collections::{HashMap, hash_map};
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;
@@ -63,10 +62,7 @@ pub enum Joined {
 impl Flights {
     /// No flights yet. `fills` is the number of bytes that all fills together may hold before they are stored.
     pub fn new(fills: u64) -> Self {
-        Self(Arc::new(Sky {
-            shards: Default::default(),
-            budget: Budget::new(fills),
-        }))
+        Self(Arc::new(Sky { shards: Default::default(), budget: Budget::new(fills) }))
     }
 
     /// Joins the flight of `key`; the first leads.
@@ -74,21 +70,14 @@ impl Flights {
         let mut shard = self.0.shard(key);
         match shard.entry(key) {
             hash_map::Entry::Vacant(vacant) => {
-                let flight = Arc::new(Flight {
-                    key,
-                    sky: Arc::clone(&self.0),
-                    state: Mutex::new(State::default()),
-                });
+                let flight = Arc::new(Flight { key, sky: Arc::clone(&self.0), state: Mutex::new(State::default()) });
                 vacant.insert(Arc::clone(&flight));
                 Joined::Lead(Lead::new(flight))
             }
             hash_map::Entry::Occupied(occupied) => {
                 let flight = Arc::clone(occupied.get());
                 let seat = flight.state.lock().sit();
-                Joined::Wait(Waiter {
-                    flight,
-                    seat: Some(seat),
-                })
+                Joined::Wait(Waiter { flight, seat: Some(seat) })
             }
         }
     }
@@ -120,10 +109,7 @@ pub struct Lead {
 
 impl Lead {
     const fn new(flight: Arc<Flight>) -> Self {
-        Self {
-            flight,
-            decided: false,
-        }
+        Self { flight, decided: false }
     }
 
     /// The answer may be shared: every waiter, and whoever joins before the end, reads along from byte 0.
@@ -133,12 +119,7 @@ impl Lead {
     /// # Errors
     /// The body is announced too large for an entry, or the fills' byte budget is used up. Then every waiter is
     /// released to go alone, and so is the leader.
-    pub fn share(
-        mut self,
-        head: Arc<Head>,
-        length: Option<u64>,
-        max_entry: u64,
-    ) -> Result<Fill, Unshared> {
+    pub fn share(mut self, head: Arc<Head>, length: Option<u64>, max_entry: u64) -> Result<Fill, Unshared> {
         if length.is_some_and(|length| length > max_entry) {
             self.alone();
             return Err(Unshared::TooLarge);
@@ -389,18 +370,13 @@ impl State {
     /// Makes the first waiter the one that is to lead; its waker, if it is parked.
     fn promote(&mut self) -> Option<Waker> {
         let mut first = self.seats.first_entry();
-        self.stage = Stage::Open {
-            promoted: first.as_ref().map(|seat| *seat.key()),
-        };
+        self.stage = Stage::Open { promoted: first.as_ref().map(|seat| *seat.key()) };
         first.as_mut().and_then(|seat| seat.get_mut().waker.take())
     }
 
     /// All who are parked.
     fn parked(&mut self) -> Vec<Waker> {
-        let wakers = self
-            .seats
-            .values_mut()
-            .map(|seat| mem::take(&mut seat.waker));
+        let wakers = self.seats.values_mut().map(|seat| mem::take(&mut seat.waker));
         wakers.flatten().collect()
     }
 }
@@ -416,11 +392,7 @@ fn wake(wakers: impl IntoIterator<Item = Waker>) {
 const fn concerns_the_asker(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::QueueFull
-            | Reason::QueueTimeout
-            | Reason::QueueHopeless
-            | Reason::RateExceeded
-            | Reason::Draining
+        Reason::QueueFull | Reason::QueueTimeout | Reason::QueueHopeless | Reason::RateExceeded | Reason::Draining
     )
 }
 
@@ -436,6 +408,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
     use tokio::sync::Barrier;
+    use tokio::task::JoinSet;
 
     use super::pour::WINDOW;
     use super::*;
@@ -498,10 +471,7 @@ mod tests {
         let own = fill.reader().unwrap();
         assert_eq!(fill.push(Bytes::from("abc")).await, Flow::Kept);
         let mut early = stream(early).await;
-        assert_eq!(
-            poll_fn(|cx| early.poll_next(cx)).await,
-            Some(Ok(Bytes::from("abc")))
-        );
+        assert_eq!(poll_fn(|cx| early.poll_next(cx)).await, Some(Ok(Bytes::from("abc"))));
         let late = wait(&flights);
         fill.push(Bytes::from("def")).await;
         let mut stored = None;
@@ -536,30 +506,24 @@ mod tests {
     async fn a_verdict_without_a_body_reaches_everybody() {
         let refusal = Refusal::from(Reason::UpstreamTimeout).after(Duration::from_secs(3));
         type Decide = Box<dyn Fn(Lead)>;
+        type Fits = Box<dyn Fn(Verdict) -> bool>;
         let entry = Arc::new(Entry::new(head("http://a/"), Bytes::from("x")));
         let found = Arc::clone(&entry);
-        let verdicts: [(Decide, Box<dyn Fn(Verdict) -> bool>); 3] = [
-            (
-                Box::new(Lead::alone),
-                Box::new(|verdict| matches!(verdict, Verdict::Alone)),
-            ),
+        let verdicts: [(Decide, Fits); 3] = [
+            (Box::new(Lead::alone), Box::new(|verdict| matches!(verdict, Verdict::Alone))),
             (
                 Box::new(move |lead| lead.refuse(refusal)),
                 Box::new(move |verdict| matches!(verdict, Verdict::Refused(got) if got == refusal)),
             ),
             (
                 Box::new(move |lead| lead.found(Arc::clone(&found))),
-                Box::new(
-                    move |verdict| matches!(verdict, Verdict::Found(got) if Arc::ptr_eq(&got, &entry)),
-                ),
+                Box::new(move |verdict| matches!(verdict, Verdict::Found(got) if Arc::ptr_eq(&got, &entry))),
             ),
         ];
         for (decide, fits) in verdicts {
             let flights = flights();
             let lead = lead(&flights);
-            let waiters: Vec<_> = (0..1_000)
-                .map(|_| tokio::spawn(wait(&flights).verdict()))
-                .collect();
+            let waiters: Vec<_> = (0..1_000).map(|_| tokio::spawn(wait(&flights).verdict())).collect();
             tokio::task::yield_now().await;
             decide(lead);
             check_gone(&flights);
@@ -571,13 +535,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_lead_goes_to_exactly_one_waiter_the_first() {
-        let own_standing = [
-            Reason::QueueFull,
-            Reason::QueueTimeout,
-            Reason::QueueHopeless,
-            Reason::RateExceeded,
-            Reason::Draining,
-        ];
+        let own_standing =
+            [Reason::QueueFull, Reason::QueueTimeout, Reason::QueueHopeless, Reason::RateExceeded, Reason::Draining];
         let losses = own_standing.map(Some).into_iter().chain([None]);
         for loss in losses {
             let flights = flights();
@@ -589,9 +548,7 @@ mod tests {
                 Some(reason) => lost.refuse(reason.into()),
                 None => drop(lost),
             }
-            let Verdict::Lead(lead) = first.verdict().await else {
-                panic!("the first is to lead")
-            };
+            let Verdict::Lead(lead) = first.verdict().await else { panic!("the first is to lead") };
             tokio::task::yield_now().await;
             assert!(others.iter().all(|other| !other.is_finished()));
             assert_eq!(flights.len(), 1);
@@ -613,9 +570,7 @@ mod tests {
         drop(lost);
         drop(first);
         drop(second);
-        let Verdict::Lead(lead) = third.await.unwrap() else {
-            panic!("the last one left is to lead")
-        };
+        let Verdict::Lead(lead) = third.await.unwrap() else { panic!("the last one left is to lead") };
         drop(lead);
         check_gone(&flights);
 
@@ -633,23 +588,16 @@ mod tests {
         let breaks: [(Option<u64>, Break); 3] = [
             (None, Fill::abort),
             (None, |fill| drop(fill)),
-            (Some(9), |fill| {
-                assert_eq!(fill.finish(|_| panic!("bytes are missing")), None)
-            }),
+            (Some(9), |fill| assert_eq!(fill.finish(|_| panic!("bytes are missing")), None)),
         ];
         for (length, break_off) in breaks {
             let flights = flights();
-            let mut fill = lead(&flights)
-                .share(head("http://a/"), length, MAX)
-                .unwrap();
+            let mut fill = lead(&flights).share(head("http://a/"), length, MAX).unwrap();
             let waiter = wait(&flights);
             fill.push(Bytes::from("abc")).await;
             break_off(fill);
             assert!(flights.is_empty());
-            assert_eq!(
-                read(stream(waiter).await).await,
-                (b"abc".to_vec(), Err(Aborted))
-            );
+            assert_eq!(read(stream(waiter).await).await, (b"abc".to_vec(), Err(Aborted)));
             check_gone(&flights);
         }
     }
@@ -679,11 +627,7 @@ mod tests {
             tokio::task::yield_now().await;
             assert!(flights.bytes() <= MAX, "{}", flights.bytes());
             assert!(!filling.is_finished() || got as u64 + WINDOW >= 31 * 128 * 1024);
-            got += poll_fn(|cx| slow.poll_next(cx))
-                .await
-                .unwrap()
-                .unwrap()
-                .len();
+            got += poll_fn(|cx| slow.poll_next(cx)).await.unwrap().unwrap().len();
         }
         assert_eq!((&mut filling).await.unwrap(), None);
         assert_eq!(poll_fn(|cx| slow.poll_next(cx)).await, None);
@@ -711,6 +655,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_end_of_an_outgrown_body_is_nothing_to_the_next_flight_of_its_key() {
+        type End = fn(Fill);
+        let ends: [End; 2] = [|fill| assert_eq!(fill.finish(|_| panic!("not to be stored")), None), Fill::abort];
+        for end in ends {
+            let flights = flights();
+            let mut outgrown = lead(&flights).share(head("http://a/"), None, 1).unwrap();
+            assert_eq!(outgrown.push(Bytes::from("abc")).await, Flow::Unread);
+            let next = lead(&flights);
+            end(outgrown);
+            assert_eq!(flights.len(), 1);
+            let waiter = wait(&flights);
+            next.alone();
+            assert!(matches!(waiter.verdict().await, Verdict::Alone));
+            check_gone(&flights);
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_announced_too_large_or_over_the_budget_goes_alone() {
         for (length, max_entry, why) in [
             (Some(101), 100, Unshared::TooLarge),
@@ -720,11 +682,7 @@ mod tests {
             let flights = Flights::new(1_000);
             let lead = lead(&flights);
             let waiter = wait(&flights);
-            assert_eq!(
-                lead.share(head("http://a/"), length, max_entry)
-                    .unwrap_err(),
-                why
-            );
+            assert_eq!(lead.share(head("http://a/"), length, max_entry).unwrap_err(), why);
             assert!(matches!(waiter.verdict().await, Verdict::Alone));
             check_gone(&flights);
         }
@@ -736,11 +694,7 @@ mod tests {
         let mut fill = fill(&flights);
         let reader = tokio::spawn(read(fill.reader().unwrap()));
         let chunk = Bytes::from(vec![1; STEP as usize]);
-        let flows = [
-            fill.push(chunk.clone()).await,
-            fill.push(chunk.clone()).await,
-            fill.push(chunk).await,
-        ];
+        let flows = [fill.push(chunk.clone()).await, fill.push(chunk.clone()).await, fill.push(chunk).await];
         assert_eq!(flows, [Flow::Kept, Flow::Kept, Flow::Outgrown]);
         assert_eq!(fill.finish(|_| panic!("not to be stored")), None);
         assert_eq!(reader.await.unwrap().0.len(), 3 * STEP as usize);
@@ -761,7 +715,7 @@ mod tests {
             let tasks = (0..TASKS).map(|task| {
                 let (flights, barrier) = (flights.clone(), Arc::clone(&barrier));
                 let (stores, asked) = (Arc::clone(&stores), Arc::clone(&asked));
-                tokio::spawn(async move {
+                async move {
                     barrier.wait().await;
                     let number = task % KEYS;
                     let store = &stores[number];
@@ -781,8 +735,7 @@ mod tests {
                             },
                         };
                         if let Some(body) = store.get() {
-                            return lead
-                                .found(Arc::new(Entry::new(head("http://a/"), body.clone())));
+                            return lead.found(Arc::new(Entry::new(head("http://a/"), body.clone())));
                         }
                         if (task / KEYS + round).is_multiple_of(3) {
                             drop(lead); // a leader is lost
@@ -790,25 +743,18 @@ mod tests {
                             tokio::task::yield_now().await;
                             continue;
                         }
-                        assert_eq!(
-                            asked[number].fetch_add(1, Ordering::SeqCst),
-                            0,
-                            "asked upstream twice"
-                        );
+                        assert_eq!(asked[number].fetch_add(1, Ordering::SeqCst), 0, "asked upstream twice");
                         let mut fill = lead.share(head("http://a/"), Some(10_000), MAX).unwrap();
                         for chunk in want.chunks(700) {
                             fill.push(Bytes::copy_from_slice(chunk)).await;
                             tokio::task::yield_now().await;
                         }
-                        fill.finish(|body| store.set(body.clone()).unwrap())
-                            .unwrap();
+                        fill.finish(|body| store.set(body.clone()).unwrap()).unwrap();
                         return;
                     }
-                })
+                }
             });
-            for task in tasks.collect::<Vec<_>>() {
-                task.await.unwrap();
-            }
+            tasks.collect::<JoinSet<_>>().join_all().await;
             check_gone(&flights);
         }
     }
@@ -838,22 +784,9 @@ mod tests {
     enum Role {
         Waits(Pending<Verdict>),
         Leads(Lead),
-        Fills {
-            fill: Fill,
-            body: usize,
-            at: usize,
-            windowed: bool,
-        },
-        Pushes {
-            push: Pending<(Fill, Flow)>,
-            body: usize,
-            at: usize,
-        },
-        Reads {
-            reader: Reader,
-            body: usize,
-            at: usize,
-        },
+        Fills { fill: Fill, body: usize, at: usize, windowed: bool },
+        Pushes { push: Pending<(Fill, Flow)>, body: usize, at: usize },
+        Reads { reader: Reader, body: usize, at: usize },
         Gone,
     }
 
@@ -869,7 +802,7 @@ mod tests {
         bodies: usize,
     }
 
-    const SMALL_MAX: u64 = 300_000;
+    const SMALL_MAX: u64 = 120_000;
 
     impl World {
         fn join(&mut self, key: u8) {
@@ -877,17 +810,8 @@ mod tests {
                 Joined::Lead(lead) => Role::Leads(lead),
                 Joined::Wait(waiter) => Role::Waits(Box::pin(waiter.verdict())),
             };
-            self.actors.push(Actor {
-                key,
-                role,
-                flag: Arc::default(),
-            });
-            self.actors
-                .last()
-                .unwrap()
-                .flag
-                .0
-                .store(true, Ordering::Relaxed);
+            self.actors.push(Actor { key, role, flag: Arc::default() });
+            self.actors.last().unwrap().flag.0.store(true, Ordering::Relaxed);
         }
 
         /// Lets one actor take a step that `draw` chooses; whether anything happened.
@@ -905,59 +829,24 @@ mod tests {
                     Poll::Ready(Verdict::Lead(lead)) => (Role::Leads(lead), true),
                     Poll::Ready(Verdict::Stream(head, reader)) => {
                         actor.flag.0.store(true, Ordering::Relaxed);
-                        let body = head
-                            .url()
-                            .strip_prefix("http://a/")
-                            .unwrap()
-                            .parse()
-                            .unwrap();
-                        (
-                            Role::Reads {
-                                reader,
-                                body,
-                                at: 0,
-                            },
-                            true,
-                        )
+                        let body = head.url().strip_prefix("http://a/").unwrap().parse().unwrap();
+                        (Role::Reads { reader, body, at: 0 }, true)
                     }
                     Poll::Ready(_) => (Role::Gone, true),
                 },
-                Role::Reads {
-                    mut reader,
-                    body,
-                    at,
-                } if woken => match reader.poll_next(cx) {
+                Role::Reads { mut reader, body, at } if woken => match reader.poll_next(cx) {
                     Poll::Pending => (Role::Reads { reader, body, at }, true),
                     Poll::Ready(Some(Ok(chunk))) => {
                         let start = body + at;
-                        assert_eq!(
-                            chunk,
-                            PATTERN.slice(start..start + chunk.len()),
-                            "body {body} at {at}"
-                        );
+                        assert_eq!(chunk, PATTERN.slice(start..start + chunk.len()), "body {body} at {at}");
                         actor.flag.0.store(true, Ordering::Relaxed);
-                        (
-                            Role::Reads {
-                                reader,
-                                body,
-                                at: at + chunk.len(),
-                            },
-                            true,
-                        )
+                        (Role::Reads { reader, body, at: at + chunk.len() }, true)
                     }
                     Poll::Ready(_) => (Role::Gone, true),
                 },
                 Role::Pushes { mut push, body, at } if woken => match push.as_mut().poll(cx) {
                     Poll::Pending => (Role::Pushes { push, body, at }, true),
-                    Poll::Ready((fill, flow)) => (
-                        Role::Fills {
-                            fill,
-                            body,
-                            at,
-                            windowed: flow != Flow::Kept,
-                        },
-                        true,
-                    ),
+                    Poll::Ready((fill, flow)) => (Role::Fills { fill, body, at, windowed: flow != Flow::Kept }, true),
                 },
                 Role::Leads(lead) => {
                     match draw % 8 {
@@ -968,15 +857,8 @@ mod tests {
                         _ => {
                             self.bodies += 1;
                             let body = self.bodies;
-                            if let Ok(fill) =
-                                lead.share(head(&format!("http://a/{body}")), None, SMALL_MAX)
-                            {
-                                actor.role = Role::Fills {
-                                    fill,
-                                    body,
-                                    at: 0,
-                                    windowed: false,
-                                };
+                            if let Ok(fill) = lead.share(head(&format!("http://a/{body}")), None, SMALL_MAX) {
+                                actor.role = Role::Fills { fill, body, at: 0, windowed: false };
                             }
                             return true;
                         }
@@ -985,16 +867,12 @@ mod tests {
                 }
                 Role::Fills { fill, body, at, .. } if draw.is_multiple_of(16) || at > 1 << 20 => {
                     match draw / 16 % 2 {
-                        0 => drop(
-                            fill.finish(|kept| assert_eq!(*kept, PATTERN.slice(body..body + at))),
-                        ),
+                        0 => drop(fill.finish(|kept| assert_eq!(*kept, PATTERN.slice(body..body + at)))),
                         _ => fill.abort(),
                     }
                     (Role::Gone, true)
                 }
-                Role::Fills {
-                    mut fill, body, at, ..
-                } => {
+                Role::Fills { mut fill, body, at, .. } => {
                     let size = draw as usize % 100_000;
                     let chunk = PATTERN.slice(body + at..body + at + size);
                     let push = Box::pin(async move {
@@ -1002,14 +880,7 @@ mod tests {
                         (fill, flow)
                     });
                     actor.flag.0.store(true, Ordering::Relaxed);
-                    (
-                        Role::Pushes {
-                            push,
-                            body,
-                            at: at + size,
-                        },
-                        true,
-                    )
+                    (Role::Pushes { push, body, at: at + size }, true)
                 }
                 asleep => (asleep, false),
             };
@@ -1021,15 +892,7 @@ mod tests {
         fn check(&self) {
             for key in 0..2 {
                 let leaders = self.actors.iter().filter(|actor| {
-                    actor.key == key
-                        && matches!(
-                            actor.role,
-                            Role::Leads(_)
-                                | Role::Fills {
-                                    windowed: false,
-                                    ..
-                                }
-                        )
+                    actor.key == key && matches!(actor.role, Role::Leads(_) | Role::Fills { windowed: false, .. })
                 });
                 assert!(leaders.count() <= 1, "two leaders of one key");
             }

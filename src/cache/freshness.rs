@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{
-    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, VARY, VIA,
-};
+use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, VARY, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::cache::control::{ResponseControl, delta_seconds};
@@ -43,11 +41,7 @@ pub fn lifetime(
         return (lifetime, Source::Override);
     }
     let expires = || {
-        if control.targeted {
-            None
-        } else {
-            expires_lifetime(headers, date)
-        }
+        if control.targeted { None } else { expires_lifetime(headers, date) }
     };
     if let Some(lifetime) = control.lifetime().or_else(expires) {
         return (lifetime, Source::Origin);
@@ -62,10 +56,7 @@ pub fn lifetime(
     match http_date(headers, &LAST_MODIFIED).filter(|_| guessable) {
         Some(modified) => {
             let unchanged = date.duration_since(modified).unwrap_or_default();
-            (
-                (unchanged / HEURISTIC_DIVISOR).min(HEURISTIC_CAP),
-                Source::Heuristic,
-            )
+            ((unchanged / HEURISTIC_DIVISOR).min(HEURISTIC_CAP), Source::Heuristic)
         }
         None => (Duration::ZERO, Source::Nothing),
     }
@@ -86,25 +77,11 @@ pub(crate) fn life(
     has_validator: bool,
 ) -> Life {
     let operators = matches!(source, Source::Override | Source::Operator);
-    let fresh = if operators {
-        lifetime.saturating_add(initial_age)
-    } else {
-        lifetime
-    };
-    let keep = if has_validator {
-        params.keep
-    } else {
-        Duration::ZERO
-    };
+    let fresh = if operators { lifetime.saturating_add(initial_age) } else { lifetime };
+    let keep = if has_validator { params.keep } else { Duration::ZERO };
     let (swr, sie) = (params.stale_while_revalidate, params.stale_if_error);
     if source == Source::Override {
-        return Life {
-            fresh,
-            swr,
-            sie,
-            keep,
-            ..Life::default()
-        };
+        return Life { fresh, swr, sie, keep, ..Life::default() };
     }
     let never_stale = control.no_cache || control.must_revalidate || control.proxy_revalidate;
     let window = |origin: Option<Duration>, operator: Duration| match origin {
@@ -113,11 +90,7 @@ pub(crate) fn life(
         None if control.forbids_stale() => Duration::ZERO,
         None => operator,
     };
-    let operator_swr = if lifetime.is_zero() {
-        Duration::ZERO
-    } else {
-        swr
-    };
+    let operator_swr = if lifetime.is_zero() { Duration::ZERO } else { swr };
     Life {
         fresh,
         swr: window(control.stale_while_revalidate, operator_swr),
@@ -178,11 +151,7 @@ pub fn refreshed(
             headers.append(name, value.clone());
         }
     }
-    for name in [told.no_cache_fields, told.private_fields]
-        .into_iter()
-        .flatten()
-        .flat_map(|fields| fields.names())
-    {
+    for name in [told.no_cache_fields, told.private_fields].into_iter().flatten().flat_map(|fields| fields.names()) {
         headers.remove(name);
     }
     let date = date(not_modified, moment);
@@ -196,18 +165,9 @@ pub fn refreshed(
     let no_store = control.no_store && !control.must_understand && lifetime.1 != Source::Override;
     let forbidden = no_store || (control.private && shared);
     let life = if forbidden {
-        Life {
-            always_validate: true,
-            ..Life::default()
-        }
+        Life { always_validate: true, ..Life::default() }
     } else {
-        life(
-            lifetime,
-            &control,
-            params,
-            initial_age,
-            etag.is_some() || last_modified.is_some(),
-        )
+        life(lifetime, &control, params, initial_age, etag.is_some() || last_modified.is_some())
     };
     let groups = storing::groups(&headers);
     Some(Head {
@@ -234,9 +194,7 @@ fn speaks_of(head: &Head, not_modified: &HeaderMap) -> bool {
         (Some(_), None) => false,
         (None, _) => true,
     };
-    same_tag
-        && storing::vary(not_modified)
-            .is_ok_and(|vary| vary.iter().all(|name| head.vary.contains(name)))
+    same_tag && storing::vary(not_modified).is_ok_and(|vary| vary.iter().all(|name| head.vary.contains(name)))
 }
 
 /// Sets Date in `headers` to `date` where `source` has no valid one (RFC 9110 section 6.6.1).
@@ -251,10 +209,7 @@ pub(crate) fn stamp(headers: &mut HeaderMap, source: &HeaderMap, date: SystemTim
 /// Date, or where it has no valid one the arrival, in whole seconds as Date would say it.
 pub(crate) fn date(headers: &HeaderMap, moment: Moment) -> SystemTime {
     http_date(headers, &DATE).unwrap_or_else(|| {
-        let since = moment
-            .wall
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = moment.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
     })
 }
@@ -263,11 +218,7 @@ pub(crate) fn date(headers: &HeaderMap, moment: Moment) -> SystemTime {
 pub(crate) fn http_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     let mut lines = headers.get_all(name).iter();
     let date = lines.next()?.to_str().ok()?;
-    if lines.next().is_some() {
-        None
-    } else {
-        httpdate::parse_http_date(date.trim()).ok()
-    }
+    if lines.next().is_some() { None } else { httpdate::parse_http_date(date.trim()).ok() }
 }
 
 /// Whether the operator's word stands over the origin's.
@@ -292,22 +243,15 @@ const fn operator_lifetime(status: StatusCode, params: &CacheParams) -> Option<D
 
 /// `Expires − Date` (RFC 9111 section 5.3): invalid dates, especially `0`, and several lines are in the past.
 fn expires_lifetime(headers: &HeaderMap, date: SystemTime) -> Option<Duration> {
-    headers.contains_key(EXPIRES).then(|| {
-        http_date(headers, &EXPIRES)
-            .and_then(|expires| expires.duration_since(date).ok())
-            .unwrap_or_default()
-    })
+    headers
+        .contains_key(EXPIRES)
+        .then(|| http_date(headers, &EXPIRES).and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default())
 }
 
 /// Age (RFC 9111 section 5.1): the first member of the first line; invalid is absent.
 fn age_field(headers: &HeaderMap) -> Option<Duration> {
     let line = headers.get(AGE)?.as_bytes();
-    delta_seconds(
-        line.split(|byte| *byte == b',')
-            .next()
-            .unwrap_or_default()
-            .trim_ascii(),
-    )
+    delta_seconds(line.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii())
 }
 
 /// RFC 9111 section 4.2.2: "a typical setting of this fraction might be 10%".
@@ -330,10 +274,7 @@ mod tests {
     const ARRIVAL: Duration = Duration::from_secs(1_767_225_600);
 
     fn moment() -> Moment {
-        Moment {
-            wall: SystemTime::UNIX_EPOCH + ARRIVAL,
-            ..Clock::system().moment()
-        }
+        Moment { wall: SystemTime::UNIX_EPOCH + ARRIVAL, ..Clock::system().moment() }
     }
 
     fn http_time(offset: i64) -> String {
@@ -350,10 +291,7 @@ mod tests {
                 Some(offset) => http_time(offset.parse().unwrap()),
                 None => value.trim().to_owned(),
             };
-            headers.append(
-                HeaderName::try_from(name).unwrap(),
-                HeaderValue::try_from(value).unwrap(),
-            );
+            headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
         }
         headers
     }
@@ -367,13 +305,7 @@ mod tests {
         let headers = fields(text);
         let control = ResponseControl::parse(&headers, &params.targeted);
         let date = http_date(&headers, &DATE).unwrap_or_else(|| moment().wall);
-        let found = lifetime(
-            StatusCode::from_u16(status).unwrap(),
-            &headers,
-            &control,
-            params,
-            date,
-        );
+        let found = lifetime(StatusCode::from_u16(status).unwrap(), &headers, &control, params, date);
         assert_eq!(found, (secs(expected), source), "{status} {text}");
     }
 
@@ -385,27 +317,15 @@ mod tests {
     fn the_origin_gives_the_lifetime_in_this_order() {
         // RFC 9111 section 4.2.1
         use Source::{Nothing, Origin};
-        check(
-            "cache-control: s-maxage=9, max-age=5\nexpires: @100\ndate: @0",
-            9,
-            Origin,
-        );
-        check(
-            "cache-control: max-age=5\nexpires: @100\ndate: @0",
-            5,
-            Origin,
-        );
+        check("cache-control: s-maxage=9, max-age=5\nexpires: @100\ndate: @0", 9, Origin);
+        check("cache-control: max-age=5\nexpires: @100\ndate: @0", 5, Origin);
         check("cache-control: max-age=5\nexpires: 0", 5, Origin);
         check("cache-control: max-age=0\nexpires: @100", 0, Origin);
         check("expires: @100\ndate: @0", 100, Origin);
         check("expires: @100\ndate: @-50", 150, Origin);
         check("expires: @100", 100, Origin);
         check("expires: @100\ndate: yesterday", 100, Origin);
-        check(
-            "cdn-cache-control: max-age=7\ncache-control: max-age=5\nexpires: @100",
-            7,
-            Origin,
-        );
+        check("cdn-cache-control: max-age=7\ncache-control: max-age=5\nexpires: @100", 7, Origin);
         check("cdn-cache-control: public\nexpires: @100", 0, Nothing);
         check("", 0, Nothing);
         check("cache-control: no-cache\nlast-modified: @-1000", 0, Origin);
@@ -414,33 +334,14 @@ mod tests {
     #[test]
     fn odd_expires_are_in_the_past() {
         // RFC 9111 section 5.3
-        for odd in [
-            "0",
-            "-1",
-            "",
-            "now",
-            "@-100",
-            "Thu, 18 Aug 2050 02:01:18 UTC",
-            "Thu, 18 Aug 2050 2:01:18 GMT",
-            "3600",
-        ] {
-            check(
-                &format!("date: @0\nexpires: {odd}\nlast-modified: @-1000"),
-                0,
-                Source::Origin,
-            );
+        for odd in
+            ["0", "-1", "", "now", "@-100", "Thu, 18 Aug 2050 02:01:18 UTC", "Thu, 18 Aug 2050 2:01:18 GMT", "3600"]
+        {
+            check(&format!("date: @0\nexpires: {odd}\nlast-modified: @-1000"), 0, Source::Origin);
         }
         check("expires: @100\nexpires: @100", 0, Source::Origin);
-        check(
-            "expires: Sunday, 04-Jan-26 00:00:00 GMT\ndate: @0",
-            3 * 86_400,
-            Source::Origin,
-        );
-        check(
-            "expires: Sun Jan  4 00:00:00 2026\ndate: @0",
-            3 * 86_400,
-            Source::Origin,
-        );
+        check("expires: Sunday, 04-Jan-26 00:00:00 GMT\ndate: @0", 3 * 86_400, Source::Origin);
+        check("expires: Sun Jan  4 00:00:00 2026\ndate: @0", 3 * 86_400, Source::Origin);
     }
 
     #[test]
@@ -458,24 +359,14 @@ mod tests {
         }
         for status in [201, 202, 302, 303, 307, 400, 500, 599] {
             check_with(&params, status, "last-modified: @-1000", 0, Nothing);
-            check_with(
-                &params,
-                status,
-                "last-modified: @-1000\ncache-control: public",
-                100,
-                Heuristic,
-            );
+            check_with(&params, status, "last-modified: @-1000\ncache-control: public", 100, Heuristic);
         }
     }
 
     #[test]
     fn the_operator_speaks_where_the_origin_is_silent() {
         use Source::{Heuristic, Operator, Origin, Override};
-        let ttl = CacheParams {
-            ttl: Some(secs(60)),
-            negative: Some(secs(1)),
-            ..CacheParams::default()
-        };
+        let ttl = CacheParams { ttl: Some(secs(60)), negative: Some(secs(1)), ..CacheParams::default() };
         check_with(&ttl, 200, "", 60, Operator);
         check_with(&ttl, 200, "last-modified: @-1000", 60, Operator);
         check_with(&ttl, 200, "cache-control: max-age=5", 5, Origin);
@@ -484,48 +375,20 @@ mod tests {
         check_with(&ttl, 200, "expires: 0", 0, Origin);
         check_with(&ttl, 404, "", 1, Operator);
         check_with(&ttl, 410, "cache-control: max-age=5", 5, Origin);
-        check_with(
-            &CacheParams {
-                negative: None,
-                ..ttl.clone()
-            },
-            404,
-            "last-modified: @-1000",
-            100,
-            Heuristic,
-        );
+        check_with(&CacheParams { negative: None, ..ttl.clone() }, 404, "last-modified: @-1000", 100, Heuristic);
         check_with(&ttl, 302, "", 0, Source::Nothing);
-        let over = CacheParams {
-            override_origin: true,
-            ..ttl
-        };
-        check_with(
-            &over,
-            200,
-            "cache-control: no-store, max-age=5\nexpires: 0",
-            60,
-            Override,
-        );
+        let over = CacheParams { override_origin: true, ..ttl };
+        check_with(&over, 200, "cache-control: no-store, max-age=5\nexpires: 0", 60, Override);
         check_with(&over, 404, "cache-control: max-age=5", 1, Override);
         check_with(&over, 302, "cache-control: max-age=5", 5, Origin);
-        check_with(
-            &CacheParams { ttl: None, ..over },
-            404,
-            "cache-control: max-age=5",
-            5,
-            Origin,
-        );
+        check_with(&CacheParams { ttl: None, ..over }, 404, "cache-control: max-age=5", 5, Origin);
     }
 
     /// An answer with these fields, asked for `delay` seconds before it arrived, had this age.
     fn check_age(text: &str, delay: u64, expected: u64) {
         let arrival = moment();
         let sent = arrival.mono.checked_sub(secs(delay)).unwrap();
-        assert_eq!(
-            initial_age(&fields(text), arrival, sent),
-            secs(expected),
-            "{text}"
-        );
+        assert_eq!(initial_age(&fields(text), arrival, sent), secs(expected), "{text}");
     }
 
     #[test]
@@ -557,45 +420,19 @@ mod tests {
     #[test]
     fn stale_service_is_given_by_the_origin_or_else_by_the_operator() {
         // RFC 5861, RFC 9111 section 4.2.4
-        let params = CacheParams {
-            stale_while_revalidate: secs(7),
-            stale_if_error: secs(9),
-            ..CacheParams::default()
+        let params = CacheParams { stale_while_revalidate: secs(7), stale_if_error: secs(9), ..CacheParams::default() };
+        let check = |control: &str, swr: u64, sie: u64, must_revalidate: bool, always_validate: bool| {
+            let life = life_of(&params, &format!("cache-control: {control}"), 0);
+            let found = (life.swr, life.sie, life.must_revalidate, life.always_validate);
+            assert_eq!(found, (secs(swr), secs(sie), must_revalidate, always_validate), "{control}");
         };
-        let check =
-            |control: &str, swr: u64, sie: u64, must_revalidate: bool, always_validate: bool| {
-                let life = life_of(&params, &format!("cache-control: {control}"), 0);
-                let found = (
-                    life.swr,
-                    life.sie,
-                    life.must_revalidate,
-                    life.always_validate,
-                );
-                assert_eq!(
-                    found,
-                    (secs(swr), secs(sie), must_revalidate, always_validate),
-                    "{control}"
-                );
-            };
         check("max-age=5", 7, 9, false, false);
-        check(
-            "max-age=5, stale-while-revalidate=1, stale-if-error=2",
-            1,
-            2,
-            false,
-            false,
-        );
+        check("max-age=5, stale-while-revalidate=1, stale-if-error=2", 1, 2, false, false);
         check("max-age=5, stale-while-revalidate=0", 0, 9, false, false);
         check("max-age=0", 0, 9, false, false);
         check("max-age=0, stale-while-revalidate=3", 3, 9, false, false);
         check("max-age=5, must-revalidate", 0, 0, true, false);
-        check(
-            "max-age=5, proxy-revalidate, stale-if-error=2",
-            0,
-            0,
-            true,
-            false,
-        );
+        check("max-age=5, proxy-revalidate, stale-if-error=2", 0, 0, true, false);
         check("s-maxage=5", 0, 0, true, false);
         check("s-maxage=5, stale-while-revalidate=3", 3, 0, true, false);
         check("max-age=5, no-cache", 0, 0, false, true);
@@ -604,71 +441,25 @@ mod tests {
 
     #[test]
     fn an_operators_lifetime_counts_from_the_arrival() {
-        let params = CacheParams {
-            ttl: Some(secs(60)),
-            ..CacheParams::default()
-        };
+        let params = CacheParams { ttl: Some(secs(60)), ..CacheParams::default() };
         assert_eq!(life_of(&params, "", 100).fresh, secs(160));
-        assert_eq!(
-            life_of(&params, "cache-control: max-age=60", 100).fresh,
-            secs(60)
-        );
-        let over = CacheParams {
-            override_origin: true,
-            stale_if_error: secs(9),
-            ..params
-        };
-        let life = life_of(
-            &over,
-            "cache-control: s-maxage=1, must-revalidate, no-cache",
-            0,
-        );
-        assert_eq!(
-            life,
-            Life {
-                fresh: secs(60),
-                sie: secs(9),
-                ..Life::default()
-            }
-        );
+        assert_eq!(life_of(&params, "cache-control: max-age=60", 100).fresh, secs(60));
+        let over = CacheParams { override_origin: true, stale_if_error: secs(9), ..params };
+        let life = life_of(&over, "cache-control: s-maxage=1, must-revalidate, no-cache", 0);
+        assert_eq!(life, Life { fresh: secs(60), sie: secs(9), ..Life::default() });
     }
 
     fn stored(text: &str) -> Head {
         let request = HeaderMap::new();
-        let parts = KeyParts {
-            scheme: "http",
-            host: "a",
-            path: "/",
-            query: None,
-            upstream: "u",
-            partition: None,
-        };
-        let asked = Asked {
-            method: &Method::GET,
-            headers: &request,
-            parts,
-        };
+        let parts = KeyParts { scheme: "http", host: "a", path: "/", query: None, upstream: "u", partition: None };
+        let asked = Asked { method: &Method::GET, headers: &request, parts };
         let arrival = moment();
-        storing::decide(
-            &asked,
-            StatusCode::OK,
-            &fields(text),
-            &CacheParams::default(),
-            arrival,
-            arrival.mono,
-        )
-        .unwrap()
+        storing::decide(&asked, StatusCode::OK, &fields(text), &CacheParams::default(), arrival, arrival.mono).unwrap()
     }
 
     fn refresh(head: &Head, text: &str) -> Option<Head> {
         let later = moment();
-        refreshed(
-            head,
-            &fields(text),
-            &CacheParams::default(),
-            later,
-            later.mono,
-        )
+        refreshed(head, &fields(text), &CacheParams::default(), later, later.mono)
     }
 
     #[test]
@@ -690,10 +481,7 @@ mod tests {
         );
         assert_eq!(new.headers, expected);
         assert_eq!((new.life.fresh, new.initial_age), (secs(3600), secs(5)));
-        assert_eq!(
-            (&new.vary, &new.selecting, &new.address),
-            (&head.vary, &head.selecting, &head.address)
-        );
+        assert_eq!((&new.vary, &new.selecting, &new.address), (&head.vary, &head.selecting, &head.address));
         let silent = refresh(&head, "").unwrap();
         assert_eq!(silent.life.fresh, secs(1));
         assert_eq!(silent.headers.get("x").unwrap(), "old");
@@ -723,11 +511,7 @@ mod tests {
             assert!(new.life.always_validate);
         }
         assert!(
-            refresh(&head, "cache-control: must-understand, no-store, max-age=9")
-                .unwrap()
-                .life
-                .fresh
-                > Duration::ZERO
+            refresh(&head, "cache-control: must-understand, no-store, max-age=9").unwrap().life.fresh > Duration::ZERO
         );
     }
 

@@ -37,8 +37,7 @@ pub struct KeyParts<'a> {
 impl KeyParts<'_> {
     /// The key in clear: `URL partition upstream`, separated by spaces (a URL holds none); `-` stands for no partition.
     pub fn address(&self, rule: &QueryRule) -> Box<str> {
-        let length =
-            self.scheme.len() + self.host.len() + self.path.len() + self.query.map_or(0, str::len);
+        let length = self.scheme.len() + self.host.len() + self.path.len() + self.query.map_or(0, str::len);
         let mut address = String::with_capacity(length + self.upstream.len() + 24);
         self.each_piece(rule, &mut |piece| {
             address.push_str(piece);
@@ -63,18 +62,14 @@ impl KeyParts<'_> {
     /// Hands the pieces of the address to `sink` until it says no; whether it took them all.
     fn each_piece(&self, rule: &QueryRule, sink: &mut dyn FnMut(&str) -> bool) -> bool {
         let mut separator = "?";
-        [self.scheme, "://", self.host, self.path]
-            .into_iter()
-            .all(&mut *sink)
+        [self.scheme, "://", self.host, self.path].into_iter().all(&mut *sink)
             && each_parameter(self.query, rule, &mut |parameter| {
                 sink(std::mem::replace(&mut separator, "&")) && sink(parameter)
             })
             && sink(" ")
             && match self.partition {
                 None => sink("-"),
-                Some(partition) => {
-                    sink(std::str::from_utf8(&hexadecimal(partition)).unwrap_or_default())
-                }
+                Some(partition) => sink(std::str::from_utf8(&hexadecimal(partition)).unwrap_or_default()),
             }
             && sink(" ")
             && sink(self.upstream)
@@ -93,10 +88,7 @@ impl Keyer {
     /// A keyer; `seed` is a drawn number.
     pub const fn new(seed: u64) -> Self {
         // The second seed must differ from the first for every seed; SplitMix64's increment, odd, serves.
-        Self {
-            low: FixedState::with_seed(seed),
-            high: FixedState::with_seed(!seed ^ 0x9e37_79b9_7f4a_7c15),
-        }
+        Self { low: FixedState::with_seed(seed), high: FixedState::with_seed(!seed ^ 0x9e37_79b9_7f4a_7c15) }
     }
 
     /// The key of a request. Allocates only where `rule` sorts.
@@ -141,11 +133,7 @@ impl Keyer {
     pub fn partition(&self, consumer: u64, headers: &HeaderMap) -> u64 {
         let mut mixer = self.mixer();
         mixer.number(consumer);
-        let field = if headers.contains_key(AUTHORIZATION) {
-            AUTHORIZATION
-        } else {
-            COOKIE
-        };
+        let field = if headers.contains_key(AUTHORIZATION) { AUTHORIZATION } else { COOKIE };
         for credential in headers.get_all(&field) {
             mixer.piece(credential.as_bytes());
         }
@@ -153,57 +141,36 @@ impl Keyer {
     }
 
     fn mixer(&self) -> Mixer {
-        Mixer {
-            low: self.low.build_hasher(),
-            high: self.high.build_hasher(),
-        }
+        Mixer { low: self.low.build_hasher(), high: self.high.build_hasher() }
     }
 }
 
 /// The normal form of a request field that selects a variant (RFC 9111 section 4.1): the lines in order, trimmed,
 /// joined by `, `. Of Accept-Encoding and Accept-Language, whose syntax allows it, whitespace and case are dropped as
 /// well. `None` where the field is absent, which differs from an empty one.
-pub(crate) fn normal<'a>(
-    name: &HeaderName,
-    headers: &'a HeaderMap,
-) -> Option<impl Iterator<Item = u8> + 'a> {
+pub(crate) fn normal<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<impl Iterator<Item = u8> + 'a> {
     let lines = headers.get_all(name);
     lines.iter().next()?;
     let loose = *name == ACCEPT_ENCODING || *name == ACCEPT_LANGUAGE;
     let bytes = lines.into_iter().enumerate().flat_map(|(position, line)| {
         let separator: &[u8] = if position == 0 { b"" } else { b", " };
-        separator
-            .iter()
-            .chain(line.as_bytes().trim_ascii())
-            .copied()
+        separator.iter().chain(line.as_bytes().trim_ascii()).copied()
     });
     Some(
         bytes
             .filter(move |byte| !(loose && matches!(byte, b' ' | b'\t')))
-            .map(move |byte| {
-                if loose {
-                    byte.to_ascii_lowercase()
-                } else {
-                    byte
-                }
-            }),
+            .map(move |byte| if loose { byte.to_ascii_lowercase() } else { byte }),
     )
 }
 
 /// Hands the parameters that count to `sink` until it says no; whether it took them all. Without a rule the query is
 /// one piece.
-fn each_parameter(
-    query: Option<&str>,
-    rule: &QueryRule,
-    sink: &mut dyn FnMut(&str) -> bool,
-) -> bool {
+fn each_parameter(query: Option<&str>, rule: &QueryRule, sink: &mut dyn FnMut(&str) -> bool) -> bool {
     let Some(query) = query else { return true };
     if rule.is_empty() {
         return sink(query);
     }
-    let mut parameters = query
-        .split('&')
-        .filter(|parameter| !parameter.is_empty() && rule.counts(parameter));
+    let mut parameters = query.split('&').filter(|parameter| !parameter.is_empty() && rule.counts(parameter));
     if rule.sort {
         let mut sorted: Vec<_> = parameters.collect();
         sorted.sort_by_key(|parameter| parameter_name(parameter)); // stable: repeated names keep their order
@@ -217,11 +184,7 @@ fn hexadecimal(number: u64) -> [u8; 16] {
     let mut digits = [0; 16];
     for (position, digit) in digits.iter_mut().rev().enumerate() {
         let nibble = (number >> (4 * position) & 0xf) as u8;
-        *digit = if nibble < 10 {
-            b'0' + nibble
-        } else {
-            b'a' + nibble - 10
-        };
+        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     }
     digits
 }
@@ -278,57 +241,21 @@ mod tests {
 
     use super::*;
 
-    const PARTS: KeyParts<'_> = KeyParts {
-        scheme: "https",
-        host: "erp.example",
-        path: "/a",
-        query: None,
-        upstream: "erp",
-        partition: None,
-    };
+    const PARTS: KeyParts<'_> =
+        KeyParts { scheme: "https", host: "erp.example", path: "/a", query: None, upstream: "erp", partition: None };
 
     fn rule(sort: bool, drop: &[&str], keep: Option<&[&str]>) -> QueryRule {
-        let owned = |names: &[&str]| {
-            names
-                .iter()
-                .map(|name| (*name).to_owned())
-                .collect::<Vec<_>>()
-        };
-        QueryRule {
-            sort,
-            drop: owned(drop),
-            keep: keep.map(owned),
-        }
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        QueryRule { sort, drop: owned(drop), keep: keep.map(owned) }
     }
 
     /// Whether two queries are the same by `rule`: for keys, for addresses, and for the comparison on a hit.
     fn check(rule: &QueryRule, one: Option<&str>, other: Option<&str>, same: bool) {
         let keyer = Keyer::new(7);
-        let (one, other) = (
-            KeyParts {
-                query: one,
-                ..PARTS
-            },
-            KeyParts {
-                query: other,
-                ..PARTS
-            },
-        );
-        assert_eq!(
-            keyer.primary(&one, rule) == keyer.primary(&other, rule),
-            same,
-            "key: {one:?} {other:?} {rule:?}"
-        );
-        assert_eq!(
-            one.address(rule) == other.address(rule),
-            same,
-            "address: {one:?} {other:?} {rule:?}"
-        );
-        assert_eq!(
-            other.is_at(&one.address(rule), rule),
-            same,
-            "hit: {one:?} {other:?} {rule:?}"
-        );
+        let (one, other) = (KeyParts { query: one, ..PARTS }, KeyParts { query: other, ..PARTS });
+        assert_eq!(keyer.primary(&one, rule) == keyer.primary(&other, rule), same, "key: {one:?} {other:?} {rule:?}");
+        assert_eq!(one.address(rule) == other.address(rule), same, "address: {one:?} {other:?} {rule:?}");
+        assert_eq!(other.is_at(&one.address(rule), rule), same, "hit: {one:?} {other:?} {rule:?}");
     }
 
     #[test]
@@ -361,69 +288,23 @@ mod tests {
         let plain = QueryRule::default();
         let others = [
             PARTS,
-            KeyParts {
-                scheme: "http",
-                ..PARTS
-            },
-            KeyParts {
-                host: "erp.example/a",
-                path: "",
-                ..PARTS
-            },
-            KeyParts {
-                path: "/",
-                query: Some("a"),
-                ..PARTS
-            },
-            KeyParts {
-                path: "/a?",
-                ..PARTS
-            },
-            KeyParts {
-                query: Some(""),
-                ..PARTS
-            },
-            KeyParts {
-                upstream: "er",
-                ..PARTS
-            },
-            KeyParts {
-                upstream: "",
-                path: "/aerp",
-                ..PARTS
-            },
-            KeyParts {
-                partition: Some(0),
-                ..PARTS
-            },
-            KeyParts {
-                partition: Some(1),
-                ..PARTS
-            },
+            KeyParts { scheme: "http", ..PARTS },
+            KeyParts { host: "erp.example/a", path: "", ..PARTS },
+            KeyParts { path: "/", query: Some("a"), ..PARTS },
+            KeyParts { path: "/a?", ..PARTS },
+            KeyParts { query: Some(""), ..PARTS },
+            KeyParts { upstream: "er", ..PARTS },
+            KeyParts { upstream: "", path: "/aerp", ..PARTS },
+            KeyParts { partition: Some(0), ..PARTS },
+            KeyParts { partition: Some(1), ..PARTS },
         ];
-        let keys: std::collections::HashSet<_> = others
-            .iter()
-            .map(|parts| keyer.primary(parts, &plain))
-            .collect();
+        let keys: std::collections::HashSet<_> = others.iter().map(|parts| keyer.primary(parts, &plain)).collect();
         assert_eq!(keys.len(), others.len());
         assert_eq!(&*PARTS.address(&plain), "https://erp.example/a - erp");
-        let full = KeyParts {
-            query: Some("x=1"),
-            partition: Some(0xab),
-            ..PARTS
-        };
-        assert_eq!(
-            &*full.address(&plain),
-            "https://erp.example/a?x=1 00000000000000ab erp"
-        );
-        assert_ne!(
-            Keyer::new(8).primary(&PARTS, &plain),
-            keyer.primary(&PARTS, &plain)
-        );
-        assert_eq!(
-            Keyer::new(7).primary(&PARTS, &plain),
-            keyer.primary(&PARTS, &plain)
-        );
+        let full = KeyParts { query: Some("x=1"), partition: Some(0xab), ..PARTS };
+        assert_eq!(&*full.address(&plain), "https://erp.example/a?x=1 00000000000000ab erp");
+        assert_ne!(Keyer::new(8).primary(&PARTS, &plain), keyer.primary(&PARTS, &plain));
+        assert_eq!(Keyer::new(7).primary(&PARTS, &plain), keyer.primary(&PARTS, &plain));
     }
 
     fn request(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -435,17 +316,9 @@ mod tests {
     }
 
     /// Whether two requests select the same variant by the fields `vary`.
-    fn check_variant(
-        vary: &[&'static str],
-        one: &[(&'static str, &str)],
-        other: &[(&'static str, &str)],
-        same: bool,
-    ) {
+    fn check_variant(vary: &[&'static str], one: &[(&'static str, &str)], other: &[(&'static str, &str)], same: bool) {
         let keyer = Keyer::new(7);
-        let names: Vec<_> = vary
-            .iter()
-            .map(|name| HeaderName::from_static(name))
-            .collect();
+        let names: Vec<_> = vary.iter().map(|name| HeaderName::from_static(name)).collect();
         let primary = Key(5);
         let key = |fields| keyer.variant(primary, &names, &request(fields));
         assert_eq!(key(one) == key(other), same, "{vary:?} {one:?} {other:?}");
@@ -455,28 +328,13 @@ mod tests {
     #[test]
     fn variants_are_selected_by_the_normal_form_of_fields() {
         // RFC 9111 section 4.1
-        check_variant(
-            &["foo"],
-            &[("foo", "1")],
-            &[("foo", "1"), ("bar", "2")],
-            true,
-        );
+        check_variant(&["foo"], &[("foo", "1")], &[("foo", "1"), ("bar", "2")], true);
         check_variant(&["foo"], &[("foo", "1")], &[("foo", "2")], false);
         check_variant(&["foo"], &[("foo", "1")], &[], false);
         check_variant(&["foo"], &[("foo", "")], &[], false);
         check_variant(&["foo"], &[], &[("bar", "1")], true);
-        check_variant(
-            &["foo"],
-            &[("foo", "1"), ("foo", "2")],
-            &[("foo", "1, 2")],
-            true,
-        );
-        check_variant(
-            &["foo"],
-            &[("foo", "2"), ("foo", "1")],
-            &[("foo", "1, 2")],
-            false,
-        );
+        check_variant(&["foo"], &[("foo", "1"), ("foo", "2")], &[("foo", "1, 2")], true);
+        check_variant(&["foo"], &[("foo", "2"), ("foo", "1")], &[("foo", "1, 2")], false);
         check_variant(&["foo"], &[("foo", " 1\t")], &[("foo", "1")], true);
         check_variant(&["foo"], &[("foo", "A")], &[("foo", "a")], false);
         check_variant(&["foo"], &[("foo", "a b")], &[("foo", "ab")], false);
@@ -498,12 +356,7 @@ mod tests {
             &[("accept-language", "de-de,EN")],
             true,
         );
-        check_variant(
-            &["bar", "foo"],
-            &[("bar", "1"), ("foo", "2")],
-            &[("bar", "2"), ("foo", "1")],
-            false,
-        );
+        check_variant(&["bar", "foo"], &[("bar", "1"), ("foo", "2")], &[("bar", "2"), ("foo", "1")], false);
         check_variant(&["bar", "foo"], &[("bar", "1")], &[("foo", "1")], false);
         let long = "x".repeat(200);
         let longer = "x".repeat(201);
@@ -517,18 +370,9 @@ mod tests {
         let partition = |consumer, fields: &[_]| keyer.partition(consumer, &request(fields));
         assert_eq!(partition(1, &[]), partition(1, &[("foo", "1")]));
         assert_ne!(partition(1, &[]), partition(2, &[]));
-        assert_ne!(
-            partition(1, &[("authorization", "a")]),
-            partition(1, &[("authorization", "b")])
-        );
-        assert_eq!(
-            partition(1, &[("authorization", "a")]),
-            partition(1, &[("authorization", "a"), ("cookie", "b")])
-        );
-        assert_ne!(
-            partition(1, &[("cookie", "a")]),
-            partition(1, &[("cookie", "b")])
-        );
+        assert_ne!(partition(1, &[("authorization", "a")]), partition(1, &[("authorization", "b")]));
+        assert_eq!(partition(1, &[("authorization", "a")]), partition(1, &[("authorization", "a"), ("cookie", "b")]));
+        assert_ne!(partition(1, &[("cookie", "a")]), partition(1, &[("cookie", "b")]));
     }
 
     proptest! {

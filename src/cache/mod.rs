@@ -104,17 +104,12 @@ impl QueryRule {
     /// Whether the parameter (`name=value` or `name`) counts.
     pub(crate) fn counts(&self, parameter: &str) -> bool {
         let name = parameter_name(parameter);
-        let kept = self
-            .keep
-            .as_ref()
-            .is_none_or(|keep| keep.iter().any(|kept| kept == name));
+        let kept = self.keep.as_ref().is_none_or(|keep| keep.iter().any(|kept| kept == name));
         kept && !self.drop.iter().any(|dropped| dropped == name)
     }
 }
 
 /// The name of a query parameter `name=value`.
 pub(crate) fn parameter_name(parameter: &str) -> &str {
-    parameter
-        .split_once('=')
-        .map_or(parameter, |(name, _)| name)
+    parameter.split_once('=').map_or(parameter, |(name, _)| name)
 }

@@ -37,8 +37,7 @@ pub fn select(request: &HeaderMap, length: u64) -> Selected {
 /// # Panics
 /// Never: the value is ASCII.
 pub fn content_range(range: &Range<u64>, length: u64) -> HeaderValue {
-    HeaderValue::try_from(range_text(range, length))
-        .expect("digits and punctuation make a field value")
+    HeaderValue::try_from(range_text(range, length)).expect("digits and punctuation make a field value")
 }
 
 /// The Content-Range of a 416 (RFC 9110 section 14.4).
@@ -46,8 +45,7 @@ pub fn content_range(range: &Range<u64>, length: u64) -> HeaderValue {
 /// # Panics
 /// Never: the value is ASCII.
 pub fn unsatisfied_range(length: u64) -> HeaderValue {
-    HeaderValue::try_from(format!("bytes */{length}"))
-        .expect("digits and punctuation make a field value")
+    HeaderValue::try_from(format!("bytes */{length}")).expect("digits and punctuation make a field value")
 }
 
 /// The body of a 206 with several ranges.
@@ -70,8 +68,7 @@ pub fn multipart(
     content_type: Option<&HeaderValue>,
     boundary: &str,
 ) -> Option<Multipart> {
-    let well_formed = (1..=70).contains(&boundary.len())
-        && boundary.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let well_formed = (1..=70).contains(&boundary.len()) && boundary.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if !well_formed {
         return None;
     }
@@ -87,41 +84,26 @@ pub fn multipart(
             delimiter.extend_from_slice(content_type.as_bytes());
             delimiter.extend_from_slice(b"\r\n");
         }
-        delimiter.extend_from_slice(
-            format!("Content-Range: {}\r\n\r\n", range_text(range, total)).as_bytes(),
-        );
+        delimiter.extend_from_slice(format!("Content-Range: {}\r\n\r\n", range_text(range, total)).as_bytes());
         pieces.push(Bytes::from(delimiter));
         pieces.push(slice);
     }
     pieces.push(Bytes::from(format!("\r\n--{boundary}--\r\n")));
     let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-    let content_type =
-        HeaderValue::try_from(format!("multipart/byteranges; boundary={boundary}")).ok()?;
-    Some(Multipart {
-        content_type,
-        pieces,
-        length,
-    })
+    let content_type = HeaderValue::try_from(format!("multipart/byteranges; boundary={boundary}")).ok()?;
+    Some(Multipart { content_type, pieces, length })
 }
 
 /// The bytes of `range`; `None` where it reaches outside the body.
 pub fn slice(body: &Bytes, range: &Range<u64>) -> Option<Bytes> {
-    let (start, end) = (
-        usize::try_from(range.start).ok()?,
-        usize::try_from(range.end).ok()?,
-    );
+    let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
     (start <= end && end <= body.len()).then(|| body.slice(start..end))
 }
 
 fn range_text(range: &Range<u64>, length: u64) -> String {
     let mut text = String::with_capacity(40);
     // Writing to a string cannot fail.
-    let _ = write!(
-        text,
-        "bytes {}-{}/{length}",
-        range.start,
-        range.end.saturating_sub(1)
-    );
+    let _ = write!(text, "bytes {}-{}/{length}", range.start, range.end.saturating_sub(1));
     text
 }
 
@@ -133,11 +115,7 @@ fn parse(field: &[u8], length: u64) -> Option<Selected> {
     }
     let mut asked = 0;
     let mut ranges: Vec<Range<u64>> = Vec::new();
-    for member in set
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|member| !member.is_empty())
-    {
+    for member in set.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty()) {
         asked += 1;
         if asked > MOST_RANGES {
             return None;
@@ -167,11 +145,7 @@ fn parse_member(member: &[u8], length: u64) -> Option<Option<Range<u64>>> {
         return Some((suffix > 0).then(|| length.saturating_sub(suffix)..length));
     }
     let first = position(first)?;
-    let last = if last.is_empty() {
-        u64::MAX
-    } else {
-        position(last)?
-    };
+    let last = if last.is_empty() { u64::MAX } else { position(last)? };
     if last < first {
         return None;
     }
@@ -180,21 +154,13 @@ fn parse_member(member: &[u8], length: u64) -> Option<Option<Range<u64>>> {
 
 /// Digits; what does not fit counts as the greatest number, which lies behind every body.
 fn position(digits: &[u8]) -> Option<u64> {
-    let digits = std::str::from_utf8(digits)
-        .ok()
-        .filter(|digits| !digits.is_empty())?;
-    digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| digits.parse().unwrap_or(u64::MAX))
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.is_empty())?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 fn overlap(ranges: &[Range<u64>]) -> bool {
     ranges.iter().enumerate().any(|(position, one)| {
-        ranges
-            .iter()
-            .skip(position + 1)
-            .any(|other| one.start < other.end && other.start < one.end)
+        ranges.iter().skip(position + 1).any(|other| one.start < other.end && other.start < one.end)
     })
 }
 
@@ -208,10 +174,7 @@ mod tests {
     use super::*;
 
     fn request(values: &[&str]) -> HeaderMap {
-        values
-            .iter()
-            .map(|value| (RANGE, HeaderValue::try_from(*value).unwrap()))
-            .collect()
+        values.iter().map(|value| (RANGE, HeaderValue::try_from(*value).unwrap())).collect()
     }
 
     /// What `value` selects of 100 bytes.
@@ -229,16 +192,10 @@ mod tests {
         check("bytes=-1", Selected::One(99..100));
         check("bytes=-1000", Selected::One(0..100));
         check("bytes=90-1000", Selected::One(90..100));
-        check(
-            "bytes=90-99999999999999999999999999",
-            Selected::One(90..100),
-        );
+        check("bytes=90-99999999999999999999999999", Selected::One(90..100));
         check("bytes=100-", Selected::Unsatisfiable);
         check("bytes=-0", Selected::Unsatisfiable);
-        check(
-            "bytes=99999999999999999999999-99999999999999999999999",
-            Selected::Unsatisfiable,
-        );
+        check("bytes=99999999999999999999999-99999999999999999999999", Selected::Unsatisfiable);
         check("bytes=0-1,5-6", Selected::Many(vec![0..2, 5..7]));
         check("bytes= 5-6 ,\t0-1,, ", Selected::Many(vec![5..7, 0..2]));
         check("bytes=0-1,200-", Selected::One(0..2));
@@ -273,14 +230,8 @@ mod tests {
         }
         let many: Vec<_> = (0..17).map(|start| format!("{0}-{0}", start * 2)).collect();
         check(&format!("bytes={}", many.join(",")), Selected::Whole);
-        assert!(matches!(
-            select(&request(&[&format!("bytes={}", many[1..].join(","))]), 100),
-            Selected::Many(_)
-        ));
-        assert_eq!(
-            select(&request(&["bytes=0-1", "bytes=5-6"]), 100),
-            Selected::Whole
-        );
+        assert!(matches!(select(&request(&[&format!("bytes={}", many[1..].join(","))]), 100), Selected::Many(_)));
+        assert_eq!(select(&request(&["bytes=0-1", "bytes=5-6"]), 100), Selected::Whole);
         assert_eq!(select(&HeaderMap::new(), 100), Selected::Whole);
         assert_eq!(select(&request(&["bytes=-5"]), 0), Selected::Whole);
         assert_eq!(select(&request(&["bytes=0-"]), 0), Selected::Unsatisfiable);

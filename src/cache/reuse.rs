@@ -5,9 +5,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
-    RANGE,
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -47,11 +46,7 @@ pub fn bypass(method: &Method, headers: &HeaderMap) -> Option<Bypass> {
         Some(Bypass::Method)
     } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some(Bypass::Precondition)
-    } else if headers
-        .get_all("x-csrf-token")
-        .iter()
-        .any(|token| is_fetch(token.as_bytes()))
-    {
+    } else if headers.get_all("x-csrf-token").iter().any(|token| is_fetch(token.as_bytes())) {
         Some(Bypass::TokenFetch)
     } else if headers.contains_key("sap-contextid") {
         Some(Bypass::Session)
@@ -80,10 +75,7 @@ pub enum Reuse {
 impl Reuse {
     /// Whether it is served without asking the origin first.
     pub const fn is_served(self) -> bool {
-        matches!(
-            self,
-            Self::Fresh | Self::StaleWhileRevalidate | Self::MaxStale
-        )
+        matches!(self, Self::Fresh | Self::StaleWhileRevalidate | Self::MaxStale)
     }
 }
 
@@ -91,9 +83,7 @@ impl Reuse {
 pub fn decide(head: &Head, soft_purged: bool, control: &RequestControl, now: Instant) -> Reuse {
     let life = &head.life;
     let age = head.age(now);
-    let staleness = head
-        .staleness(now)
-        .or_else(|| soft_purged.then_some(Duration::ZERO));
+    let staleness = head.staleness(now).or_else(|| soft_purged.then_some(Duration::ZERO));
     let not_served = || {
         if head.has_validator() && age < life.end() {
             Reuse::Validate
@@ -113,40 +103,22 @@ pub fn decide(head: &Head, soft_purged: bool, control: &RequestControl, now: Ins
     }
     let Some(staleness) = staleness else {
         let remaining = life.fresh.saturating_sub(age);
-        let enough = control
-            .min_fresh
-            .is_none_or(|min_fresh| remaining >= min_fresh);
+        let enough = control.min_fresh.is_none_or(|min_fresh| remaining >= min_fresh);
         return if enough { Reuse::Fresh } else { not_served() };
     };
-    if !life.must_revalidate
-        && control
-            .max_stale
-            .is_some_and(|max_stale| staleness <= max_stale)
-    {
+    if !life.must_revalidate && control.max_stale.is_some_and(|max_stale| staleness <= max_stale) {
         // Within the origin's own window it is refreshed as well.
-        return if staleness < life.swr {
-            Reuse::StaleWhileRevalidate
-        } else {
-            Reuse::MaxStale
-        };
+        return if staleness < life.swr { Reuse::StaleWhileRevalidate } else { Reuse::MaxStale };
     }
     // RFC 9111 sections 5.2.1.1 and 5.2.1.3: max-age and min-fresh without max-stale ask for a fresh answer.
     let wants_fresh = control.max_age.is_some() || control.min_fresh.is_some();
-    if staleness < life.swr && !wants_fresh {
-        Reuse::StaleWhileRevalidate
-    } else {
-        not_served()
-    }
+    if staleness < life.swr && !wants_fresh { Reuse::StaleWhileRevalidate } else { not_served() }
 }
 
 /// Whether a stored answer stands in at `now` for an origin that fails (RFC 5861 section 4, RFC 9111 section 4.2.4).
 pub fn on_error(head: &Head, control: &RequestControl, now: Instant) -> bool {
     let life = &head.life;
-    let asked = if life.must_revalidate {
-        None
-    } else {
-        control.stale_if_error
-    };
+    let asked = if life.must_revalidate { None } else { control.stale_if_error };
     let window = life.sie.max(asked.unwrap_or_default());
     !life.always_validate && head.staleness(now).unwrap_or_default() < window
 }
@@ -160,11 +132,7 @@ pub fn validation(head: &Head, request: &mut HeaderMap) {
     if let Some(etag) = &head.etag {
         request.insert(IF_NONE_MATCH, etag.clone());
     }
-    if let Some(modified) = head
-        .headers
-        .get(LAST_MODIFIED)
-        .filter(|_| head.last_modified.is_some())
-    {
+    if let Some(modified) = head.headers.get(LAST_MODIFIED).filter(|_| head.last_modified.is_some()) {
         request.insert(IF_MODIFIED_SINCE, modified.clone());
     }
 }
@@ -213,14 +181,7 @@ pub fn answer(head: &Head, body_len: u64, method: &Method, request: &HeaderMap) 
 
 /// Whether a stored field goes into a 304: all but what describes a body that is not there (RFC 9110 section 15.4.5).
 pub fn is_in_not_modified(name: &HeaderName) -> bool {
-    ![
-        CONTENT_ENCODING,
-        CONTENT_LANGUAGE,
-        CONTENT_LENGTH,
-        CONTENT_RANGE,
-        CONTENT_TYPE,
-    ]
-    .contains(name)
+    ![CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE].contains(name)
 }
 
 /// The entity tag of an answer (RFC 9110 section 8.8.3); `None` where there is none, or several. One without quotes is
@@ -248,9 +209,7 @@ fn is_none_match_met(head: &Head, request: &HeaderMap) -> bool {
     request.get_all(IF_NONE_MATCH).iter().any(|line| {
         let line = line.as_bytes().trim_ascii();
         line == b"*"
-            || head.etag.as_ref().is_some_and(|etag| {
-                entity_tags(line).any(|tag| is_weakly_equal(tag, etag.as_bytes()))
-            })
+            || head.etag.as_ref().is_some_and(|etag| entity_tags(line).any(|tag| is_weakly_equal(tag, etag.as_bytes())))
     })
 }
 
@@ -268,15 +227,10 @@ fn is_range_wanted(head: &Head, request: &HeaderMap) -> bool {
     }
     let text = condition.as_bytes();
     if text.starts_with(b"\"") || text.starts_with(b"W/") {
-        return head
-            .etag
-            .as_ref()
-            .is_some_and(|etag| is_strongly_equal(text, etag.as_bytes()));
+        return head.etag.as_ref().is_some_and(|etag| is_strongly_equal(text, etag.as_bytes()));
     }
     // A date is a strong validator where it is a second older than the answer (RFC 9110 section 8.8.2.2).
-    let strong = head
-        .last_modified
-        .filter(|modified| *modified + Duration::from_secs(1) <= head.date);
+    let strong = head.last_modified.filter(|modified| *modified + Duration::from_secs(1) <= head.date);
     strong.is_some() && http_date(request, &IF_RANGE) == strong
 }
 
@@ -307,36 +261,21 @@ mod tests {
     use crate::cache::storing::{self, Asked};
     use crate::clock::Clock;
 
-    const MODIFIED: &str =
-        "last-modified: Thu, 01 Jan 1970 00:00:10 GMT\ndate: Thu, 01 Jan 1970 00:01:00 GMT";
+    const MODIFIED: &str = "last-modified: Thu, 01 Jan 1970 00:00:10 GMT\ndate: Thu, 01 Jan 1970 00:01:00 GMT";
 
     fn fields(text: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             let (name, value) = line.trim().split_once(':').unwrap();
-            headers.append(
-                HeaderName::try_from(name).unwrap(),
-                HeaderValue::try_from(value.trim()).unwrap(),
-            );
+            headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value.trim()).unwrap());
         }
         headers
     }
 
     fn stored_with(status: u16, params: &CacheParams, answer: &str) -> Head {
         let request = HeaderMap::new();
-        let parts = KeyParts {
-            scheme: "http",
-            host: "a",
-            path: "/",
-            query: None,
-            upstream: "u",
-            partition: None,
-        };
-        let asked = Asked {
-            method: &Method::GET,
-            headers: &request,
-            parts,
-        };
+        let parts = KeyParts { scheme: "http", host: "a", path: "/", query: None, upstream: "u", partition: None };
+        let asked = Asked { method: &Method::GET, headers: &request, parts };
         let moment = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(60)).moment();
         let status = StatusCode::from_u16(status).unwrap();
         storing::decide(&asked, status, &fields(answer), params, moment, moment.mono).unwrap()
@@ -351,12 +290,7 @@ mod tests {
     fn check(answer: &str, request: &str, seconds: u64, expected: Reuse) {
         let head = stored(&format!("etag: \"a\"\ncache-control: {answer}"));
         let control = RequestControl::parse(&fields(&format!("cache-control: {request}")));
-        let found = decide(
-            &head,
-            false,
-            &control,
-            head.received + Duration::from_secs(seconds),
-        );
+        let found = decide(&head, false, &control, head.received + Duration::from_secs(seconds));
         assert_eq!(found, expected, "{answer} ← {request} after {seconds}");
     }
 
@@ -369,31 +303,11 @@ mod tests {
         check("max-age=10", "", 10, Validate);
         check("max-age=10", "", 3609, Validate);
         check("max-age=10", "", 3610, Gone);
-        check(
-            "max-age=10, stale-while-revalidate=5",
-            "",
-            14,
-            StaleWhileRevalidate,
-        );
+        check("max-age=10, stale-while-revalidate=5", "", 14, StaleWhileRevalidate);
         check("max-age=10, stale-while-revalidate=5", "", 15, Validate);
-        check(
-            "max-age=0, stale-while-revalidate=5",
-            "",
-            0,
-            StaleWhileRevalidate,
-        );
-        check(
-            "max-age=10, no-cache, stale-while-revalidate=5",
-            "",
-            0,
-            Validate,
-        );
-        check(
-            "max-age=10, must-revalidate, stale-while-revalidate=5",
-            "",
-            10,
-            Validate,
-        );
+        check("max-age=0, stale-while-revalidate=5", "", 0, StaleWhileRevalidate);
+        check("max-age=10, no-cache, stale-while-revalidate=5", "", 0, Validate);
+        check("max-age=10, must-revalidate, stale-while-revalidate=5", "", 10, Validate);
         check("s-maxage=10", "", 9, Fresh);
         check("s-maxage=10", "", 10, Validate);
     }
@@ -417,24 +331,9 @@ mod tests {
         check("max-age=10, proxy-revalidate", "max-stale", 10, Validate);
         check("s-maxage=10", "max-stale", 10, Validate);
         check("max-age=10, no-cache", "max-stale", 0, Validate);
-        check(
-            "max-age=10, stale-while-revalidate=9",
-            "max-stale",
-            12,
-            StaleWhileRevalidate,
-        );
-        check(
-            "max-age=10, stale-while-revalidate=9",
-            "max-age=100",
-            12,
-            Validate,
-        );
-        check(
-            "max-age=10, stale-while-revalidate=9",
-            "min-fresh=1",
-            12,
-            Validate,
-        );
+        check("max-age=10, stale-while-revalidate=9", "max-stale", 12, StaleWhileRevalidate);
+        check("max-age=10, stale-while-revalidate=9", "max-age=100", 12, Validate);
+        check("max-age=10, stale-while-revalidate=9", "min-fresh=1", 12, Validate);
         check("max-age=10, immutable", "max-age=0", 5, Fresh);
         check("max-age=10, immutable", "max-age=0", 10, Validate);
         check("max-age=10, immutable", "no-cache", 5, Validate);
@@ -445,34 +344,18 @@ mod tests {
     fn an_answer_stands_in_for_a_failing_origin() {
         // RFC 5861 section 4, RFC 9111 section 4.2.4
         let check = |answer: &str, request: &str, seconds: u64, expected: bool| {
-            let params = CacheParams {
-                stale_if_error: Duration::from_secs(7),
-                ..CacheParams::default()
-            };
-            let head = stored_with(
-                200,
-                &params,
-                &format!("etag: \"a\"\ncache-control: {answer}"),
-            );
+            let params = CacheParams { stale_if_error: Duration::from_secs(7), ..CacheParams::default() };
+            let head = stored_with(200, &params, &format!("etag: \"a\"\ncache-control: {answer}"));
             let control = RequestControl::parse(&fields(&format!("cache-control: {request}")));
             let now = head.received + Duration::from_secs(seconds);
-            assert_eq!(
-                on_error(&head, &control, now),
-                expected,
-                "{answer} ← {request} after {seconds}"
-            );
+            assert_eq!(on_error(&head, &control, now), expected, "{answer} ← {request} after {seconds}");
         };
         check("max-age=10", "", 16, true);
         check("max-age=10", "", 17, false);
         check("max-age=10", "stale-if-error=20", 29, true);
         check("max-age=10, stale-if-error=3", "", 13, false);
         check("max-age=10, stale-if-error=3", "no-cache", 5, true);
-        check(
-            "max-age=10, must-revalidate",
-            "stale-if-error=20",
-            10,
-            false,
-        );
+        check("max-age=10, must-revalidate", "stale-if-error=20", 10, false);
         check("max-age=10, no-cache", "stale-if-error=20", 0, false);
         check("s-maxage=10", "stale-if-error=20", 10, false);
         check("s-maxage=10, stale-if-error=5", "", 12, true);
@@ -481,55 +364,26 @@ mod tests {
     #[test]
     fn without_a_validator_an_answer_is_only_for_errors() {
         let head = stored("cache-control: max-age=10, stale-if-error=5");
-        let at = |seconds| {
-            decide(
-                &head,
-                false,
-                &RequestControl::default(),
-                head.received + Duration::from_secs(seconds),
-            )
-        };
-        assert_eq!(
-            [at(9), at(10), at(15)],
-            [Reuse::Fresh, Reuse::OnlyOnError, Reuse::Gone]
-        );
+        let at =
+            |seconds| decide(&head, false, &RequestControl::default(), head.received + Duration::from_secs(seconds));
+        assert_eq!([at(9), at(10), at(15)], [Reuse::Fresh, Reuse::OnlyOnError, Reuse::Gone]);
     }
 
     #[test]
     fn a_soft_purged_answer_is_stale() {
         let head = stored("etag: \"a\"\ncache-control: max-age=10");
-        assert_eq!(
-            decide(&head, true, &RequestControl::default(), head.received),
-            Reuse::Validate
-        );
+        assert_eq!(decide(&head, true, &RequestControl::default(), head.received), Reuse::Validate);
         let head = stored("cache-control: max-age=10, stale-while-revalidate=5");
-        let at = |seconds| {
-            decide(
-                &head,
-                true,
-                &RequestControl::default(),
-                head.received + Duration::from_secs(seconds),
-            )
-        };
-        assert_eq!(
-            [at(0), at(14), at(15)],
-            [
-                Reuse::StaleWhileRevalidate,
-                Reuse::StaleWhileRevalidate,
-                Reuse::Gone
-            ]
-        );
+        let at =
+            |seconds| decide(&head, true, &RequestControl::default(), head.received + Duration::from_secs(seconds));
+        assert_eq!([at(0), at(14), at(15)], [Reuse::StaleWhileRevalidate, Reuse::StaleWhileRevalidate, Reuse::Gone]);
         assert!(Reuse::StaleWhileRevalidate.is_served() && !Reuse::Validate.is_served());
     }
 
     /// What of a stored 200 with the fields `answer` and 100 bytes goes to a GET with the fields `request`.
     fn check_answer(answer_fields: &str, request: &str, expected: Answer) {
         let head = stored(&format!("cache-control: max-age=60\n{answer_fields}"));
-        assert_eq!(
-            answer(&head, 100, &Method::GET, &fields(request)),
-            expected,
-            "{answer_fields} ← {request}"
-        );
+        assert_eq!(answer(&head, 100, &Method::GET, &fields(request)), expected, "{answer_fields} ← {request}");
     }
 
     #[test]
@@ -541,21 +395,9 @@ mod tests {
         check_answer("etag: \"a\"", "if-none-match: W/\"a\"", NotModified);
         check_answer("etag: W/\"a\"", "if-none-match: \"a\"", NotModified);
         check_answer("etag: \"a\"", "if-none-match: \"b\"", Full);
-        check_answer(
-            "etag: \"a\"",
-            "if-none-match: \"b\", \"a\" ,\"c\"",
-            NotModified,
-        );
-        check_answer(
-            "etag: \"a\"",
-            "if-none-match: \"b\"\nif-none-match: \"a\"",
-            NotModified,
-        );
-        check_answer(
-            "etag: \"a,b\"",
-            "if-none-match: \"x\", \"a,b\"",
-            NotModified,
-        );
+        check_answer("etag: \"a\"", "if-none-match: \"b\", \"a\" ,\"c\"", NotModified);
+        check_answer("etag: \"a\"", "if-none-match: \"b\"\nif-none-match: \"a\"", NotModified);
+        check_answer("etag: \"a,b\"", "if-none-match: \"x\", \"a,b\"", NotModified);
         check_answer("etag: \"a\"", "if-none-match: \"x,\"a\"", Full);
         check_answer("etag: \"a\"", "if-none-match: *", NotModified);
         check_answer("", "if-none-match: *", NotModified);
@@ -563,52 +405,16 @@ mod tests {
         check_answer("etag: \"a\"", "if-none-match:", Full);
         check_answer("etag: a", "if-none-match: a", NotModified);
         check_answer("etag: \"a\"", "if-none-match: a", Full);
-        check_answer(
-            MODIFIED,
-            "if-modified-since: Thu, 01 Jan 1970 00:00:10 GMT",
-            NotModified,
-        );
-        check_answer(
-            MODIFIED,
-            "if-modified-since: Thu, 01 Jan 1970 00:00:11 GMT",
-            NotModified,
-        );
-        check_answer(
-            MODIFIED,
-            "if-modified-since: Thu, 01 Jan 1970 00:00:09 GMT",
-            Full,
-        );
+        check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:10 GMT", NotModified);
+        check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:11 GMT", NotModified);
+        check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:09 GMT", Full);
         check_answer(MODIFIED, "if-modified-since: yesterday", Full);
-        check_answer(
-            MODIFIED,
-            "if-modified-since: Thu, 01 Jan 1970 00:00:11 GMT\nif-none-match: \"b\"",
-            Full,
-        );
-        check_answer(
-            "",
-            "if-modified-since: Thu, 01 Jan 1970 00:01:00 GMT",
-            NotModified,
-        ); // Date counts
+        check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:11 GMT\nif-none-match: \"b\"", Full);
+        check_answer("", "if-modified-since: Thu, 01 Jan 1970 00:01:00 GMT", NotModified); // Date counts
         check_answer("", "if-modified-since: Thu, 01 Jan 1970 00:00:59 GMT", Full);
-        check_answer(
-            "etag: \"a\"",
-            "if-none-match: \"a\"\nrange: bytes=0-1",
-            NotModified,
-        );
-        let missing = stored_with(
-            404,
-            &CacheParams::default(),
-            "cache-control: max-age=60\netag: \"a\"",
-        );
-        assert_eq!(
-            answer(
-                &missing,
-                9,
-                &Method::GET,
-                &fields("if-none-match: \"a\"\nrange: bytes=0-1")
-            ),
-            Full
-        );
+        check_answer("etag: \"a\"", "if-none-match: \"a\"\nrange: bytes=0-1", NotModified);
+        let missing = stored_with(404, &CacheParams::default(), "cache-control: max-age=60\netag: \"a\"");
+        assert_eq!(answer(&missing, 9, &Method::GET, &fields("if-none-match: \"a\"\nrange: bytes=0-1")), Full);
     }
 
     #[test]
@@ -619,79 +425,42 @@ mod tests {
         check_answer("", "range: bytes=0-1,5-6", Multi(vec![0..2, 5..7]));
         check_answer("", "range: bytes=100-", Unsatisfiable);
         check_answer("", "range: lines=1-2", Full);
-        check_answer(
-            "etag: \"a\"",
-            "range: bytes=0-1\nif-range: \"a\"",
-            Range(0..2),
-        );
+        check_answer("etag: \"a\"", "range: bytes=0-1\nif-range: \"a\"", Range(0..2));
         check_answer("etag: \"a\"", "range: bytes=0-1\nif-range: \"b\"", Full);
         check_answer("etag: \"a\"", "range: bytes=100-\nif-range: \"b\"", Full);
         check_answer("etag: W/\"a\"", "range: bytes=0-1\nif-range: W/\"a\"", Full);
         check_answer("etag: \"a\"", "range: bytes=0-1\nif-range: W/\"a\"", Full);
         check_answer("", "range: bytes=0-1\nif-range: \"a\"", Full);
         check_answer("", "if-range: \"a\"", Full);
-        check_answer(
-            MODIFIED,
-            "range: bytes=0-1\nif-range: Thu, 01 Jan 1970 00:00:10 GMT",
-            Range(0..2),
-        );
-        check_answer(
-            MODIFIED,
-            "range: bytes=0-1\nif-range: Thu, 01 Jan 1970 00:00:11 GMT",
-            Full,
-        );
+        check_answer(MODIFIED, "range: bytes=0-1\nif-range: Thu, 01 Jan 1970 00:00:10 GMT", Range(0..2));
+        check_answer(MODIFIED, "range: bytes=0-1\nif-range: Thu, 01 Jan 1970 00:00:11 GMT", Full);
         check_answer(MODIFIED, "range: bytes=0-1\nif-range: later", Full);
-        let just_now =
-            "last-modified: Thu, 01 Jan 1970 00:01:00 GMT\ndate: Thu, 01 Jan 1970 00:01:00 GMT";
-        check_answer(
-            just_now,
-            "range: bytes=0-1\nif-range: Thu, 01 Jan 1970 00:01:00 GMT",
-            Full,
-        );
+        let just_now = "last-modified: Thu, 01 Jan 1970 00:01:00 GMT\ndate: Thu, 01 Jan 1970 00:01:00 GMT";
+        check_answer(just_now, "range: bytes=0-1\nif-range: Thu, 01 Jan 1970 00:01:00 GMT", Full);
         let head = stored("cache-control: max-age=60\netag: \"a\"");
-        assert_eq!(
-            answer(&head, 100, &Method::HEAD, &fields("range: bytes=0-1")),
-            Full
-        );
-        assert_eq!(
-            answer(&head, 100, &Method::HEAD, &fields("if-none-match: \"a\"")),
-            NotModified
-        );
+        assert_eq!(answer(&head, 100, &Method::HEAD, &fields("range: bytes=0-1")), Full);
+        assert_eq!(answer(&head, 100, &Method::HEAD, &fields("if-none-match: \"a\"")), NotModified);
     }
 
     #[test]
     fn validation_asks_with_our_own_conditions() {
         // RFC 9111 section 4.3.1
         let head = stored(&format!("etag: \"a\"\n{MODIFIED}"));
-        let mut request =
-            fields("if-none-match: \"x\"\nif-modified-since: x\nif-range: x\nrange: x\nfoo: 1");
+        let mut request = fields("if-none-match: \"x\"\nif-modified-since: x\nif-range: x\nrange: x\nfoo: 1");
         validation(&head, &mut request);
-        assert_eq!(
-            request,
-            fields(
-                "if-none-match: \"a\"\nif-modified-since: Thu, 01 Jan 1970 00:00:10 GMT\nfoo: 1"
-            )
-        );
+        assert_eq!(request, fields("if-none-match: \"a\"\nif-modified-since: Thu, 01 Jan 1970 00:00:10 GMT\nfoo: 1"));
     }
 
     #[test]
     fn some_requests_go_past_the_cache() {
         let check = |method: Method, request: &str, expected: Option<Bypass>| {
-            assert_eq!(
-                bypass(&method, &fields(request)),
-                expected,
-                "{method} {request}"
-            );
+            assert_eq!(bypass(&method, &fields(request)), expected, "{method} {request}");
         };
         check(Method::GET, "", None);
         check(Method::HEAD, "", None);
         check(Method::POST, "", Some(Bypass::Method));
         check(Method::GET, "if-match: \"a\"", Some(Bypass::Precondition));
-        check(
-            Method::GET,
-            "if-unmodified-since: x",
-            Some(Bypass::Precondition),
-        );
+        check(Method::GET, "if-unmodified-since: x", Some(Bypass::Precondition));
         check(Method::GET, "x-csrf-token: Fetch", Some(Bypass::TokenFetch));
         check(Method::GET, "x-csrf-token: abc", None);
         check(Method::GET, "sap-contextid: abc", Some(Bypass::Session));
@@ -702,23 +471,8 @@ mod tests {
     fn a_304_describes_no_body() {
         // RFC 9110 section 15.4.5
         let let_through = |name| is_in_not_modified(&HeaderName::from_static(name));
-        assert!(
-            [
-                "etag",
-                "date",
-                "vary",
-                "cache-control",
-                "expires",
-                "content-location"
-            ]
-            .into_iter()
-            .all(let_through)
-        );
-        assert!(
-            !["content-type", "content-encoding", "content-length"]
-                .into_iter()
-                .any(let_through)
-        );
+        assert!(["etag", "date", "vary", "cache-control", "expires", "content-location"].into_iter().all(let_through));
+        assert!(!["content-type", "content-encoding", "content-length"].into_iter().any(let_through));
     }
 
     proptest! {

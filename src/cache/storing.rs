@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{
-    AGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, LAST_MODIFIED, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VARY, WWW_AUTHENTICATE,
+    AGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, LAST_MODIFIED, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, VARY, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use sfv::{BareItem, List, ListEntry, Parser};
@@ -120,10 +120,7 @@ pub fn decide(
 
     let mut stored = stored_fields(headers, &control);
     freshness::stamp(&mut stored, headers, date);
-    let selecting = vary
-        .iter()
-        .map(|name| Some(key::normal(name, asked.headers)?.collect()))
-        .collect();
+    let selecting = vary.iter().map(|name| Some(key::normal(name, asked.headers)?.collect())).collect();
     Ok(Head {
         status,
         groups: groups(&stored),
@@ -142,10 +139,7 @@ pub fn decide(
 
 /// Statuses whose answers may be reused without an explicit lifetime (RFC 9110 section 15.1), 206 aside.
 pub const fn is_heuristically_cacheable(status: StatusCode) -> bool {
-    matches!(
-        status.as_u16(),
-        200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
-    )
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 /// The groups an answer belongs to: Cache-Groups (RFC 9875), Surrogate-Key and xkey (separated by spaces), Cache-Tag
@@ -153,17 +147,8 @@ pub const fn is_heuristically_cacheable(status: StatusCode) -> bool {
 pub fn groups(headers: &HeaderMap) -> Box<[Box<str>]> {
     let mut groups: Vec<Box<str>> = strings(headers, &CACHE_GROUPS);
     for (name, separator) in [(&SURROGATE_KEY, ' '), (&XKEY, ' '), (&CACHE_TAG, ',')] {
-        for line in headers
-            .get_all(name)
-            .iter()
-            .filter_map(|line| line.to_str().ok())
-        {
-            groups.extend(
-                line.split(separator)
-                    .map(str::trim)
-                    .filter(|group| !group.is_empty())
-                    .map(Box::from),
-            );
+        for line in headers.get_all(name).iter().filter_map(|line| line.to_str().ok()) {
+            groups.extend(line.split(separator).map(str::trim).filter(|group| !group.is_empty()).map(Box::from));
         }
     }
     groups.sort_unstable();
@@ -183,11 +168,7 @@ pub fn invalidated_groups(headers: &HeaderMap) -> Vec<Box<str>> {
 pub fn vary(headers: &HeaderMap) -> Result<Arc<[HeaderName]>, Unstorable> {
     let mut names = Vec::new();
     for line in headers.get_all(VARY) {
-        for member in line
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .map(<[u8]>::trim_ascii)
-        {
+        for member in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if member == b"*" {
                 return Err(Unstorable::Vary); // a legal field name, but here it is a word of its own
             }
@@ -203,25 +184,15 @@ pub fn vary(headers: &HeaderMap) -> Result<Arc<[HeaderName]>, Unstorable> {
 
 /// Whether the field `name` of an answer with `headers` is stored: no hop-by-hop field and none nominated by Connection
 /// (RFC 9111 section 3.1), none that belongs to one user or one exchange, none that Cache-Control names.
-pub(crate) fn is_stored(
-    name: &HeaderName,
-    headers: &HeaderMap,
-    control: &ResponseControl<'_>,
-) -> bool {
-    let named = [control.no_cache_fields, control.private_fields]
-        .into_iter()
-        .flatten();
+pub(crate) fn is_stored(name: &HeaderName, headers: &HeaderMap, control: &ResponseControl<'_>) -> bool {
+    let named = [control.no_cache_fields, control.private_fields].into_iter().flatten();
     !NEVER_STORED.contains(name)
         && !name.as_str().starts_with("proxy-")
         && !is_nominated(name, headers)
         && !named.into_iter().any(|fields| fields.contains(name))
 }
 
-fn check_status(
-    method: &Method,
-    status: StatusCode,
-    control: &ResponseControl<'_>,
-) -> Result<(), Unstorable> {
+fn check_status(method: &Method, status: StatusCode, control: &ResponseControl<'_>) -> Result<(), Unstorable> {
     if method != Method::GET {
         return Err(Unstorable::Method);
     }
@@ -266,19 +237,14 @@ fn check_identity(
     params: &CacheParams,
     (lifetime, source): (Duration, Source),
 ) -> Result<(), Unstorable> {
-    if [X_CSRF_TOKEN, SAP_CONTEXTID]
-        .iter()
-        .any(|name| headers.contains_key(name))
+    if [X_CSRF_TOKEN, SAP_CONTEXTID].iter().any(|name| headers.contains_key(name))
         || asked.headers.contains_key(SAP_CONTEXTID)
     {
         return Err(Unstorable::Session);
     }
-    let named = [control.no_cache_fields, control.private_fields]
-        .into_iter()
-        .flatten();
+    let named = [control.no_cache_fields, control.private_fields].into_iter().flatten();
     // no-cache="Set-Cookie" says that the rest of the answer is good for others.
-    let noise =
-        source == Source::Override || named.into_iter().any(|fields| fields.contains(&SET_COOKIE));
+    let noise = source == Source::Override || named.into_iter().any(|fields| fields.contains(&SET_COOKIE));
     if headers.contains_key(SET_COOKIE) && !noise {
         return Err(Unstorable::SetCookie);
     }
@@ -320,21 +286,11 @@ fn is_nominated(name: &HeaderName, headers: &HeaderMap) -> bool {
         .get_all(CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|member| {
-            member
-                .trim_ascii()
-                .eq_ignore_ascii_case(name.as_str().as_bytes())
-        })
+        .any(|member| member.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// A structured list of strings; empty where it is none (RFC 9875 section 2: members that are no strings are ignored).
@@ -391,9 +347,7 @@ const NEVER_STORED: [HeaderName; 18] = [
 /// Besides 5xx: 304 has no answer of its own; 401, 403, 407, 409 and 412 speak to one user or of one moment; 408, 421
 /// and 425 of a connection; 416 of a range; 428, 429, 431 by RFC 6585. A failure (5xx) never takes the place of an
 /// answer that could stand in for it; 501 alone is a lasting property.
-const NEVER_STORED_STATUSES: [u16; 13] = [
-    304, 401, 403, 407, 408, 409, 412, 416, 421, 425, 428, 429, 431,
-];
+const NEVER_STORED_STATUSES: [u16; 13] = [304, 401, 403, 407, 408, 409, 412, 416, 421, 425, 428, 429, 431];
 
 #[cfg(test)]
 mod tests {
@@ -409,10 +363,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             let (name, value) = line.trim().split_once(':').unwrap();
-            headers.append(
-                HeaderName::try_from(name).unwrap(),
-                HeaderValue::try_from(value.trim()).unwrap(),
-            );
+            headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value.trim()).unwrap());
         }
         headers
     }
@@ -426,12 +377,7 @@ mod tests {
 
     impl Case {
         fn new() -> Self {
-            Self {
-                method: Method::GET,
-                status: 200,
-                params: CacheParams::default(),
-                partition: None,
-            }
+            Self { method: Method::GET, status: 200, params: CacheParams::default(), partition: None }
         }
 
         fn decide(&self, request: &str, answer: &str) -> Result<Head, Unstorable> {
@@ -444,30 +390,14 @@ mod tests {
                 upstream: "erp",
                 partition: self.partition,
             };
-            let asked = Asked {
-                method: &self.method,
-                headers: &request,
-                parts,
-            };
+            let asked = Asked { method: &self.method, headers: &request, parts };
             let moment = Clock::anchored(SystemTime::UNIX_EPOCH).moment();
             let status = StatusCode::from_u16(self.status).unwrap();
-            decide(
-                &asked,
-                status,
-                &fields(answer),
-                &self.params,
-                moment,
-                moment.mono,
-            )
+            decide(&asked, status, &fields(answer), &self.params, moment, moment.mono)
         }
 
         fn check(&self, request: &str, answer: &str, expected: Option<Unstorable>) {
-            assert_eq!(
-                self.decide(request, answer).err(),
-                expected,
-                "{request} → {} {answer}",
-                self.status
-            );
+            assert_eq!(self.decide(request, answer).err(), expected, "{request} → {} {answer}", self.status);
         }
     }
 
@@ -479,109 +409,45 @@ mod tests {
     fn directives_decide() {
         // RFC 9111 sections 3, 5.2.1.5, 5.2.2
         check("", "cache-control: max-age=60", None);
-        check(
-            "",
-            "cache-control: no-store, max-age=60",
-            Some(Unstorable::NoStore),
-        );
-        check(
-            "",
-            "cache-control: max-age=60\ncache-control: no-store",
-            Some(Unstorable::NoStore),
-        );
-        check(
-            "cache-control: no-store",
-            "cache-control: max-age=60",
-            Some(Unstorable::RequestNoStore),
-        );
-        check(
-            "",
-            "cache-control: private, max-age=60",
-            Some(Unstorable::Private),
-        );
+        check("", "cache-control: no-store, max-age=60", Some(Unstorable::NoStore));
+        check("", "cache-control: max-age=60\ncache-control: no-store", Some(Unstorable::NoStore));
+        check("cache-control: no-store", "cache-control: max-age=60", Some(Unstorable::RequestNoStore));
+        check("", "cache-control: private, max-age=60", Some(Unstorable::Private));
         check("", "cache-control: private=\"x\", max-age=60", None);
-        check(
-            "",
-            "cdn-cache-control: max-age=60\ncache-control: no-store",
-            None,
-        );
-        check(
-            "",
-            "cdn-cache-control: private\ncache-control: max-age=60",
-            Some(Unstorable::Private),
-        );
-        check(
-            "",
-            "cache-control: must-understand, no-store, max-age=60",
-            None,
-        );
+        check("", "cdn-cache-control: max-age=60\ncache-control: no-store", None);
+        check("", "cdn-cache-control: private\ncache-control: max-age=60", Some(Unstorable::Private));
+        check("", "cache-control: must-understand, no-store, max-age=60", None);
         check("", "cache-control: no-cache\netag: \"a\"", None);
-        check(
-            "",
-            "cache-control: no-cache, max-age=60",
-            Some(Unstorable::Useless),
-        );
+        check("", "cache-control: no-cache, max-age=60", Some(Unstorable::Useless));
         check("", "", Some(Unstorable::Useless));
         check("", "etag: \"a\"", None);
         check("", "last-modified: Thu, 01 Jan 1970 00:00:00 GMT", None);
         check("", "cache-control: max-age=0", Some(Unstorable::Useless));
-        check(
-            "",
-            "cache-control: max-age=60\nage: 60",
-            Some(Unstorable::Useless),
-        );
+        check("", "cache-control: max-age=60\nage: 60", Some(Unstorable::Useless));
         check("", "cache-control: max-age=60\nage: 59", None);
         check("", "cache-control: max-age=0, stale-if-error=60", None);
-        let keep_nothing = CacheParams {
-            keep: Duration::ZERO,
-            ..CacheParams::default()
-        };
-        Case {
-            params: keep_nothing,
-            ..Case::new()
-        }
-        .check("", "etag: \"a\"", Some(Unstorable::Useless));
+        let keep_nothing = CacheParams { keep: Duration::ZERO, ..CacheParams::default() };
+        Case { params: keep_nothing, ..Case::new() }.check("", "etag: \"a\"", Some(Unstorable::Useless));
     }
 
     #[test]
     fn method_and_status_decide() {
         // RFC 9111 section 3, RFC 9110 section 15.1, RFC 6585
         for method in [Method::HEAD, Method::POST, Method::PUT, Method::OPTIONS] {
-            Case {
-                method,
-                ..Case::new()
-            }
-            .check("", "cache-control: max-age=60", Some(Unstorable::Method));
+            Case { method, ..Case::new() }.check("", "cache-control: max-age=60", Some(Unstorable::Method));
         }
         let check = |status, expected| {
-            Case {
-                status,
-                ..Case::new()
-            }
-            .check("", "cache-control: max-age=60", expected);
+            Case { status, ..Case::new() }.check("", "cache-control: max-age=60", expected);
         };
-        for status in [
-            200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 499,
-            501,
-        ] {
+        for status in [200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 499, 501] {
             check(status, None);
         }
-        for status in [
-            100, 103, 304, 401, 403, 407, 409, 412, 416, 428, 429, 431, 500, 502, 503, 504, 511,
-            599,
-        ] {
+        for status in [100, 103, 304, 401, 403, 407, 409, 412, 416, 428, 429, 431, 500, 502, 503, 504, 511, 599] {
             check(status, Some(Unstorable::Status));
         }
         check(206, Some(Unstorable::Partial));
-        let unknown = Case {
-            status: 299,
-            ..Case::new()
-        };
-        unknown.check(
-            "",
-            "cache-control: must-understand, max-age=60",
-            Some(Unstorable::NotUnderstood),
-        );
+        let unknown = Case { status: 299, ..Case::new() };
+        unknown.check("", "cache-control: must-understand, max-age=60", Some(Unstorable::NotUnderstood));
     }
 
     #[test]
@@ -592,167 +458,64 @@ mod tests {
         check(authorized, "cache-control: max-age=60", Some(Authorization));
         check(authorized, "cache-control: max-age=60, public", None);
         check(authorized, "cache-control: s-maxage=60", None);
-        check(
-            authorized,
-            "cache-control: max-age=60, must-revalidate",
-            None,
-        );
-        check(
-            authorized,
-            "cache-control: max-age=60, proxy-revalidate",
-            Some(Authorization),
-        );
-        check(
-            authorized,
-            "cdn-cache-control: max-age=60\ncache-control: public",
-            Some(Authorization),
-        );
-        check(
-            "",
-            "cache-control: max-age=60\nset-cookie: a=b",
-            Some(SetCookie),
-        );
-        check(
-            "",
-            "cache-control: max-age=60, public\nset-cookie: a=b",
-            Some(SetCookie),
-        );
-        check(
-            "",
-            "cache-control: max-age=60, no-cache=\"Set-Cookie\"\nset-cookie: a=b",
-            None,
-        );
-        check(
-            "",
-            "cache-control: max-age=60\nx-csrf-token: abc",
-            Some(Session),
-        );
-        check(
-            "",
-            "cache-control: max-age=60\nsap-contextid: abc",
-            Some(Session),
-        );
-        check(
-            "sap-contextid: abc",
-            "cache-control: max-age=60",
-            Some(Session),
-        );
+        check(authorized, "cache-control: max-age=60, must-revalidate", None);
+        check(authorized, "cache-control: max-age=60, proxy-revalidate", Some(Authorization));
+        check(authorized, "cdn-cache-control: max-age=60\ncache-control: public", Some(Authorization));
+        check("", "cache-control: max-age=60\nset-cookie: a=b", Some(SetCookie));
+        check("", "cache-control: max-age=60, public\nset-cookie: a=b", Some(SetCookie));
+        check("", "cache-control: max-age=60, no-cache=\"Set-Cookie\"\nset-cookie: a=b", None);
+        check("", "cache-control: max-age=60\nx-csrf-token: abc", Some(Session));
+        check("", "cache-control: max-age=60\nsap-contextid: abc", Some(Session));
+        check("sap-contextid: abc", "cache-control: max-age=60", Some(Session));
         check("x-csrf-token: value", "cache-control: max-age=60", None);
         check("cookie: a=b", "cache-control: max-age=60", None);
         check("cookie: a=b", "etag: \"a\"", Some(Cookie));
         check("cookie: a=b", "cache-control: public\netag: \"a\"", None);
         check("cookie: a=b", "cache-control: no-cache\netag: \"a\"", None);
-        check(
-            "cookie: a=b",
-            "cache-control: max-age=0\netag: \"a\"",
-            Some(Cookie),
-        );
-        check(
-            "cookie: a=b",
-            "cache-control: max-age=0, must-revalidate\netag: \"a\"",
-            None,
-        );
+        check("cookie: a=b", "cache-control: max-age=0\netag: \"a\"", Some(Cookie));
+        check("cookie: a=b", "cache-control: max-age=0, must-revalidate\netag: \"a\"", None);
 
-        let per_consumer = CacheParams {
-            per_consumer: true,
-            ..CacheParams::default()
-        };
-        let mine = Case {
-            params: per_consumer.clone(),
-            partition: Some(7),
-            ..Case::new()
-        };
+        let per_consumer = CacheParams { per_consumer: true, ..CacheParams::default() };
+        let mine = Case { params: per_consumer.clone(), partition: Some(7), ..Case::new() };
         mine.check(authorized, "cache-control: private, max-age=60", None);
         mine.check("cookie: a=b", "etag: \"a\"", None);
-        mine.check(
-            "",
-            "cache-control: max-age=60\nset-cookie: a=b",
-            Some(SetCookie),
-        );
-        mine.check(
-            "",
-            "cache-control: max-age=60\nsap-contextid: a",
-            Some(Session),
-        );
-        mine.check(
-            "",
-            "cache-control: private, no-store, max-age=60",
-            Some(Unstorable::NoStore),
-        );
-        let nobody = Case {
-            params: per_consumer,
-            ..Case::new()
-        };
+        mine.check("", "cache-control: max-age=60\nset-cookie: a=b", Some(SetCookie));
+        mine.check("", "cache-control: max-age=60\nsap-contextid: a", Some(Session));
+        mine.check("", "cache-control: private, no-store, max-age=60", Some(Unstorable::NoStore));
+        let nobody = Case { params: per_consumer, ..Case::new() };
         nobody.check("", "cache-control: private, max-age=60", Some(Private));
         nobody.check(authorized, "cache-control: max-age=60", Some(Authorization));
-        Case {
-            partition: Some(7),
-            ..Case::new()
-        }
-        .check("", "cache-control: private, max-age=60", Some(Private));
+        Case { partition: Some(7), ..Case::new() }.check("", "cache-control: private, max-age=60", Some(Private));
     }
 
     #[test]
     fn an_override_beats_the_origin_but_not_identity() {
         let ttl = Some(Duration::from_secs(60));
-        let params = CacheParams {
-            ttl,
-            override_origin: true,
-            ..CacheParams::default()
-        };
-        let case = Case {
-            params,
-            ..Case::new()
-        };
-        case.check(
-            "cookie: a=b",
-            "cache-control: no-store, no-cache\nexpires: 0\nset-cookie: a=b",
-            None,
-        );
-        let head = case
-            .decide("", "cache-control: no-store\nset-cookie: a=b")
-            .unwrap();
+        let params = CacheParams { ttl, override_origin: true, ..CacheParams::default() };
+        let case = Case { params, ..Case::new() };
+        case.check("cookie: a=b", "cache-control: no-store, no-cache\nexpires: 0\nset-cookie: a=b", None);
+        let head = case.decide("", "cache-control: no-store\nset-cookie: a=b").unwrap();
         assert!(!head.headers.contains_key(SET_COOKIE));
         assert!(!head.life.always_validate);
         case.check("", "cache-control: private", Some(Unstorable::Private));
         case.check("authorization: a", "", Some(Unstorable::Authorization));
         case.check("", "x-csrf-token: a", Some(Unstorable::Session));
-        case.check(
-            "cache-control: no-store",
-            "",
-            Some(Unstorable::RequestNoStore),
-        );
-        let idle = CacheParams {
-            ttl: None,
-            override_origin: true,
-            ..CacheParams::default()
-        };
-        Case {
-            params: idle,
-            ..Case::new()
-        }
-        .check("", "cache-control: no-store", Some(Unstorable::NoStore));
+        case.check("cache-control: no-store", "", Some(Unstorable::RequestNoStore));
+        let idle = CacheParams { ttl: None, override_origin: true, ..CacheParams::default() };
+        Case { params: idle, ..Case::new() }.check("", "cache-control: no-store", Some(Unstorable::NoStore));
     }
 
     #[test]
     fn vary_is_read() {
         // RFC 9110 section 12.5.5, RFC 9111 section 4.1
         let answer = |vary: &str| format!("cache-control: max-age=60\n{vary}");
-        for star in [
-            "vary: *",
-            "vary: *, *",
-            "vary: *\nvary: *",
-            "vary: , *",
-            "vary:\nvary: *",
-            "vary: *, Foo",
-            "vary: Foo, *",
-        ] {
+        for star in
+            ["vary: *", "vary: *, *", "vary: *\nvary: *", "vary: , *", "vary:\nvary: *", "vary: *, Foo", "vary: Foo, *"]
+        {
             check("", &answer(star), Some(Unstorable::Vary));
         }
         check("", &answer("vary: foo bar"), Some(Unstorable::Vary));
-        let head = Case::new()
-            .decide("foo: 1\nfoo: 2", &answer("vary: Foo, bar\nvary: FOO,,"))
-            .unwrap();
+        let head = Case::new().decide("foo: 1\nfoo: 2", &answer("vary: Foo, bar\nvary: FOO,,")).unwrap();
         assert_eq!(&*head.vary, ["bar", "foo"]);
         assert_eq!(&*head.selecting, [None, Some(b"1, 2".as_slice().into())]);
         assert!(head.selects(&fields("foo: 1, 2")));
@@ -761,19 +524,9 @@ mod tests {
 
     #[test]
     fn a_body_known_to_be_too_large_is_not_stored() {
-        let case = Case {
-            params: CacheParams {
-                max_entry: 10,
-                ..CacheParams::default()
-            },
-            ..Case::new()
-        };
+        let case = Case { params: CacheParams { max_entry: 10, ..CacheParams::default() }, ..Case::new() };
         case.check("", "cache-control: max-age=60\ncontent-length: 10", None);
-        case.check(
-            "",
-            "cache-control: max-age=60\ncontent-length: 11",
-            Some(Unstorable::TooLarge),
-        );
+        case.check("", "cache-control: max-age=60\ncontent-length: 11", Some(Unstorable::TooLarge));
         case.check("", "cache-control: max-age=60", None);
     }
 
@@ -795,19 +548,11 @@ mod tests {
              date: Fri, 02 Jan 1970 00:00:00 GMT",
         );
         assert_eq!(head.headers, kept);
-        assert_eq!(
-            head.date,
-            SystemTime::UNIX_EPOCH + Duration::from_secs(86_400)
-        );
+        assert_eq!(head.date, SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
         // RFC 9110 section 6.6.1: a Date is added where there is none, and takes the place of an invalid one.
         for date in ["", "date: now"] {
-            let head = Case::new()
-                .decide("", &format!("cache-control: max-age=60\n{date}"))
-                .unwrap();
-            assert_eq!(
-                head.headers.get("date").unwrap(),
-                "Thu, 01 Jan 1970 00:00:00 GMT"
-            );
+            let head = Case::new().decide("", &format!("cache-control: max-age=60\n{date}")).unwrap();
+            assert_eq!(head.headers.get("date").unwrap(), "Thu, 01 Jan 1970 00:00:00 GMT");
         }
         assert_eq!(&*head.address, "http://erp.example/a - erp");
     }
@@ -817,27 +562,14 @@ mod tests {
         // RFC 9875 section 2
         let check = |text: &str, expected: &[&str]| {
             let found = groups(&fields(text));
-            assert_eq!(
-                found.iter().map(|group| &**group).collect::<Vec<_>>(),
-                expected,
-                "{text}"
-            );
+            assert_eq!(found.iter().map(|group| &**group).collect::<Vec<_>>(), expected, "{text}");
         };
         check("", &[]);
-        check(
-            "cache-groups: \"b\", \"a c\";x=1\ncache-groups: \"a\"",
-            &["a", "a c", "b"],
-        );
+        check("cache-groups: \"b\", \"a c\";x=1\ncache-groups: \"a\"", &["a", "a c", "b"]);
         check("cache-groups: \"a\", token, (\"b\"), 3", &["a"]);
         check("cache-groups: \"a", &[]);
-        check(
-            "surrogate-key: a b  a\ncache-tag: c d, e\nxkey: f",
-            &["a", "b", "c d", "e", "f"],
-        );
-        assert_eq!(
-            invalidated_groups(&fields("cache-group-invalidation: \"x\", \"y\"")),
-            ["x".into(), "y".into()]
-        );
+        check("surrogate-key: a b  a\ncache-tag: c d, e\nxkey: f", &["a", "b", "c d", "e", "f"]);
+        assert_eq!(invalidated_groups(&fields("cache-group-invalidation: \"x\", \"y\"")), ["x".into(), "y".into()]);
     }
 
     proptest! {

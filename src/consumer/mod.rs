@@ -79,27 +79,16 @@ impl Consumers {
     /// Indexes the consumers. Of two that are known by the same thing the first one gets it; the configuration is
     /// where that is refused.
     pub fn new(params: Vec<ConsumerParams>) -> Self {
-        let mut consumers = Self {
-            params: Vec::new(),
-            keys: Vec::new(),
-            values: Vec::new(),
-            networks: Vec::new(),
-        };
+        let mut consumers = Self { params: Vec::new(), keys: Vec::new(), values: Vec::new(), networks: Vec::new() };
         for (consumer, params) in params.iter().enumerate() {
             match &params.identify {
                 Identify::ApiKey { header, sha256 } => {
                     let digests = consumers.digests(header);
                     digests.extend(sha256.iter().map(|digest| (*digest, consumer)));
                 }
-                Identify::Header { name, value } => {
-                    consumers
-                        .values
-                        .push((name.clone(), value.clone(), consumer))
-                }
+                Identify::Header { name, value } => consumers.values.push((name.clone(), value.clone(), consumer)),
                 Identify::Network(nets) => {
-                    consumers
-                        .networks
-                        .extend(nets.iter().map(|net| (unmapped(*net), consumer)));
+                    consumers.networks.extend(nets.iter().map(|net| (unmapped(*net), consumer)));
                 }
             }
         }
@@ -107,9 +96,7 @@ impl Consumers {
             digests.sort_unstable();
             digests.dedup_by_key(|(digest, _)| *digest);
         }
-        consumers
-            .networks
-            .sort_by_key(|(net, consumer)| (Reverse(net.prefix_len()), *consumer));
+        consumers.networks.sort_by_key(|(net, consumer)| (Reverse(net.prefix_len()), *consumer));
         consumers.params = params;
         consumers
     }
@@ -122,13 +109,7 @@ impl Consumers {
         let known = self
             .by_key(headers)
             .or_else(|| self.by_value(headers))
-            .or_else(|| {
-                if self.networks.is_empty() {
-                    None
-                } else {
-                    self.by_network(peer.to_canonical())
-                }
-            });
+            .or_else(|| if self.networks.is_empty() { None } else { self.by_network(peer.to_canonical()) });
         known.map_or_else(|| Identity::Anonymous(aggregate(peer)), Identity::Known)
     }
 
@@ -160,29 +141,19 @@ impl Consumers {
     }
 
     fn by_value(&self, headers: &HeaderMap) -> Option<usize> {
-        let found = self
-            .values
-            .iter()
-            .find(|(name, value, _)| only(headers, name) == Some(value));
+        let found = self.values.iter().find(|(name, value, _)| only(headers, name) == Some(value));
         found.map(|(.., consumer)| *consumer)
     }
 
     fn by_network(&self, peer: IpAddr) -> Option<usize> {
-        self.networks
-            .iter()
-            .find(|(net, _)| net.contains(&peer))
-            .map(|(_, consumer)| *consumer)
+        self.networks.iter().find(|(net, _)| net.contains(&peer)).map(|(_, consumer)| *consumer)
     }
 
     fn digests(&mut self, header: &HeaderName) -> &mut Digests {
-        let at = self
-            .keys
-            .iter()
-            .position(|(name, _)| name == header)
-            .unwrap_or_else(|| {
-                self.keys.push((header.clone(), Vec::new()));
-                self.keys.len() - 1
-            });
+        let at = self.keys.iter().position(|(name, _)| name == header).unwrap_or_else(|| {
+            self.keys.push((header.clone(), Vec::new()));
+            self.keys.len() - 1
+        });
         let (_, digests) = self.keys.get_mut(at).expect("found or just pushed there");
         digests
     }
@@ -236,24 +207,12 @@ mod tests {
     use super::*;
 
     fn consumer(name: &str, identify: Identify) -> ConsumerParams {
-        ConsumerParams {
-            name: name.to_owned(),
-            identify,
-            weight: 1,
-            class: None,
-            rate: None,
-        }
+        ConsumerParams { name: name.to_owned(), identify, weight: 1, class: None, rate: None }
     }
 
     fn key(header: &'static str, secrets: &[&str]) -> Identify {
-        let sha256 = secrets
-            .iter()
-            .map(|secret| Sha256::digest(secret).into())
-            .collect();
-        Identify::ApiKey {
-            header: HeaderName::from_static(header),
-            sha256,
-        }
+        let sha256 = secrets.iter().map(|secret| Sha256::digest(secret).into()).collect();
+        Identify::ApiKey { header: HeaderName::from_static(header), sha256 }
     }
 
     fn nets(nets: &[&str]) -> Identify {
@@ -261,10 +220,7 @@ mod tests {
     }
 
     fn value(name: &'static str, value: &'static str) -> Identify {
-        Identify::Header {
-            name: HeaderName::from_static(name),
-            value: HeaderValue::from_static(value),
-        }
+        Identify::Header { name: HeaderName::from_static(name), value: HeaderValue::from_static(value) }
     }
 
     #[test]
@@ -299,31 +255,15 @@ mod tests {
         check(&[("x-api-key", "S3cret")], outside, None);
         check(&[("x-api-key", "")], outside, None);
         check(&[("x-api-key", "Bearer s3cret")], outside, None);
-        check(
-            &[("x-api-key", "s3cret"), ("x-api-key", "s3cret")],
-            outside,
-            None,
-        );
-        check(
-            &[("authorization", "Bearer t0ken")],
-            outside,
-            Some("mobile"),
-        );
-        check(
-            &[("authorization", "bearer  t0ken")],
-            outside,
-            Some("mobile"),
-        );
+        check(&[("x-api-key", "s3cret"), ("x-api-key", "s3cret")], outside, None);
+        check(&[("authorization", "Bearer t0ken")], outside, Some("mobile"));
+        check(&[("authorization", "bearer  t0ken")], outside, Some("mobile"));
         check(&[("authorization", "Basic t0ken")], outside, None);
         check(&[("authorization", "t0ken")], outside, None);
         check(&[("authorization", "Bearer ")], outside, None);
         check(&[("x-client", "portal")], outside, Some("portal"));
         check(&[("x-client", "Portal")], outside, None);
-        check(
-            &[("x-client", "portal"), ("x-api-key", "s3cret")],
-            outside,
-            Some("webshop"),
-        );
+        check(&[("x-client", "portal"), ("x-api-key", "s3cret")], outside, Some("webshop"));
         check(&[("x-client", "portal")], "10.9.9.9", Some("portal"));
         check(&[("x-api-key", "wrong")], "10.9.9.9", Some("intranet"));
         check(&[], "10.1.2.3", Some("batch host"));
@@ -337,21 +277,14 @@ mod tests {
     fn without_consumers_everybody_is_anonymous() {
         let consumers = Consumers::new(Vec::new());
         let peer = "::ffff:10.0.0.1".parse().unwrap();
-        assert_eq!(
-            consumers.identify(&HeaderMap::new(), peer),
-            Identity::Anonymous("10.0.0.1".parse().unwrap())
-        );
+        assert_eq!(consumers.identify(&HeaderMap::new(), peer), Identity::Anonymous("10.0.0.1".parse().unwrap()));
         assert!(consumers.is_empty() && consumers.params(0).is_none());
     }
 
     #[test]
     fn addresses_of_one_site_are_one_caller() {
         let check = |ip: &str, expected: &str| {
-            assert_eq!(
-                aggregate(ip.parse().unwrap()),
-                expected.parse::<IpAddr>().unwrap(),
-                "{ip}"
-            );
+            assert_eq!(aggregate(ip.parse().unwrap()), expected.parse::<IpAddr>().unwrap(), "{ip}");
         };
         check("192.0.2.7", "192.0.2.7");
         check("::ffff:192.0.2.7", "192.0.2.7");

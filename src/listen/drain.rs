@@ -61,13 +61,13 @@ impl Drain {
         self.0.open.load(Ordering::Acquire)
     }
 
-    /// Waits until the last connection has ended.
+    /// Waits until the end has begun and the last connection has ended.
     pub async fn ended(&self) {
         loop {
             let last = self.0.last.notified();
             tokio::pin!(last);
             last.as_mut().enable();
-            if self.connections() == 0 {
+            if self.begun() && self.connections() == 0 {
                 return;
             }
             last.await;

@@ -21,26 +21,41 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::drain::{Drain, Open};
-use super::wire::{Patience, Wire};
+use super::wire::{Patience, Tally, Wire};
 use super::{ListenLimits, Peer};
-use crate::metrics::ListenerMeter;
+use crate::metrics::{ConnectionRefusal, Handshake, ListenerMeter, Metrics};
 
-/// What a listener needs to serve its connections; shared by its workers.
+/// What one worker needs to serve the connections of one listener.
 pub struct Server {
     /// For TLS listeners.
     pub tls: Option<TlsAcceptor>,
     /// Its bounds.
     pub limits: ListenLimits,
+    /// Which worker this is.
+    pub worker: usize,
     /// Connections open now, over all workers.
-    pub open: AtomicUsize,
+    pub open: Arc<AtomicUsize>,
     /// The orderly end.
     pub drain: Drain,
     /// What it counts.
     pub meter: Arc<ListenerMeter>,
+    /// Where panics are counted.
+    pub metrics: Metrics,
+}
+
+impl Server {
+    fn tally(&self) -> Tally {
+        Tally { meter: Arc::clone(&self.meter), worker: self.worker }
+    }
 }
 
 /// Something that answers the requests of one connection.
-pub trait Answer: Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static> + Clone + Send + 'static {
+pub trait Answer:
+    Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static
+{
     /// The body of its answers.
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
 }
@@ -49,7 +64,10 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<S, B> Answer for S
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static>
+        + Clone
+        + Send
+        + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     type Body = B;
@@ -79,7 +97,7 @@ pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: Socket
     let ticket = Ticket::take(server);
     let _ = stream.set_nodelay(true);
     let Some(ticket) = ticket else {
-        server.meter.refused("connections");
+        server.meter.refused(server.worker, ConnectionRefusal::Limit);
         tokio::spawn(turn_away(Arc::clone(server), stream));
         return;
     };
@@ -101,7 +119,7 @@ struct Ticket(Arc<Server>);
 impl Ticket {
     fn take(server: &Arc<Server>) -> Option<Self> {
         let ticket = Self(Arc::clone(server));
-        server.meter.opened();
+        server.meter.accepted(server.worker);
         (server.open.fetch_add(1, Ordering::Relaxed) < server.limits.connections).then_some(ticket)
     }
 }
@@ -109,9 +127,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.meter.closed();
+        self.0.meter.closed(self.0.worker);
         if std::thread::panicking() {
-            self.0.meter.panicked();
+            self.0.metrics.panicked();
         }
     }
 }
@@ -119,7 +137,11 @@ impl Drop for Ticket {
 /// A clear answer where one can be given without a handshake.
 async fn turn_away(server: Arc<Server>, mut stream: TcpStream) {
     if server.tls.is_none() {
-        let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+        let _ = stream
+            .write_all(
+                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            )
+            .await;
     }
     let _ = stream.shutdown().await;
 }
@@ -131,16 +153,21 @@ async fn connection<A: Answer>(server: &Server, stream: TcpStream, answer: A, op
         return if prefix.as_ref() == PREFACE {
             http2(server, Wire::http2(stream, prefix, patience), answer, open).await
         } else {
-            http1(server, Wire::http1(stream, prefix, patience, Arc::clone(&server.meter)), answer, open).await
+            http1(server, Wire::http1(stream, prefix, patience, server.tally()), answer, open).await
         };
     };
     let handshake = tokio::time::timeout(patience.head, tls.accept(stream)).await;
-    server.meter.handshake(matches!(handshake, Ok(Ok(_))));
+    let result = match &handshake {
+        Ok(Ok(_)) => Handshake::Ok,
+        Ok(Err(_)) => Handshake::Failed,
+        Err(_) => Handshake::Timeout,
+    };
+    server.meter.handshake(server.worker, result);
     let stream = handshake??;
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         http2(server, Wire::http2(stream, Bytes::new(), patience), answer, open).await
     } else {
-        http1(server, Wire::http1(stream, Bytes::new(), patience, Arc::clone(&server.meter)), answer, open).await
+        http1(server, Wire::http1(stream, Bytes::new(), patience, server.tally()), answer, open).await
     }
 }
 

@@ -12,7 +12,12 @@ use super::Accept;
 /// # Errors
 /// When the address is taken or may not be used. SO_REUSEPORT would hide that another process listens there, so the
 /// address is first bound without it.
-pub fn bind(address: SocketAddr, accept: Accept, workers: usize, backlog: u32) -> io::Result<Vec<std::net::TcpListener>> {
+pub fn bind(
+    address: SocketAddr,
+    accept: Accept,
+    workers: usize,
+    backlog: u32,
+) -> io::Result<Vec<std::net::TcpListener>> {
     let alone = open(address, false, backlog)?;
     if accept == Accept::Dispatch || workers <= 1 {
         return Ok(vec![alone]);

@@ -132,9 +132,9 @@ mod tests {
 
     #[test]
     fn a_trusted_peer_is_believed_and_added() {
-        let forwarding =
-            Forwarding { mode: ForwardMode::XForwarded, trusted: vec!["10.0.0.0/8".parse().unwrap()] };
-        let told = [("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", "10.9.9.9"), ("x-forwarded-proto", "http")];
+        let forwarding = Forwarding { mode: ForwardMode::XForwarded, trusted: vec!["10.0.0.0/8".parse().unwrap()] };
+        let told =
+            [("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", "10.9.9.9"), ("x-forwarded-proto", "http")];
         assert_eq!(
             sent(&forwarding, "::ffff:10.1.1.1", &told),
             [

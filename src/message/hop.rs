@@ -24,13 +24,8 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Fields that `Connection` may not take away: without them the message would mean something else.
-const NEVER_NOMINATED: [HeaderName; 5] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::CONTENT_TYPE,
-    header::CACHE_CONTROL,
-    header::VARY,
-];
+const NEVER_NOMINATED: [HeaderName; 5] =
+    [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CACHE_CONTROL, header::VARY];
 
 /// Removes the fields of this hop and those that `Connection` nominates.
 pub fn strip(headers: &mut HeaderMap) {
@@ -61,10 +56,7 @@ fn strip_nominated(headers: &mut HeaderMap) {
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get(header::UPGRADE)?;
     let wanted = connection_has(headers, "upgrade");
-    let h2c = value
-        .as_bytes()
-        .split(|b| *b == b',')
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"h2c"));
+    let h2c = value.as_bytes().split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"h2c"));
     (wanted && !h2c).then(|| value.clone())
 }
 
@@ -92,15 +84,9 @@ impl Pseudonym {
     pub fn new(nonce: u32) -> Self {
         let id = format!("vaxel-{nonce:08x}");
         let value = |version: &str| {
-            HeaderValue::from_str(&format!("{version} {id}"))
-                .expect("hex digits and letters are a valid field value")
+            HeaderValue::from_str(&format!("{version} {id}")).expect("hex digits and letters are a valid field value")
         };
-        Self {
-            http10: value("1.0"),
-            http1: value("1.1"),
-            http2: value("2"),
-            id: id.into_boxed_str(),
-        }
+        Self { http10: value("1.0"), http1: value("1.1"), http2: value("2"), id: id.into_boxed_str() }
     }
 
     /// Whether the message already went through this process.
@@ -129,10 +115,7 @@ mod tests {
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            );
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         headers
     }
@@ -156,39 +139,18 @@ mod tests {
             ("http2-settings", "AAM"),
         ]);
         strip(&mut headers);
-        assert_eq!(
-            headers,
-            map(&[("x-kept", "3"), ("host", "a"), ("content-length", "3")])
-        );
+        assert_eq!(headers, map(&[("x-kept", "3"), ("host", "a"), ("content-length", "3")]));
     }
 
     #[test]
     fn only_an_asked_for_upgrade_counts_and_never_h2c() {
         for (fields, wanted) in [
-            (
-                &[("connection", "Upgrade"), ("upgrade", "websocket")][..],
-                true,
-            ),
-            (
-                &[
-                    ("connection", "keep-alive, upgrade"),
-                    ("upgrade", "websocket"),
-                ],
-                true,
-            ),
+            (&[("connection", "Upgrade"), ("upgrade", "websocket")][..], true),
+            (&[("connection", "keep-alive, upgrade"), ("upgrade", "websocket")], true),
             (&[("upgrade", "websocket")], false),
             (&[("connection", "upgrade")], false),
-            (
-                &[
-                    ("connection", "upgrade, http2-settings"),
-                    ("upgrade", "h2c"),
-                ],
-                false,
-            ),
-            (
-                &[("connection", "upgrade"), ("upgrade", "websocket, H2C")],
-                false,
-            ),
+            (&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")], false),
+            (&[("connection", "upgrade"), ("upgrade", "websocket, H2C")], false),
         ] {
             assert_eq!(upgrade(&map(fields)).is_some(), wanted, "{fields:?}");
         }

@@ -30,11 +30,7 @@ impl<'a> Target<'a> {
     pub fn of(uri: &'a Uri, headers: &'a HeaderMap, old: bool) -> Result<Self, Reason> {
         let host = host(uri, headers, old)?;
         let path = normal_path(uri.path())?;
-        Ok(Self {
-            host,
-            path,
-            query: uri.query(),
-        })
+        Ok(Self { host, path, query: uri.query() })
     }
 
     /// The path with runs of slashes merged, for route matching: many servers merge them, so `//admin` must not slip
@@ -95,9 +91,7 @@ fn valid_host(host: &str) -> bool {
     };
     let name_fits = !name.is_empty()
         && name.len() <= 255
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
     let port_fits = match port.strip_prefix(':') {
         None => port.is_empty(),
         Some(digits) => digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()),
@@ -108,10 +102,7 @@ fn valid_host(host: &str) -> bool {
 /// The normal form of a path; `*` (of `OPTIONS *`) is its own.
 fn normal_path(path: &str) -> Result<Cow<'_, str>, Reason> {
     let bytes = path.as_bytes();
-    if bytes
-        .iter()
-        .any(|b| b.is_ascii_control() || matches!(b, b'\\' | b'#'))
-    {
+    if bytes.iter().any(|b| b.is_ascii_control() || matches!(b, b'\\' | b'#')) {
         return Err(Reason::RequestTarget);
     }
     let dotted = memchr::memmem::find(bytes, b"/.").is_some();
@@ -134,9 +125,7 @@ fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, Reason> {
     let mut rest = path;
     while let Some((clear, tail)) = rest.split_once('%') {
         out.push_str(clear);
-        let Some((Ok(byte), after)) = tail
-            .split_at_checked(2)
-            .map(|(hex, after)| (u8::from_str_radix(hex, 16), after))
+        let Some((Ok(byte), after)) = tail.split_at_checked(2).map(|(hex, after)| (u8::from_str_radix(hex, 16), after))
         else {
             return Err(Reason::RequestTarget);
         };
@@ -182,10 +171,7 @@ fn remove_dot_segments(path: &str) -> Result<String, Reason> {
 
 fn hides_dots(segment: &str) -> bool {
     (segment.contains("%2F") || segment.contains("%5C"))
-        && segment
-            .split("%2F")
-            .flat_map(|piece| piece.split("%5C"))
-            .any(|piece| matches!(piece, "." | ".."))
+        && segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(|piece| matches!(piece, "." | ".."))
 }
 
 #[cfg(test)]
@@ -264,26 +250,16 @@ mod tests {
             }
             let uri = Uri::from_static(uri);
             let found = Target::of(&uri, &headers, false).map(|target| target.host.into_owned());
-            assert_eq!(
-                found.as_deref().map_err(|reason| *reason),
-                expected,
-                "{uri} {hosts:?}"
-            );
+            assert_eq!(found.as_deref().map_err(|reason| *reason), expected, "{uri} {hosts:?}");
         }
-        assert!(
-            Target::of(&Uri::from_static("/"), &HeaderMap::new(), true).is_ok(),
-            "HTTP/1.0 may come without"
-        );
+        assert!(Target::of(&Uri::from_static("/"), &HeaderMap::new(), true).is_ok(), "HTTP/1.0 may come without");
     }
 
     #[test]
     fn routes_are_not_dodged_by_slashes() {
         let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static("a"))]);
         let uri = Uri::from_static("//admin///x");
-        assert_eq!(
-            Target::of(&uri, &headers, false).unwrap().route_path(),
-            "/admin/x"
-        );
+        assert_eq!(Target::of(&uri, &headers, false).unwrap().route_path(), "/admin/x");
     }
 
     proptest! {

@@ -26,10 +26,7 @@ impl Shed {
                     .expect("the names, labels and help texts of the table are valid: a test scrapes them all")
             })
             .collect();
-        Self {
-            state,
-            descriptions,
-        }
+        Self { state, descriptions }
     }
 }
 
@@ -89,11 +86,7 @@ impl Families {
     }
 
     fn add(&mut self, metric: &Metric, sample: proto::Metric) {
-        self.0
-            .entry(metric.name)
-            .or_insert_with(|| (*metric, Vec::new()))
-            .1
-            .push(sample);
+        self.0.entry(metric.name).or_insert_with(|| (*metric, Vec::new())).1.push(sample);
     }
 
     fn finish(self) -> Vec<proto::MetricFamily> {

@@ -38,21 +38,13 @@ fn parse(text: &str) -> Samples {
             let value: f64 = value.parse().expect(line);
             assert!(value.is_finite() && value >= 0.0, "{line}");
             let name = check_series(series);
-            let suffixes: &[&str] = if families[family] == "histogram" {
-                &["_bucket", "_sum", "_count"]
-            } else {
-                &[""]
-            };
+            let suffixes: &[&str] =
+                if families[family] == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
             assert!(
-                suffixes
-                    .iter()
-                    .any(|suffix| name.strip_suffix(suffix) == Some(family)),
+                suffixes.iter().any(|suffix| name.strip_suffix(suffix) == Some(family)),
                 "{line} is not of {family}"
             );
-            assert!(
-                samples.insert(series.to_owned(), value).is_none(),
-                "twice: {line}"
-            );
+            assert!(samples.insert(series.to_owned(), value).is_none(), "twice: {line}");
         }
     }
     for (name, kind) in families {
@@ -72,12 +64,7 @@ fn check_series(series: &str) -> &str {
     let mut seen = HashSet::new();
     while !rest.is_empty() {
         let (label, value) = rest.split_once("=\"").expect(series);
-        assert!(
-            label
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
-            "{series}"
-        );
+        assert!(label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{series}");
         assert!(seen.insert(label), "{series}");
         let mut escaped = false;
         let end = value
@@ -116,15 +103,8 @@ fn check_histogram(name: &str, text: &str) {
         }
         if bound.is_infinite() {
             let labels = labels.trim_end_matches(',');
-            let count = if labels.is_empty() {
-                format!("{name}_count ")
-            } else {
-                format!("{name}_count{{{labels}}} ")
-            };
-            let count = text
-                .lines()
-                .find_map(|line| line.strip_prefix(&count))
-                .expect(line);
+            let count = if labels.is_empty() { format!("{name}_count ") } else { format!("{name}_count{{{labels}}} ") };
+            let count = text.lines().find_map(|line| line.strip_prefix(&count)).expect(line);
             assert_eq!(count.parse(), Ok(value), "{line}");
             last = None;
         } else {
@@ -147,40 +127,12 @@ fn check(metrics: &Metrics, expected: &[(&str, f64)]) {
 fn busy() -> Metrics {
     let metrics = Metrics::new(2);
     let meter = metrics.route("orders", "erp");
-    meter.record(
-        0,
-        &Facts {
-            request_bytes: 7,
-            response_bytes: 11,
-            ..plain()
-        },
-    );
-    meter.record(
-        1,
-        &Facts {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            reason: Some(Reason::QueueFull),
-            ..plain()
-        },
-    );
-    meter.record(
-        5,
-        &Facts {
-            method: &Method::TRACE,
-            cache: CacheResult::Off,
-            aborted: true,
-            ..plain()
-        },
-    );
+    meter.record(0, &Facts { request_bytes: 7, response_bytes: 11, ..plain() });
+    meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
+    meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, aborted: true, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
     metrics.consumer("webshop").record(0, &plain());
-    metrics.anonymous().record(
-        1,
-        &Facts {
-            reason: Some(Reason::QueueFull),
-            ..plain()
-        },
-    );
+    metrics.anonymous().record(1, &Facts { reason: Some(Reason::QueueFull), ..plain() });
     let upstream = metrics.upstream("erp");
     upstream.waited(0, Duration::ZERO);
     upstream.attempt(0, Outcome::Broken, None);
@@ -196,10 +148,7 @@ fn busy() -> Metrics {
         queued: 4,
         idle_connections: 5,
         breaker: Some(breaker::State::HalfOpen),
-        endpoints: vec![EndpointLive {
-            name: "http://10.0.0.5:8000".to_owned(),
-            up: true,
-        }],
+        endpoints: vec![EndpointLive { name: "http://10.0.0.5:8000".to_owned(), up: true }],
     }));
     let listener = metrics.listener("0.0.0.0:8443");
     listener.accepted(0);
@@ -207,13 +156,7 @@ fn busy() -> Metrics {
     listener.closed(1);
     listener.refused(0, ConnectionRefusal::Limit);
     listener.handshake(0, Handshake::Failed);
-    metrics.watch_cache(Box::new(|| CacheLive {
-        bytes: 10,
-        capacity: 20,
-        entries: 1,
-        evictions: 2,
-        fills: 3,
-    }));
+    metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
     metrics.watch_access_log(Box::new(|| 9));
     metrics.panicked();
     metrics.reloaded(true, SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
@@ -226,117 +169,42 @@ fn everything_that_is_counted_is_shown() {
     check(
         &busy(),
         &[
-            (
-                r#"vaxel_requests_total{route="orders",method="GET",code="2xx",cache="hit"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_requests_total{route="orders",method="GET",code="5xx",cache="hit"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_requests_total{route="orders",method="_other",code="2xx",cache="off"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_cache_requests_total{route="orders",result="hit"}"#,
-                2.0,
-            ),
-            (
-                r#"vaxel_cache_requests_total{route="orders",result="miss"}"#,
-                0.0,
-            ),
-            (
-                r#"vaxel_request_duration_seconds_bucket{route="orders",cache="hit",le="0.0001"}"#,
-                2.0,
-            ),
-            (
-                r#"vaxel_request_duration_seconds_count{route="orders",cache="pass"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_request_duration_seconds_sum{route="orders",cache="hit"}"#,
-                0.00016,
-            ),
+            (r#"vaxel_requests_total{route="orders",method="GET",code="2xx",cache="hit"}"#, 1.0),
+            (r#"vaxel_requests_total{route="orders",method="GET",code="5xx",cache="hit"}"#, 1.0),
+            (r#"vaxel_requests_total{route="orders",method="_other",code="2xx",cache="off"}"#, 1.0),
+            (r#"vaxel_cache_requests_total{route="orders",result="hit"}"#, 2.0),
+            (r#"vaxel_cache_requests_total{route="orders",result="miss"}"#, 0.0),
+            (r#"vaxel_request_duration_seconds_bucket{route="orders",cache="hit",le="0.0001"}"#, 2.0),
+            (r#"vaxel_request_duration_seconds_count{route="orders",cache="pass"}"#, 1.0),
+            (r#"vaxel_request_duration_seconds_sum{route="orders",cache="hit"}"#, 0.00016),
             (r#"vaxel_request_bytes_total{route="orders"}"#, 7.0),
             (r#"vaxel_response_bytes_total{route="orders"}"#, 11.0),
-            (
-                r#"vaxel_refusals_total{route="orders",reason="queue.full"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_shadow_refusals_total{route="orders",reason="rate.exceeded"}"#,
-                1.0,
-            ),
+            (r#"vaxel_refusals_total{route="orders",reason="queue.full"}"#, 1.0),
+            (r#"vaxel_shadow_refusals_total{route="orders",reason="rate.exceeded"}"#, 1.0),
             (r#"vaxel_client_aborts_total{route="orders"}"#, 1.0),
             (r#"vaxel_route_info{route="orders",upstream="erp"}"#, 1.0),
-            (
-                r#"vaxel_consumer_requests_total{consumer="webshop",result="served"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_consumer_requests_total{consumer="_anonymous",result="refused"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_queue_wait_seconds_bucket{upstream="erp",le="0.001"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_upstream_attempts_total{upstream="erp",outcome="broken"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_upstream_attempts_total{upstream="erp",outcome="ok"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_upstream_duration_seconds_count{upstream="erp"}"#,
-                1.0,
-            ),
+            (r#"vaxel_consumer_requests_total{consumer="webshop",result="served"}"#, 1.0),
+            (r#"vaxel_consumer_requests_total{consumer="_anonymous",result="refused"}"#, 1.0),
+            (r#"vaxel_queue_wait_seconds_bucket{upstream="erp",le="0.001"}"#, 1.0),
+            (r#"vaxel_upstream_attempts_total{upstream="erp",outcome="broken"}"#, 1.0),
+            (r#"vaxel_upstream_attempts_total{upstream="erp",outcome="ok"}"#, 1.0),
+            (r#"vaxel_upstream_duration_seconds_count{upstream="erp"}"#, 1.0),
             (r#"vaxel_upstream_retries_total{upstream="erp"}"#, 1.0),
-            (
-                r#"vaxel_upstream_connections_total{upstream="erp",kind="opened"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_upstream_connections_total{upstream="erp",kind="reused"}"#,
-                1.0,
-            ),
+            (r#"vaxel_upstream_connections_total{upstream="erp",kind="opened"}"#, 1.0),
+            (r#"vaxel_upstream_connections_total{upstream="erp",kind="reused"}"#, 1.0),
             (r#"vaxel_upstream_connections_idle{upstream="erp"}"#, 5.0),
             (r#"vaxel_slots{upstream="erp"}"#, 12.0),
             (r#"vaxel_slots_busy{upstream="erp"}"#, 3.0),
             (r#"vaxel_slots_zombie{upstream="erp"}"#, 1.0),
             (r#"vaxel_queue_length{upstream="erp"}"#, 4.0),
-            (
-                r#"vaxel_breaker_state{upstream="erp",state="half_open"}"#,
-                1.0,
-            ),
+            (r#"vaxel_breaker_state{upstream="erp",state="half_open"}"#, 1.0),
             (r#"vaxel_breaker_state{upstream="erp",state="closed"}"#, 0.0),
-            (
-                r#"vaxel_breaker_shifts_total{upstream="erp",to="open"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_endpoint_up{upstream="erp",endpoint="http://10.0.0.5:8000"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_listener_connections{listener="0.0.0.0:8443"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_listener_accepted_total{listener="0.0.0.0:8443"}"#,
-                2.0,
-            ),
-            (
-                r#"vaxel_listener_refused_total{listener="0.0.0.0:8443",reason="limit"}"#,
-                1.0,
-            ),
-            (
-                r#"vaxel_tls_handshakes_total{listener="0.0.0.0:8443",result="failed"}"#,
-                1.0,
-            ),
+            (r#"vaxel_breaker_shifts_total{upstream="erp",to="open"}"#, 1.0),
+            (r#"vaxel_endpoint_up{upstream="erp",endpoint="http://10.0.0.5:8000"}"#, 1.0),
+            (r#"vaxel_listener_connections{listener="0.0.0.0:8443"}"#, 1.0),
+            (r#"vaxel_listener_accepted_total{listener="0.0.0.0:8443"}"#, 2.0),
+            (r#"vaxel_listener_refused_total{listener="0.0.0.0:8443",reason="limit"}"#, 1.0),
+            (r#"vaxel_tls_handshakes_total{listener="0.0.0.0:8443",result="failed"}"#, 1.0),
             ("vaxel_cache_bytes", 10.0),
             ("vaxel_cache_capacity_bytes", 20.0),
             ("vaxel_cache_entries", 1.0),
@@ -354,16 +222,9 @@ fn everything_that_is_counted_is_shown() {
 #[test]
 fn the_table_and_what_is_shown_are_the_same_set() {
     let text = busy().gather();
-    let shown: HashSet<_> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .collect();
+    let shown: HashSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let kind = |name: &str| {
-        if name.ends_with("_total") {
-            Kind::Counter
-        } else {
-            Kind::Gauge
-        }
+        if name.ends_with("_total") { Kind::Counter } else { Kind::Gauge }
     };
     let known: HashSet<_> = METRICS
         .iter()
@@ -388,11 +249,7 @@ fn label_values_of_closed_sets_are_the_documented_ones() {
     let samples = parse(&busy().gather());
     for (label, of, values) in names::closed_sets() {
         let names: Vec<_> = of.split(", ").map(|name| name.trim_matches('`')).collect();
-        for series in samples.keys().filter(|series| {
-            names
-                .iter()
-                .any(|name| check_series(series).starts_with(name))
-        }) {
+        for series in samples.keys().filter(|series| names.iter().any(|name| check_series(series).starts_with(name))) {
             let (_, value) = series.split_once(&format!("{label}=\"")).expect(series);
             let value = value.split('"').next().expect(series);
             assert!(values.contains(&value), "{series}");
@@ -408,20 +265,11 @@ fn a_meter_of_the_same_name_is_the_same_meter() {
     check(
         &metrics,
         &[
-            (
-                r#"vaxel_cache_requests_total{route="orders",result="hit"}"#,
-                2.0,
-            ),
-            (
-                r#"vaxel_route_info{route="orders",upstream="archive"}"#,
-                1.0,
-            ),
+            (r#"vaxel_cache_requests_total{route="orders",result="hit"}"#, 2.0),
+            (r#"vaxel_route_info{route="orders",upstream="archive"}"#, 1.0),
         ],
     );
-    assert!(Arc::ptr_eq(
-        &metrics.upstream("erp"),
-        &metrics.upstream("erp")
-    ));
+    assert!(Arc::ptr_eq(&metrics.upstream("erp"), &metrics.upstream("erp")));
     assert!(Arc::ptr_eq(&metrics.consumer("a"), &metrics.consumer("a")));
     assert!(Arc::ptr_eq(&metrics.listener("a"), &metrics.listener("a")));
     assert_eq!(metrics.gather().matches("vaxel_route_info{").count(), 1);

@@ -127,9 +127,7 @@ impl Pace {
 }
 
 /// The label values of a method: the ones in common use, and [`OTHER`]. The client may not make up series.
-pub const METHODS: [&str; 8] = [
-    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", OTHER,
-];
+pub const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", OTHER];
 
 /// The label value of everything that is not in a closed set.
 pub const OTHER: &str = "_other";
@@ -173,29 +171,16 @@ mod tests {
             let method = Method::from_bytes(name.as_bytes()).unwrap();
             assert_eq!(method_index(&method), index, "{name}");
         }
-        assert_eq!(
-            METHODS[method_index(&Method::from_bytes(b"PROPFIND").unwrap())],
-            OTHER
-        );
+        assert_eq!(METHODS[method_index(&Method::from_bytes(b"PROPFIND").unwrap())], OTHER);
         assert_eq!(METHODS[method_index(&Method::CONNECT)], OTHER);
     }
 
     #[test]
     fn a_status_falls_into_its_class_and_an_unknown_one_into_5xx() {
-        for (status, class) in [
-            (100, "1xx"),
-            (204, "2xx"),
-            (304, "3xx"),
-            (499, "4xx"),
-            (500, "5xx"),
-            (599, "5xx"),
-            (999, "5xx"),
-        ] {
-            assert_eq!(
-                CODES[code_index(StatusCode::from_u16(status).unwrap())],
-                class,
-                "{status}"
-            );
+        for (status, class) in
+            [(100, "1xx"), (204, "2xx"), (304, "3xx"), (499, "4xx"), (500, "5xx"), (599, "5xx"), (999, "5xx")]
+        {
+            assert_eq!(CODES[code_index(StatusCode::from_u16(status).unwrap())], class, "{status}");
         }
     }
 

@@ -23,6 +23,8 @@ pub enum ConnectionRefusal {
     Accept,
     /// The process is shutting down.
     Draining,
+    /// What came over it breaks the framing of HTTP/1.1: refused before a request was made of it.
+    Malformed,
 }
 
 /// How a TLS handshake ended.
@@ -39,10 +41,7 @@ pub enum Handshake {
 
 impl ListenerMeter {
     pub(super) fn new(name: &str, workers: usize) -> Self {
-        Self {
-            name: name.into(),
-            shards: Shards::new(workers, COUNTERS),
-        }
+        Self { name: name.into(), shards: Shards::new(workers, COUNTERS) }
     }
 
     /// Counts a connection taken. [`ListenerMeter::closed`] must follow when it ends.
@@ -71,31 +70,19 @@ impl ListenerMeter {
         let closed = self.shards.sum(CLOSED);
         let accepted = self.shards.sum(ACCEPTED);
         to.count(&names::LISTENER_ACCEPTED, &[name], accepted);
-        to.count(
-            &names::LISTENER_CONNECTIONS,
-            &[name],
-            accepted.saturating_sub(closed),
-        );
+        to.count(&names::LISTENER_CONNECTIONS, &[name], accepted.saturating_sub(closed));
         for (index, why) in ConnectionRefusal::CODES.iter().enumerate() {
-            to.count(
-                &names::LISTENER_REFUSED,
-                &[name, why],
-                self.shards.sum(REFUSED + index),
-            );
+            to.count(&names::LISTENER_REFUSED, &[name, why], self.shards.sum(REFUSED + index));
         }
         for (index, result) in Handshake::CODES.iter().enumerate() {
-            to.count(
-                &names::TLS_HANDSHAKES,
-                &[name, result],
-                self.shards.sum(HANDSHAKES + index),
-            );
+            to.count(&names::TLS_HANDSHAKES, &[name, result], self.shards.sum(HANDSHAKES + index));
         }
     }
 }
 
 impl ConnectionRefusal {
     /// The stable words, in the order of the variants.
-    pub const CODES: [&str; 4] = ["limit", "address", "accept", "draining"];
+    pub const CODES: [&str; 5] = ["limit", "address", "accept", "draining", "malformed"];
 }
 
 impl Handshake {

@@ -57,19 +57,14 @@ pub struct CacheLive {
 impl Metrics {
     /// The metrics of a gateway with `workers` workers.
     pub fn new(workers: usize) -> Self {
-        let state = Arc::new(State {
-            workers: workers.max(1),
-            ..State::default()
-        });
+        let state = Arc::new(State { workers: workers.max(1), ..State::default() });
         let registry = Registry::new();
         registry
             .register(Box::new(Shed::new(Arc::clone(&state))))
             .expect("the registry is empty and the table names no metric twice: a test holds it to that");
         #[cfg(target_os = "linux")]
         registry
-            .register(Box::new(
-                prometheus::process_collector::ProcessCollector::for_self(),
-            ))
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("no name of ours begins with process_");
         Self { state, registry }
     }
@@ -134,13 +129,11 @@ impl Metrics {
 
     /// Everything, in the text exposition format of Prometheus, version 0.0.4.
     pub fn gather(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_else(|error| {
-                // Only an empty or nameless family is an error, and the registry prunes the one and the table has no other.
-                tracing::error!(%error, "the metrics could not be written");
-                String::new()
-            })
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| {
+            // Only an empty or nameless family is an error, and the registry prunes the one and the table has no other.
+            tracing::error!(%error, "the metrics could not be written");
+            String::new()
+        })
     }
 
     /// The registry, for an embedder who has metrics of his own to show beside these.
@@ -148,12 +141,7 @@ impl Metrics {
         &self.registry
     }
 
-    fn find<M>(
-        &self,
-        meters: &Meters<M>,
-        name: &str,
-        make: impl FnOnce(&str, usize) -> M,
-    ) -> Arc<M> {
+    fn find<M>(&self, meters: &Meters<M>, name: &str, make: impl FnOnce(&str, usize) -> M) -> Arc<M> {
         let mut meters = meters.lock();
         if let Some(meter) = meters.get(name) {
             return Arc::clone(meter);
@@ -191,18 +179,10 @@ struct Reloads {
 
 impl State {
     fn collect(&self, to: &mut Families) {
-        snapshot(&self.routes)
-            .iter()
-            .for_each(|meter| meter.collect(to));
-        snapshot(&self.upstreams)
-            .iter()
-            .for_each(|meter| meter.collect(to));
-        snapshot(&self.consumers)
-            .iter()
-            .for_each(|meter| meter.collect(to));
-        snapshot(&self.listeners)
-            .iter()
-            .for_each(|meter| meter.collect(to));
+        snapshot(&self.routes).iter().for_each(|meter| meter.collect(to));
+        snapshot(&self.upstreams).iter().for_each(|meter| meter.collect(to));
+        snapshot(&self.consumers).iter().for_each(|meter| meter.collect(to));
+        snapshot(&self.listeners).iter().for_each(|meter| meter.collect(to));
         if let Some(live) = ask(&self.cache) {
             to.count(&names::CACHE_BYTES, &[], live.bytes);
             to.count(&names::CACHE_CAPACITY, &[], live.capacity);
@@ -213,16 +193,9 @@ impl State {
         if let Some(dropped) = ask(&self.access_log) {
             to.count(&names::ACCESS_LOG_DROPPED, &[], dropped);
         }
-        to.count(
-            &names::WORKER_PANICS,
-            &[],
-            self.panics.load(Ordering::Relaxed),
-        );
+        to.count(&names::WORKER_PANICS, &[], self.panics.load(Ordering::Relaxed));
         let reloads = *self.reloads.lock();
-        for (result, count) in names::RELOAD_RESULTS
-            .iter()
-            .zip([reloads.good, reloads.bad])
-        {
+        for (result, count) in names::RELOAD_RESULTS.iter().zip([reloads.good, reloads.bad]) {
             to.count(&names::CONFIG_RELOADS, &[result], count);
         }
         if let Some(last) = reloads.last {
@@ -234,9 +207,7 @@ impl State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
-            .field("workers", &self.workers)
-            .finish_non_exhaustive()
+        f.debug_struct("State").field("workers", &self.workers).finish_non_exhaustive()
     }
 }
 

@@ -147,18 +147,12 @@ metrics! {
 
 /// The metrics of the process (Linux), as the `prometheus` crate names them after the conventions of Prometheus.
 pub const PROCESS_METRICS: [(&str, &str); 7] = [
-    (
-        "process_cpu_seconds_total",
-        "CPU time of the process, user and system.",
-    ),
+    ("process_cpu_seconds_total", "CPU time of the process, user and system."),
     ("process_open_fds", "Open file descriptors."),
     ("process_max_fds", "File descriptors the process may open."),
     ("process_virtual_memory_bytes", "Virtual memory."),
     ("process_resident_memory_bytes", "Resident memory."),
-    (
-        "process_start_time_seconds",
-        "Unix time at which the process began.",
-    ),
+    ("process_start_time_seconds", "Unix time at which the process began."),
     ("process_threads", "Threads."),
 ];
 
@@ -230,44 +224,15 @@ impl Unit {
 
 /// The tables of `docs/METRICS.md`, in Markdown.
 pub fn documentation() -> String {
-    let mut text =
-        String::from("| metric | kind | unit | labels | what |\n|---|---|---|---|---|\n");
+    let mut text = String::from("| metric | kind | unit | labels | what |\n|---|---|---|---|---|\n");
     for metric in METRICS {
-        let labels: Vec<_> = metric
-            .labels
-            .iter()
-            .map(|label| format!("`{label}`"))
-            .collect();
-        row(
-            &mut text,
-            &[
-                &code(metric.name),
-                metric.kind.code(),
-                metric.unit.code(),
-                &labels.join(", "),
-                metric.help,
-            ],
-        );
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        row(&mut text, &[&code(metric.name), metric.kind.code(), metric.unit.code(), &labels.join(", "), metric.help]);
     }
     for (name, help) in PROCESS_METRICS {
-        let kind = if name.ends_with("_total") {
-            Kind::Counter
-        } else {
-            Kind::Gauge
-        };
-        let unit = [Unit::Bytes, Unit::Seconds]
-            .into_iter()
-            .find(|unit| name.contains(unit.code()));
-        row(
-            &mut text,
-            &[
-                &code(name),
-                kind.code(),
-                unit.unwrap_or(Unit::Count).code(),
-                "",
-                help,
-            ],
-        );
+        let kind = if name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
+        let unit = [Unit::Bytes, Unit::Seconds].into_iter().find(|unit| name.contains(unit.code()));
+        row(&mut text, &[&code(name), kind.code(), unit.unwrap_or(Unit::Count).code(), "", help]);
     }
     text.push_str("\n| label | of | values |\n|---|---|---|\n");
     for (label, of, values) in closed_sets() {
@@ -275,19 +240,9 @@ pub fn documentation() -> String {
         row(&mut text, &[&code(label), &of, &values.join(", ")]);
     }
     text.push_str("\n| histogram | bounds in seconds |\n|---|---|\n");
-    for metric in METRICS
-        .iter()
-        .filter(|metric| metric.kind == Kind::Histogram)
-    {
-        let bounds = if metric.name == QUEUE_WAIT.name {
-            WAITS
-        } else {
-            LATENCIES
-        };
-        let bounds: Vec<_> = bounds
-            .iter()
-            .map(|bound| bound.as_secs_f64().to_string())
-            .collect();
+    for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Histogram) {
+        let bounds = if metric.name == QUEUE_WAIT.name { WAITS } else { LATENCIES };
+        let bounds: Vec<_> = bounds.iter().map(|bound| bound.as_secs_f64().to_string()).collect();
         row(&mut text, &[&code(metric.name), &bounds.join(", ")]);
     }
     text
@@ -302,43 +257,15 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("code", code(REQUESTS.name), CODES.to_vec()),
         ("cache", code(REQUESTS.name), cache.clone()),
         ("result", code(CACHE_REQUESTS.name), cache),
-        (
-            "cache",
-            code(REQUEST_DURATION.name),
-            Pace::ALL.map(Pace::code).to_vec(),
-        ),
-        (
-            "reason",
-            format!("{}, {}", code(REFUSALS.name), code(SHADOW_REFUSALS.name)),
-            reasons,
-        ),
-        (
-            "result",
-            code(CONSUMER_REQUESTS.name),
-            CONSUMER_RESULTS.to_vec(),
-        ),
-        (
-            "outcome",
-            code(UPSTREAM_ATTEMPTS.name),
-            Outcome::ALL.map(Outcome::code).to_vec(),
-        ),
-        (
-            "kind",
-            code(UPSTREAM_CONNECTIONS.name),
-            CONNECTION_KINDS.to_vec(),
-        ),
+        ("cache", code(REQUEST_DURATION.name), Pace::ALL.map(Pace::code).to_vec()),
+        ("reason", format!("{}, {}", code(REFUSALS.name), code(SHADOW_REFUSALS.name)), reasons),
+        ("result", code(CONSUMER_REQUESTS.name), CONSUMER_RESULTS.to_vec()),
+        ("outcome", code(UPSTREAM_ATTEMPTS.name), Outcome::ALL.map(Outcome::code).to_vec()),
+        ("kind", code(UPSTREAM_CONNECTIONS.name), CONNECTION_KINDS.to_vec()),
         ("state", code(BREAKER_STATE.name), STATES.to_vec()),
         ("to", code(BREAKER_SHIFTS.name), STATES.to_vec()),
-        (
-            "reason",
-            code(LISTENER_REFUSED.name),
-            ConnectionRefusal::CODES.to_vec(),
-        ),
-        (
-            "result",
-            code(TLS_HANDSHAKES.name),
-            Handshake::CODES.to_vec(),
-        ),
+        ("reason", code(LISTENER_REFUSED.name), ConnectionRefusal::CODES.to_vec()),
+        ("result", code(TLS_HANDSHAKES.name), Handshake::CODES.to_vec()),
         ("result", code(CONFIG_RELOADS.name), RELOAD_RESULTS.to_vec()),
     ]
 }
@@ -368,21 +295,10 @@ mod tests {
             let name = metric.name;
             assert!(seen.insert(name), "{name} stands twice");
             assert!(name.starts_with("vaxel_"), "{name}");
-            assert!(
-                name.bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
-                "{name}"
-            );
-            assert_eq!(
-                name.ends_with("_total"),
-                metric.kind == Kind::Counter,
-                "{name}"
-            );
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
             let stem = name.trim_end_matches("_total");
-            assert!(
-                stem.ends_with(metric.unit.code()),
-                "{name} does not name its unit"
-            );
+            assert!(stem.ends_with(metric.unit.code()), "{name} does not name its unit");
             for reserved in ["_count", "_sum", "_bucket"] {
                 assert!(!stem.ends_with(reserved), "{name}");
             }
@@ -403,20 +319,13 @@ mod tests {
     fn the_documentation_is_current() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METRICS.md");
         let text = std::fs::read_to_string(path).unwrap();
-        let (before, rest) = text
-            .split_once(BEGIN)
-            .expect("docs/METRICS.md has the begin mark");
-        let (_, after) = rest
-            .split_once(END)
-            .expect("docs/METRICS.md has the end mark");
+        let (before, rest) = text.split_once(BEGIN).expect("docs/METRICS.md has the begin mark");
+        let (_, after) = rest.split_once(END).expect("docs/METRICS.md has the end mark");
         let current = format!("{before}{BEGIN}\n{}\n{END}{after}", documentation());
         if std::env::var_os("VAXEL_UPDATE_DOCS").is_some() {
             std::fs::write(path, &current).unwrap();
         }
-        assert!(
-            text == current,
-            "docs/METRICS.md is not current: VAXEL_UPDATE_DOCS=1 cargo test metrics::names"
-        );
+        assert!(text == current, "docs/METRICS.md is not current: VAXEL_UPDATE_DOCS=1 cargo test metrics::names");
     }
 
     const BEGIN: &str = "<!-- made from src/metrics/names.rs; do not edit -->";

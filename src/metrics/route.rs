@@ -18,11 +18,7 @@ pub struct RouteMeter {
 
 impl RouteMeter {
     pub(super) fn new(name: &str, workers: usize) -> Self {
-        Self {
-            name: name.into(),
-            upstream: Mutex::default(),
-            shards: Shards::new(workers, COUNTERS),
-        }
+        Self { name: name.into(), upstream: Mutex::default(), shards: Shards::new(workers, COUNTERS) }
     }
 
     /// The upstream the route leads to now: a reload may move it.
@@ -37,18 +33,13 @@ impl RouteMeter {
 
     /// Counts a finished exchange: five adds, one more for a refusal, one more for an abort.
     pub fn record(&self, worker: usize, facts: &Facts<'_>) {
-        let request = request_index(
-            method_index(facts.method),
-            code_index(facts.status),
-            facts.cache,
-        );
+        let request = request_index(method_index(facts.method), code_index(facts.status), facts.cache);
         self.shards.add(worker, request, 1);
         duration(facts.cache.pace()).observe(&self.shards, worker, facts.duration);
         if facts.request_bytes > 0 {
             self.shards.add(worker, REQUEST_BYTES, facts.request_bytes);
         }
-        self.shards
-            .add(worker, RESPONSE_BYTES, facts.response_bytes);
+        self.shards.add(worker, RESPONSE_BYTES, facts.response_bytes);
         if let Some(reason) = facts.reason {
             self.shards.add(worker, REFUSALS + reason as usize, 1);
         }
@@ -73,39 +64,20 @@ impl RouteMeter {
                     total += count;
                     // Most of the combinations never happen; a series for each would cost the scraper, not us.
                     if count > 0 {
-                        to.count(
-                            &names::REQUESTS,
-                            &[name, method_label, code_label, cache.code()],
-                            count,
-                        );
+                        to.count(&names::REQUESTS, &[name, method_label, code_label, cache.code()], count);
                     }
                 }
             }
             to.count(&names::CACHE_REQUESTS, &[name, cache.code()], total);
         }
         for pace in Pace::ALL {
-            to.histogram(
-                &names::REQUEST_DURATION,
-                &[name, pace.code()],
-                &duration(pace).read(&self.shards),
-            );
+            to.histogram(&names::REQUEST_DURATION, &[name, pace.code()], &duration(pace).read(&self.shards));
         }
-        to.count(
-            &names::REQUEST_BYTES,
-            &[name],
-            self.shards.sum(REQUEST_BYTES),
-        );
-        to.count(
-            &names::RESPONSE_BYTES,
-            &[name],
-            self.shards.sum(RESPONSE_BYTES),
-        );
+        to.count(&names::REQUEST_BYTES, &[name], self.shards.sum(REQUEST_BYTES));
+        to.count(&names::RESPONSE_BYTES, &[name], self.shards.sum(RESPONSE_BYTES));
         to.count(&names::CLIENT_ABORTS, &[name], self.shards.sum(ABORTS));
         for reason in Reason::ALL {
-            for (metric, first) in [
-                (&names::REFUSALS, REFUSALS),
-                (&names::SHADOW_REFUSALS, SHADOWS),
-            ] {
+            for (metric, first) in [(&names::REFUSALS, REFUSALS), (&names::SHADOW_REFUSALS, SHADOWS)] {
                 let count = self.shards.sum(first + *reason as usize);
                 if count > 0 {
                     to.count(metric, &[name, reason.code()], count);
@@ -124,25 +96,17 @@ pub struct ConsumerMeter {
 
 impl ConsumerMeter {
     pub(super) fn new(name: &str, workers: usize) -> Self {
-        Self {
-            name: name.into(),
-            shards: Shards::new(workers, CONSUMER_RESULTS.len()),
-        }
+        Self { name: name.into(), shards: Shards::new(workers, CONSUMER_RESULTS.len()) }
     }
 
     /// Counts a finished exchange: served, or refused by vaxel itself. One add.
     pub fn record(&self, worker: usize, facts: &Facts<'_>) {
-        self.shards
-            .add(worker, usize::from(facts.reason.is_some()), 1);
+        self.shards.add(worker, usize::from(facts.reason.is_some()), 1);
     }
 
     pub(super) fn collect(&self, to: &mut Families) {
         for (index, result) in CONSUMER_RESULTS.iter().enumerate() {
-            to.count(
-                &names::CONSUMER_REQUESTS,
-                &[&self.name, result],
-                self.shards.sum(index),
-            );
+            to.count(&names::CONSUMER_REQUESTS, &[&self.name, result], self.shards.sum(index));
         }
     }
 }
@@ -152,10 +116,7 @@ const fn request_index(method: usize, code: usize, cache: CacheResult) -> usize 
 }
 
 const fn duration(pace: Pace) -> Span {
-    Span {
-        first: DURATIONS + pace as usize * Span::len(names::LATENCIES),
-        bounds: names::LATENCIES,
-    }
+    Span { first: DURATIONS + pace as usize * Span::len(names::LATENCIES), bounds: names::LATENCIES }
 }
 
 /// What becomes of a consumer's request.

@@ -18,11 +18,7 @@ struct Line([AtomicU64; LINE]);
 impl Shards {
     /// `counters` counters for each of `workers` workers, all zero.
     pub(super) fn new(workers: usize, counters: usize) -> Self {
-        let shard = || {
-            (0..counters.div_ceil(LINE))
-                .map(|_| Line::default())
-                .collect()
-        };
+        let shard = || (0..counters.div_ceil(LINE)).map(|_| Line::default()).collect();
         Self((0..workers.max(1)).map(|_| shard()).collect())
     }
 
@@ -39,16 +35,11 @@ impl Shards {
         self.0
             .iter()
             .filter_map(|lines| counter(lines, index))
-            .fold(0, |sum, counter| {
-                sum.wrapping_add(counter.load(Ordering::Relaxed))
-            })
+            .fold(0, |sum, counter| sum.wrapping_add(counter.load(Ordering::Relaxed)))
     }
 
     fn shard(&self, worker: usize) -> Option<&[Line]> {
-        let lines = self
-            .0
-            .get(worker)
-            .or_else(|| self.0.get(worker % self.0.len()))?;
+        let lines = self.0.get(worker).or_else(|| self.0.get(worker % self.0.len()))?;
         Some(lines)
     }
 }
@@ -100,11 +91,7 @@ impl Span {
         }
         count += shards.sum(self.first + self.bounds.len());
         let sum = Duration::from_nanos(shards.sum(self.first + self.bounds.len() + 1));
-        Reading {
-            cumulative,
-            count,
-            sum,
-        }
+        Reading { cumulative, count, sum }
     }
 }
 
@@ -138,19 +125,13 @@ mod tests {
     #[test]
     fn a_bound_belongs_to_its_bucket() {
         let shards = Shards::new(1, Span::len(BOUNDS));
-        let span = Span {
-            first: 0,
-            bounds: BOUNDS,
-        };
+        let span = Span { first: 0, bounds: BOUNDS };
         for micros in [0, 1_000, 1_001, 10_000, 10_001] {
             span.observe(&shards, 0, Duration::from_micros(micros));
         }
         let reading = span.read(&shards);
         assert_eq!(reading.cumulative, [(BOUNDS[0], 2), (BOUNDS[1], 4)]);
-        assert_eq!(
-            (reading.count, reading.sum),
-            (5, Duration::from_micros(22_002))
-        );
+        assert_eq!((reading.count, reading.sum), (5, Duration::from_micros(22_002)));
     }
 
     proptest! {

@@ -51,11 +51,7 @@ type Watch = dyn Fn() -> Live + Send + Sync;
 
 impl UpstreamMeter {
     pub(super) fn new(name: &str, workers: usize) -> Self {
-        Self {
-            name: name.into(),
-            shards: Shards::new(workers, COUNTERS),
-            watched: Mutex::new(None),
-        }
+        Self { name: name.into(), shards: Shards::new(workers, COUNTERS), watched: Mutex::new(None) }
     }
 
     /// The name of the upstream.
@@ -81,8 +77,7 @@ impl UpstreamMeter {
 
     /// Counts a finished attempt, and the time until the head of its answer if there was one.
     pub fn attempt(&self, worker: usize, outcome: Outcome, until_head: Option<Duration>) {
-        self.shards
-            .add(worker, ATTEMPTS + outcome_index(outcome), 1);
+        self.shards.add(worker, ATTEMPTS + outcome_index(outcome), 1);
         if let Some(took) = until_head {
             ATTEMPT_DURATION.observe(&self.shards, worker, took);
         }
@@ -95,8 +90,7 @@ impl UpstreamMeter {
 
     /// Counts a connection taken for an attempt: a new one, or one from the pool.
     pub fn connection(&self, worker: usize, reused: bool) {
-        self.shards
-            .add(worker, CONNECTIONS + usize::from(reused), 1);
+        self.shards.add(worker, CONNECTIONS + usize::from(reused), 1);
     }
 
     /// Counts a change of the breaker's state.
@@ -112,24 +106,12 @@ impl UpstreamMeter {
         }
         to.count(&names::UPSTREAM_RETRIES, &[name], self.shards.sum(RETRIES));
         for (index, kind) in CONNECTION_KINDS.iter().enumerate() {
-            to.count(
-                &names::UPSTREAM_CONNECTIONS,
-                &[name, kind],
-                self.shards.sum(CONNECTIONS + index),
-            );
+            to.count(&names::UPSTREAM_CONNECTIONS, &[name, kind], self.shards.sum(CONNECTIONS + index));
         }
         to.histogram(&names::QUEUE_WAIT, &[name], &QUEUE_WAIT.read(&self.shards));
-        to.histogram(
-            &names::UPSTREAM_DURATION,
-            &[name],
-            &ATTEMPT_DURATION.read(&self.shards),
-        );
+        to.histogram(&names::UPSTREAM_DURATION, &[name], &ATTEMPT_DURATION.read(&self.shards));
         for (index, state) in STATES.iter().enumerate() {
-            to.count(
-                &names::BREAKER_SHIFTS,
-                &[name, state],
-                self.shards.sum(SHIFTS + index),
-            );
+            to.count(&names::BREAKER_SHIFTS, &[name, state], self.shards.sum(SHIFTS + index));
         }
         // Called without the lock: a watch may take locks of its own, and may come back to replace itself.
         let watch = self.watched.lock().clone();
@@ -141,9 +123,7 @@ impl UpstreamMeter {
 
 impl fmt::Debug for UpstreamMeter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpstreamMeter")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("UpstreamMeter").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -159,19 +139,11 @@ fn collect_live(name: &str, live: &Live, to: &mut Families) {
     }
     if let Some(state) = live.breaker {
         for (index, code) in STATES.iter().enumerate() {
-            to.count(
-                &names::BREAKER_STATE,
-                &[name, code],
-                u64::from(state_index(state) == index),
-            );
+            to.count(&names::BREAKER_STATE, &[name, code], u64::from(state_index(state) == index));
         }
     }
     for endpoint in &live.endpoints {
-        to.count(
-            &names::ENDPOINT_UP,
-            &[name, &endpoint.name],
-            u64::from(endpoint.up),
-        );
+        to.count(&names::ENDPOINT_UP, &[name, &endpoint.name], u64::from(endpoint.up));
     }
 }
 
@@ -197,13 +169,7 @@ const fn state_index(state: State) -> usize {
 }
 
 /// The label values of a breaker's state.
-pub(super) const STATES: [&str; 5] = [
-    "closed",
-    "open",
-    "half_open",
-    "forced_open",
-    "forced_closed",
-];
+pub(super) const STATES: [&str; 5] = ["closed", "open", "half_open", "forced_open", "forced_closed"];
 
 /// The label values of how an attempt came by its connection.
 pub(super) const CONNECTION_KINDS: [&str; 2] = ["opened", "reused"];
@@ -213,14 +179,8 @@ const ATTEMPTS: usize = 0;
 const RETRIES: usize = ATTEMPTS + Outcome::ALL.len();
 const CONNECTIONS: usize = RETRIES + 1;
 const SHIFTS: usize = CONNECTIONS + CONNECTION_KINDS.len();
-const QUEUE_WAIT: Span = Span {
-    first: SHIFTS + STATES.len(),
-    bounds: names::WAITS,
-};
-const ATTEMPT_DURATION: Span = Span {
-    first: QUEUE_WAIT.first + Span::len(names::WAITS),
-    bounds: names::LATENCIES,
-};
+const QUEUE_WAIT: Span = Span { first: SHIFTS + STATES.len(), bounds: names::WAITS };
+const ATTEMPT_DURATION: Span = Span { first: QUEUE_WAIT.first + Span::len(names::WAITS), bounds: names::LATENCIES };
 const COUNTERS: usize = ATTEMPT_DURATION.first + Span::len(names::LATENCIES);
 
 #[cfg(test)]

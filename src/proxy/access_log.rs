@@ -72,18 +72,10 @@ impl AccessLog {
             thread: OnceLock::new(),
         });
         let of_thread = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || of_thread.run(sink))?;
+        let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || of_thread.run(sink))?;
         // Before anybody can write: a worker that finds no thread to wake would wait for the clock instead.
         shared.thread.get_or_init(|| thread.thread().clone());
-        Ok((
-            Self {
-                shared: Arc::clone(&shared),
-                with_query: false,
-            },
-            LogWriter(shared),
-        ))
+        Ok((Self { shared: Arc::clone(&shared), with_query: false }, LogWriter(shared)))
     }
 
     /// Whether the logs of workers made from here on write the query. They do not unless told.
@@ -98,17 +90,10 @@ impl AccessLog {
         let mut sheets = self.shared.sheets.lock();
         // Under the lock: either the last sweep finds the sheet in the list, or this finds that the end has begun.
         let sealed = self.shared.ending.load(Ordering::Acquire);
-        let sheet = Arc::new(Mutex::new(Sheet {
-            sealed,
-            ..Sheet::default()
-        }));
+        let sheet = Arc::new(Mutex::new(Sheet { sealed, ..Sheet::default() }));
         sheets.push(Arc::clone(&sheet));
         drop(sheets);
-        WorkerLog {
-            sheet,
-            shared: Arc::clone(&self.shared),
-            with_query: self.with_query,
-        }
+        WorkerLog { sheet, shared: Arc::clone(&self.shared), with_query: self.with_query }
     }
 
     /// Opens the file anew, soon: it was moved away (`SIGHUP` after a rotation). Lines written before this call still go
@@ -128,11 +113,7 @@ impl WorkerLog {
     /// Appends `line`. Never waits for the target.
     pub fn write(&self, line: &Line<'_>) {
         let mut sheet = self.sheet.lock();
-        let Sheet {
-            text,
-            stamp,
-            sealed,
-        } = &mut *sheet;
+        let Sheet { text, stamp, sealed } = &mut *sheet;
         let before = text.len();
         if !*sealed && before < FULL {
             line.write(text, self.shared.format, self.with_query, stamp);
@@ -239,9 +220,7 @@ impl Shared {
         }
         sheets.clear();
         // A worker of an earlier configuration may be gone: then the list is the last owner.
-        self.sheets
-            .lock()
-            .retain(|sheet| Arc::strong_count(sheet) > 1 || !sheet.lock().text.is_empty());
+        self.sheets.lock().retain(|sheet| Arc::strong_count(sheet) > 1 || !sheet.lock().text.is_empty());
         sink.flush();
     }
 
@@ -250,9 +229,7 @@ impl Shared {
         rounds.asked += 1;
         let asked = rounds.asked;
         self.wake();
-        let timeout =
-            self.round_done
-                .wait_while_for(&mut rounds, |rounds| rounds.done < asked, patience);
+        let timeout = self.round_done.wait_while_for(&mut rounds, |rounds| rounds.done < asked, patience);
         !timeout.timed_out()
     }
 
@@ -278,11 +255,7 @@ impl Sink {
             Target::File(path) => (Box::new(append_to(&path)?), Some(path)),
             Target::Other(out) => (out, None),
         };
-        Ok(Self {
-            out,
-            path,
-            failing: false,
-        })
+        Ok(Self { out, path, failing: false })
     }
 
     fn reopen(&mut self) {
@@ -301,11 +274,7 @@ impl Sink {
     /// Writes whole lines; returns how many may be lost.
     fn write(&mut self, lines: &[u8]) -> u64 {
         // The end of the line that was cut off: what follows must stay readable.
-        let healed = if self.failing {
-            self.out.write_all(b"\n")
-        } else {
-            Ok(())
-        };
+        let healed = if self.failing { self.out.write_all(b"\n") } else { Ok(()) };
         match healed.and_then(|()| self.out.write_all(lines)) {
             Ok(()) => {
                 self.failing = false;
@@ -390,9 +359,7 @@ mod tests {
 
     /// The paths in a log, in their order.
     fn paths(text: &[u8]) -> Vec<String> {
-        let lines = text
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty());
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines
             .map(|line| {
                 let json: serde_json::Value = serde_json::from_slice(line).unwrap();
@@ -438,8 +405,7 @@ mod tests {
     #[test]
     fn the_lines_of_a_worker_come_out_whole_and_in_order() {
         let paper = Paper::default();
-        let (log, writer) =
-            AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
+        let (log, writer) = AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
         thread::scope(|scope| {
             for worker in 0..3 {
                 let log = log.worker();
@@ -475,8 +441,7 @@ mod tests {
                 Ok(())
             }
         }
-        let (log, _writer) =
-            AccessLog::new(Target::Other(Box::new(Tell(sender))), Format::Json).unwrap();
+        let (log, _writer) = AccessLog::new(Target::Other(Box::new(Tell(sender))), Format::Json).unwrap();
         log.worker().write(&line("/only", &plain()));
         assert_eq!(paths(&receiver.recv_timeout(PATIENCE).unwrap()), ["/only"]);
     }
@@ -484,8 +449,7 @@ mod tests {
     #[test]
     fn a_target_that_stands_still_costs_lines_and_never_a_request() {
         let (release, stuck) = mpsc::channel();
-        let (log, writer) =
-            AccessLog::new(Target::Other(Box::new(Stuck(stuck))), Format::Json).unwrap();
+        let (log, writer) = AccessLog::new(Target::Other(Box::new(Stuck(stuck))), Format::Json).unwrap();
         let worker = log.worker();
         let long = "/".repeat(64 * 1024);
         // More than two sheets: one may be in the writer's hand.
@@ -504,8 +468,7 @@ mod tests {
     #[test]
     fn a_target_that_fails_loses_lines_and_heals() {
         let paper = Paper::default();
-        let (log, writer) =
-            AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
+        let (log, writer) = AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
         let worker = log.worker();
         paper.0.lock().1 = true;
         worker.write(&line("/lost", &plain()));
@@ -520,8 +483,7 @@ mod tests {
     #[test]
     fn after_the_end_lines_are_dropped_and_counted() {
         let paper = Paper::default();
-        let (log, writer) =
-            AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
+        let (log, writer) = AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
         let worker = log.worker();
         worker.write(&line("/before", &plain()));
         assert!(writer.finish(PATIENCE));
@@ -535,10 +497,7 @@ mod tests {
     #[test]
     fn a_file_that_was_moved_away_is_opened_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, moved) = (
-            folder.path().join("access.log"),
-            folder.path().join("access.log.1"),
-        );
+        let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
         fs::write(&path, "{\"path\":\"/earlier\"}\n").unwrap();
         let (log, writer) = AccessLog::new(Target::File(path.clone()), Format::Json).unwrap();
         let worker = log.worker();
@@ -566,17 +525,13 @@ mod tests {
         log.reopen();
         worker.write(&line("/still", &plain()));
         assert!(writer.finish(PATIENCE));
-        assert_eq!(
-            paths(&fs::read(moved.join("access.log")).unwrap()),
-            ["/still"]
-        );
+        assert_eq!(paths(&fs::read(moved.join("access.log")).unwrap()), ["/still"]);
     }
 
     #[test]
     fn workers_that_are_gone_leave_nothing_behind() {
         let paper = Paper::default();
-        let (log, writer) =
-            AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
+        let (log, writer) = AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
         let stays = log.worker();
         log.worker().write(&line("/gone", &plain()));
         assert!(writer.flush(PATIENCE) && writer.flush(PATIENCE));
@@ -590,16 +545,10 @@ mod tests {
     fn the_query_is_written_only_when_asked_for() {
         for (with_query, expected) in [(false, false), (true, true)] {
             let paper = Paper::default();
-            let (log, writer) =
-                AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
-            log.with_query(with_query)
-                .worker()
-                .write(&line("/", &plain()));
+            let (log, writer) = AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
+            log.with_query(with_query).worker().write(&line("/", &plain()));
             assert!(writer.finish(PATIENCE));
-            assert_eq!(
-                memchr::memmem::find(&paper.0.lock().0, b"query").is_some(),
-                expected
-            );
+            assert_eq!(memchr::memmem::find(&paper.0.lock().0, b"query").is_some(), expected);
         }
     }
 }

@@ -164,7 +164,7 @@ fn rate(exchange: &Exchange, route: &Route) -> Result<Option<Rated>, Refusal> {
         if rated.allowed { Ok(rated) } else { Err(Refusal::from(Reason::RateExceeded).after(rated.retry_after)) }
     };
     caller.rate.as_ref().map(check).transpose()?;
-    route.rate.as_ref().map(check).transpose()
+    route.rate.as_ref().map(|rate| check(&rate.limiter)).transpose()
 }
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.

@@ -2,7 +2,6 @@
 //! end is classified once and taught to breaker, endpoint and budget.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http::header;
@@ -21,7 +20,7 @@ use crate::retry::{self, Ended, Question, Tries};
 use crate::throttle::Ticket;
 use crate::upstream::body::{Gate, Progress, ReplyBody, RequestBody, Source};
 use crate::upstream::origin::Call;
-use crate::upstream::{Endpoint, Expect, HostHeader, Upstream, balance};
+use crate::upstream::{Endpoint, Expect, HostHeader, Upstream};
 
 /// A request as it goes to the upstream, apart from what depends on the endpoint.
 pub struct Outgoing {
@@ -73,7 +72,7 @@ pub async fn attempts(
             upstream.budget.lock().deposit(now);
             now
         });
-        let chosen = choose(worker, upstream, now);
+        let chosen = upstream.choose(worker.draw(), now);
         let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now);
         let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());
@@ -159,21 +158,6 @@ async fn pause(worker: &Worker, upstream: &Upstream, wait: Duration) {
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
-}
-
-fn choose(worker: &Worker, upstream: &Upstream, now: Instant) -> Option<usize> {
-    let endpoints = &upstream.endpoints;
-    if let [only] = &**endpoints {
-        return only.is_up(now).then_some(0);
-    }
-    let cursor = upstream.cursor.fetch_add(1, Ordering::Relaxed) as u64;
-    balance::choose(
-        upstream.balance,
-        |index| endpoints.get(index).and_then(|endpoint| endpoint.load(now)),
-        endpoints.len(),
-        cursor,
-        worker.draw(),
-    )
 }
 
 /// The client's reason for a failed attempt.

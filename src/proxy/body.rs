@@ -88,7 +88,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(data) => SizeHint::with_exact(data.len() as u64),
-            Content::Fill(reader) => reader.size_hint(),
+            Content::Fill(reader) => reader.length().map_or_else(SizeHint::default, SizeHint::with_exact),
             Content::Reply(body, _) => body.size_hint(),
         }
     }
@@ -104,4 +104,3 @@ impl Drop for ResponseBody {
         self.end(!whole);
     }
 }
-

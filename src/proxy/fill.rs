@@ -1,7 +1,7 @@
 //! Step 7: from an upstream's answer to a stored entry, streamed to everybody who waits while it arrives.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::response::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -10,14 +10,15 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Ask, Outgoing};
 use super::exchange::{Exchange, Tally};
 use super::held::{Held, Late};
-use super::lookup::{self, Address, Wanted};
+use super::lookup::{Address, Wanted};
 use super::outgoing::CONDITIONS;
 use super::snapshot::{Route, Snapshot, Worker};
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
-use crate::cache::storing::{self, Asked, Unstorable};
+use crate::cache::key::Key;
 use crate::cache::reuse::Reuse;
-use crate::cache::store::Found;
+use crate::cache::store::{FoundSlot, Lookup};
+use crate::cache::storing::{self, Asked, Unstorable};
 use crate::cache::{CacheParams, freshness, reuse};
 use crate::metrics::CacheResult;
 use crate::outcome::classify_status;
@@ -108,7 +109,7 @@ impl Errand {
                 if let Ok((_, body, held)) = result {
                     held.leave(body, true);
                 }
-                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), tally);
+                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), sent, tally);
             }
             // The 304 speaks of another answer: ask again without conditions.
             if let Ok((_, body, held)) = result {
@@ -128,13 +129,11 @@ impl Errand {
     fn come_meanwhile(&self, params: &CacheParams) -> Option<Arc<Entry>> {
         let core = &self.worker.core;
         let now = core.clock.now();
-        match core.store.find(self.wanted.address.primary, &core.keyer, &self.asked, now) {
-            Found::Entry(entry) if self.wanted.address.parts().is_at(&entry.head.address, &params.query) => {
-                let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
-                fresh.then_some(entry)
-            }
-            _ => None,
-        }
+        let parts = self.wanted.address.parts();
+        let asked = Lookup { primary: self.wanted.primary, parts: &parts, rule: &params.query, headers: &self.asked };
+        let FoundSlot::Entry(entry) = core.store.find(&asked, now).slot else { return None };
+        let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
+        fresh.then_some(entry)
     }
 
     /// The first try: with validators if something is stored.
@@ -167,30 +166,40 @@ impl Errand {
 
     /// Stores an answer that comes too late for everybody who waited.
     fn harvest(&self) -> Late {
-        let (worker, snapshot, route) = (Arc::clone(&self.worker), Arc::clone(&self.snapshot), self.route);
-        let (wanted, asked) = (Arc::clone(&self.wanted), self.asked.clone());
-        let sent = worker.core.clock.now();
+        let (snapshot, route, wanted) = (Arc::clone(&self.snapshot), self.route, Arc::clone(&self.wanted));
+        let place = self.place(self.worker.core.clock.now());
         Box::new(move |response| {
             Box::pin(async move {
-                let (parts, mut body) = response.into_parts();
+                let (parts, body) = response.into_parts();
                 let params = snapshot.routes.get(route).and_then(|route| route.cache.as_ref());
                 let Some(params) = params else { return };
-                let Ok(head) = head(&worker, params, &wanted.address, &Method::GET, &asked, &parts, sent) else { return };
-                if let Joined::Lead(lead) = worker.core.flights.join(wanted.flight) {
+                let judged =
+                    head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.sent);
+                let Ok(head) = judged else { return };
+                if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight) {
                     let head = Arc::new(head);
-                    let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else { return };
-                    let next = async |body: &mut ReplyBody| std::future::poll_fn(|cx| body.poll_frame(cx)).await;
-                    pour(&worker, &wanted.address, (head, fill), &asked, &mut body, next).await;
+                    if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) {
+                        pour(place, head, fill, body, None).await;
+                    }
                 }
             })
         })
     }
 
+    fn place(&self, sent: Instant) -> Place {
+        Place {
+            worker: Arc::clone(&self.worker),
+            primary: self.wanted.primary,
+            flight: self.wanted.flight,
+            asked: self.asked.clone(),
+            sent,
+        }
+    }
+
     /// What is stored is still good: it goes on with the fields of the 304.
-    fn revalidated(self, lead: Lead, entry: Entry, tally: Tally) {
+    fn revalidated(self, lead: Lead, entry: Entry, sent: Instant, tally: Tally) {
         let entry = Arc::new(entry);
-        let core = &self.worker.core;
-        core.store.insert(self.wanted.address.primary, &core.keyer, &self.asked, Arc::clone(&entry));
+        store(&self.worker, self.wanted.primary, &self.asked, Arc::clone(&entry), sent);
         lead.found(Arc::clone(&entry));
         tell(self.tell, Brought::Found(entry, CacheResult::Revalidated), tally);
     }
@@ -212,17 +221,14 @@ impl Errand {
                     Ok((Some(reader), fill)) => (fill, reader),
                     _ => return own(self.tell, (parts, body, held), "too_large", tally),
                 };
+                let place = self.place(sent);
                 tell(self.tell, Brought::Shared(Arc::clone(&head), reader), tally);
-                let mut reply = (body, held);
-                let next = async |(body, held): &mut (ReplyBody, Held)| {
-                    std::future::poll_fn(|cx| held.poll_body(body, cx)).await
-                };
-                pour(&self.worker, &self.wanted.address, (head, fill), &self.asked, &mut reply, next).await;
+                pour(place, head, fill, body, Some(held)).await;
             }
             Err(why) => {
                 // An error passes; what is personal stays so for a while.
                 if !failed {
-                    core.store.mark_uncacheable(self.wanted.address.primary, core.clock.now());
+                    core.store.mark_uncacheable(self.wanted.flight, core.clock.now());
                 }
                 lead.alone();
                 own(self.tell, (parts, body, held), why.code(), tally);
@@ -272,7 +278,7 @@ fn own(teller: Option<oneshot::Sender<(Brought, Tally)>>, reply: Reply, why: &'s
 pub(super) fn adopt(
     worker: &Arc<Worker>,
     route: &Route,
-    address: &Address,
+    (primary, address): &(Key, Address),
     method: &Method,
     asked: &HeaderMap,
     reply: Reply,
@@ -285,20 +291,16 @@ pub(super) fn adopt(
     });
     let Some((params, head)) = storable else { return Err(Box::new((parts, body, held))) };
     let core = &worker.core;
-    let flight = lookup::variant(&core.keyer, address.primary, &head.vary, asked);
+    let keyer = core.store.keyer();
+    let flight = if head.vary.is_empty() { *primary } else { keyer.variant(*primary, &head.vary, asked) };
     let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
     let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
     let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
         Ok((Some(reader), fill)) => (fill, reader),
         _ => return Err(Box::new((parts, body, held))),
     };
-    let (worker, address, asked) = (Arc::clone(worker), address.clone(), asked.clone());
-    let kept = Arc::clone(&head);
-    tokio::spawn(async move {
-        let mut reply = (body, held);
-        let next = async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
-        pour(&worker, &address, (kept, fill), &asked, &mut reply, next).await;
-    });
+    let place = Place { worker: Arc::clone(worker), primary: *primary, flight, asked: asked.clone(), sent };
+    tokio::spawn(pour(place, Arc::clone(&head), fill, body, Some(held)));
     Ok((head, reader))
 }
 
@@ -316,49 +318,70 @@ fn head(
     storing::decide(&asked, parts.status, &parts.headers, params, worker.core.clock.moment(), sent)
 }
 
+fn store(worker: &Worker, primary: Key, asked: &HeaderMap, entry: Arc<Entry>, sent: Instant) {
+    let store = &worker.core.store;
+    let variant = store.keyer().variant(primary, &entry.head.vary, asked);
+    store.insert(primary, variant, entry, sent);
+}
+
+/// Where a fill's answer belongs.
+struct Place {
+    worker: Arc<Worker>,
+    primary: Key,
+    /// The key it was led under.
+    flight: Key,
+    /// The fields it was asked for with.
+    asked: HeaderMap,
+    sent: Instant,
+}
+
 /// Streams a body into a fill, and the whole of it into the store.
-async fn pour<S>(
-    worker: &Worker,
-    address: &Address,
-    (head, mut fill): (Arc<Head>, Fill),
-    asked: &HeaderMap,
-    source: &mut S,
-    next: impl AsyncFn(&mut S) -> Option<Result<http_body::Frame<bytes::Bytes>, crate::upstream::body::BoxError>>,
-) {
-    let core = &worker.core;
+async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) {
+    let core = &place.worker.core;
     let mut kept = true;
-    while let Some(frame) = next(source).await {
+    loop {
+        let next = std::future::poll_fn(|cx| match &mut held {
+            Some(held) => held.poll_body(&mut body, cx),
+            None => body.poll_frame(cx),
+        });
+        let Some(frame) = next.await else { break };
         // A body that breaks off is never stored, and its readers learn of it.
         let Ok(frame) = frame else { return fill.abort() };
         let Ok(data) = frame.into_data() else { continue };
         match fill.push(data).await {
             Flow::Kept => {}
             Flow::Outgrown if std::mem::replace(&mut kept, false) => {
-                core.store.mark_uncacheable(address.primary, core.clock.now());
+                core.store.mark_uncacheable(place.flight, core.clock.now());
             }
             Flow::Outgrown => {}
-            Flow::Unread => return fill.abort(),
+            Flow::Unread => {
+                if let Some(held) = held {
+                    held.leave(body, false);
+                }
+                return fill.abort();
+            }
         }
     }
     // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
     fill.finish(|body| {
         let entry = Arc::new(Entry::new(head, body.clone()));
-        core.store.insert(address.primary, &core.keyer, asked, entry);
+        store(&place.worker, place.primary, &place.asked, entry, place.sent);
     });
 }
 
 /// An unsafe request has changed what is stored for its target, and for what it names beside it (RFC 9111 section 4.4).
-pub(super) fn invalidate(worker: &Worker, route: &Route, address: &Address, parts: &Parts) {
+pub(super) fn invalidate(worker: &Worker, route: &Route, (primary, address): &(Key, Address), parts: &Parts) {
     if !(200..400).contains(&parts.status.as_u16()) {
         return;
     }
     let core = &worker.core;
-    core.store.invalidate(address.primary);
+    let now = core.clock.now();
+    core.store.invalidate(*primary, now);
     let Some(params) = &route.cache else { return };
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let Some(place) = parts.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
         if let Some(other) = address.sibling(place) {
-            core.store.invalidate(core.keyer.primary(&other.parts(), &params.query));
+            core.store.invalidate(core.store.keyer().primary(&other.parts(), &params.query), now);
         }
     }
 }

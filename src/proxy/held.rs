@@ -86,7 +86,11 @@ impl Held {
     }
 
     /// The next frame of the reply; gives everything back at the end.
-    pub fn poll_body(&mut self, body: &mut ReplyBody, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    pub fn poll_body(
+        &mut self,
+        body: &mut ReplyBody,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let next = body.poll_frame(cx);
         match &next {
             Poll::Pending if self.is_silent(cx) => {
@@ -150,9 +154,7 @@ impl Held {
                 self.upstream.meter.shift(self.worker.index, shift.to);
             }
         }
-        if let Some(endpoint) = self.endpoint() {
-            endpoint.learn(outcome, now);
-        }
+        self.upstream.learn(self.endpoint, outcome, now);
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
@@ -162,7 +164,8 @@ impl Held {
     /// Whether the body has been silent for as long as an exchange may take.
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
         let limit = self.upstream.timeouts.total;
-        let silence = self.silence.get_or_insert_with(|| Silence { timer: Box::pin(tokio::time::sleep(limit)), moved: false });
+        let silence =
+            self.silence.get_or_insert_with(|| Silence { timer: Box::pin(tokio::time::sleep(limit)), moved: false });
         if std::mem::take(&mut silence.moved) {
             let now = self.worker.core.clock.now();
             silence.timer.as_mut().reset((now + limit).into());
@@ -205,7 +208,8 @@ impl InFlight {
                 () = tokio::time::sleep(patience) => {
                     // A long upload is not the upstream's silence, as long as it moves.
                     let now = request.filter(|body| body.progress() == Progress::Unfinished).map(Source::bytes);
-                    if now.is_none() || now == uploaded {
+                    let moves = now.zip(uploaded).is_none_or(|(now, before)| now >= before + UPLOAD_AT_LEAST);
+                    if now.is_none() || !moves {
                         if let Some((_, held)) = &mut self.sending {
                             held.fail(Outcome::Broken);
                         }
@@ -284,3 +288,5 @@ fn timeout() -> OriginError {
 }
 
 const DRAINED: u64 = 1 << 20;
+/// Bytes an upload must bring within each patience; else it holds a slot for nothing.
+const UPLOAD_AT_LEAST: u64 = 1024;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{Method, header};
 
 use super::exchange::Exchange;
 use super::respond::Forward;
@@ -12,9 +12,9 @@ use super::snapshot::Route;
 use crate::cache::CacheParams;
 use crate::cache::control::RequestControl;
 use crate::cache::entry::Entry;
-use crate::cache::key::{Key, KeyParts, Keyer};
+use crate::cache::key::{Key, KeyParts};
 use crate::cache::reuse::{self, Reuse};
-use crate::cache::store::Found;
+use crate::cache::store::{FoundSlot, Lookup};
 use crate::message::target::Target;
 use crate::metrics::CacheResult;
 use crate::refusal::Reason;
@@ -25,7 +25,7 @@ pub(super) enum Looked {
     Serve(Arc<Entry>, CacheResult, Option<Wanted>),
     /// Ask the upstream for this request alone. What comes is stored if there is a place for it, and what is changed
     /// there is invalidated here.
-    Alone(CacheResult, Option<Forward>, Option<Address>),
+    Alone(CacheResult, Option<Forward>, Option<(Key, Address)>),
     /// Fetch it for the store, together with everybody who asks for the same.
     Fetch(Wanted, Forward),
     /// Only a stored answer was wanted.
@@ -33,9 +33,12 @@ pub(super) enum Looked {
 }
 
 /// What a fill is to bring.
+#[derive(Clone)]
 pub(super) struct Wanted {
     /// Its place.
     pub(super) address: Address,
+    /// Its key.
+    pub(super) primary: Key,
     /// The variant, if the store knows by which fields the answer varies.
     pub(super) flight: Key,
     /// What is there already: to be validated, or to stand in when the upstream fails.
@@ -44,11 +47,9 @@ pub(super) struct Wanted {
     pub(super) control: RequestControl,
 }
 
-/// The key of a request in a form that outlives it.
+/// The key of a request in clear, in a form that outlives it.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
-    /// The key.
-    pub(super) primary: Key,
     scheme: &'static str,
     host: Box<str>,
     path: Box<str>,
@@ -58,9 +59,8 @@ pub(super) struct Address {
 }
 
 impl Address {
-    fn of(primary: Key, parts: &KeyParts<'_>) -> Self {
+    fn of(parts: &KeyParts<'_>) -> Self {
         Self {
-            primary,
             scheme: if parts.scheme == "https" { "https" } else { "http" },
             host: parts.host.into(),
             path: parts.path.into(),
@@ -68,6 +68,18 @@ impl Address {
             upstream: parts.upstream.into(),
             partition: parts.partition,
         }
+    }
+
+    /// The address of another resource of the same origin, named by a field of an answer; `None` if it is elsewhere.
+    pub(super) fn sibling(&self, place: &str) -> Option<Self> {
+        let place: http::Uri = place.parse().ok()?;
+        let elsewhere = place.host().is_some()
+            && (place.scheme_str() != Some(self.scheme)
+                || place.authority().is_none_or(|authority| !authority.as_str().eq_ignore_ascii_case(&self.host)));
+        if elsewhere || !place.path().starts_with('/') {
+            return None;
+        }
+        Some(Self { path: place.path().into(), query: place.query().map(Box::from), ..self.clone() })
     }
 
     /// The key in clear.
@@ -88,10 +100,10 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     let Some(params) = &route.cache else { return Looked::Alone(CacheResult::Off, None, None) };
     let core = &exchange.worker.core;
     let key_parts = key_parts(exchange, route, params, parts, target);
-    let primary = core.keyer.primary(&key_parts, &params.query);
-    let address = || Address::of(primary, &key_parts);
+    let primary = core.store.keyer().primary(&key_parts, &params.query);
+    let address = || Address::of(&key_parts);
     let alone = |result, why, detail| {
-        Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some(address()))
+        Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some((primary, address())))
     };
     if !safe || !matches!(parts.method, Method::GET | Method::HEAD) {
         return alone(CacheResult::Pass, "method", "method");
@@ -104,32 +116,28 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     }
     let now = exchange.started.mono;
     let control = RequestControl::parse(&parts.headers);
-    let found = core.store.find(primary, &core.keyer, &parts.headers, now);
-    let (entry, flight, why) = match found {
-        // Another request with the same hash: its answer is none for this one.
-        Found::Entry(entry) if !key_parts.is_at(&entry.head.address, &params.query) => {
-            return alone(CacheResult::Pass, "uri-miss", "collision");
-        }
-        Found::Entry(entry) => {
-            let decision = reuse::decide(&entry.head, entry.is_soft_purged(), &control, now);
-            let flight = variant(&core.keyer, primary, &entry.head.vary, &parts.headers);
-            let wanted = |entry| Wanted { address: address(), flight, stale: Some(entry), control };
-            match decision {
+    let asked = Lookup { primary, parts: &key_parts, rule: &params.query, headers: &parts.headers };
+    let found = core.store.find(&asked, now);
+    let flight = found.key;
+    let (entry, why) = match found.slot {
+        FoundSlot::Entry(entry) => {
+            let wanted = |entry| Wanted { address: address(), primary, flight, stale: Some(entry), control };
+            match reuse::decide(&entry.head, entry.is_soft_purged(), &control, now) {
                 Reuse::Fresh => return Looked::Serve(entry, CacheResult::Hit, None),
                 Reuse::MaxStale => return Looked::Serve(entry, CacheResult::Stale, None),
                 Reuse::StaleWhileRevalidate => {
                     let refresh = entry.may_refresh(now).then(|| wanted(Arc::clone(&entry)));
                     return Looked::Serve(entry, CacheResult::Stale, refresh);
                 }
-                Reuse::Validate if entry.head.staleness(now).is_none() => (Some(entry), flight, "request"),
-                Reuse::Validate | Reuse::OnlyOnError => (Some(entry), flight, "stale"),
-                Reuse::Gone => (None, flight, "stale"),
+                Reuse::Validate if entry.head.staleness(now).is_none() => (Some(entry), "request"),
+                Reuse::Validate | Reuse::OnlyOnError => (Some(entry), "stale"),
+                Reuse::Gone => (None, "stale"),
             }
         }
-        Found::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
-        Found::Uncacheable => return alone(CacheResult::Pass, "uri-miss", "uncacheable"),
-        Found::VaryMiss => (None, primary, "vary-miss"),
-        Found::Miss => (None, primary, "uri-miss"),
+        FoundSlot::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
+        FoundSlot::Uncacheable => return alone(CacheResult::Pass, "uri-miss", "uncacheable"),
+        FoundSlot::VaryMiss => (None, "vary-miss"),
+        FoundSlot::Miss => (None, "uri-miss"),
     };
     if control.only_if_cached {
         return Looked::Refuse(Reason::CacheOnly);
@@ -143,12 +151,7 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     if parts.headers.contains_key(header::AUTHORIZATION) && !params.per_consumer && entry.is_none() {
         return alone(CacheResult::Pass, why, "authorization");
     }
-    Looked::Fetch(Wanted { address: address(), flight, stale: entry, control }, Forward::new(why))
-}
-
-/// The key of the variant that `headers` select; the primary key where nothing varies.
-pub(super) fn variant(keyer: &Keyer, primary: Key, vary: &[HeaderName], headers: &HeaderMap) -> Key {
-    if vary.is_empty() { primary } else { keyer.variant(primary, vary, headers) }
+    Looked::Fetch(Wanted { address: address(), primary, flight, stale: entry, control }, Forward::new(why))
 }
 
 fn key_parts<'a>(
@@ -160,7 +163,7 @@ fn key_parts<'a>(
 ) -> KeyParts<'a> {
     let partition = params.per_consumer.then(|| {
         let (_, number) = exchange.caller();
-        exchange.worker.core.keyer.partition(number, &parts.headers)
+        exchange.worker.core.store.keyer().partition(number, &parts.headers)
     });
     KeyParts {
         scheme: if exchange.peer.tls { "https" } else { "http" },

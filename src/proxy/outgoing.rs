@@ -18,7 +18,13 @@ use crate::upstream::body::{Inbound, Source};
 ///
 /// # Errors
 /// `request.target` when a rewrite makes no path, `request.too_large` when the announced body is.
-pub(super) fn prepare(exchange: &mut Exchange, route: &Route, mut parts: Parts, body: Inbound, safe: bool) -> Result<Outgoing, Refusal> {
+pub(super) fn prepare(
+    exchange: &mut Exchange,
+    route: &Route,
+    mut parts: Parts,
+    body: Inbound,
+    safe: bool,
+) -> Result<Outgoing, Refusal> {
     let target = target(route, &parts)?;
     let protocol = if parts.version == Version::HTTP_11 { hop::upgrade(&parts.headers) } else { None };
     let upgrade = protocol.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
@@ -71,7 +77,10 @@ fn host(uri: &http::Uri, headers: &http::HeaderMap) -> Option<HeaderValue> {
 fn accepts_trailers(parts: &Parts) -> bool {
     parts.version == Version::HTTP_2
         || parts.headers.get_all(header::TE).iter().any(|value| {
-            value.as_bytes().split(|byte| *byte == b',').any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+            value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
         })
 }
 

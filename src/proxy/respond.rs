@@ -16,8 +16,8 @@ use super::exchange::Exchange;
 use super::held::Held;
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::Reader;
-use crate::cache::reuse::{self, Answer};
 use crate::cache::range;
+use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
@@ -37,7 +37,12 @@ pub struct Forward {
 }
 
 /// Answers from a stored entry.
-pub fn stored(mut exchange: Box<Exchange>, entry: &Arc<Entry>, request: &HeaderMap, now: Instant) -> Response<ResponseBody> {
+pub fn stored(
+    mut exchange: Box<Exchange>,
+    entry: &Arc<Entry>,
+    request: &HeaderMap,
+    now: Instant,
+) -> Response<ResponseBody> {
     let body = &entry.body;
     let answer = reuse::answer(&entry.head, body.len() as u64, &exchange.method, request);
     let mut response = Response::new(Content::Empty);
@@ -98,7 +103,7 @@ pub fn filled(
         *response.body_mut() = Content::Fill(reader);
     }
     let headers = response.headers_mut();
-    if head.initial_age > Duration::ZERO {
+    if head.initial_age.as_secs() > 0 {
         headers.insert(header::AGE, HeaderValue::from(head.initial_age.as_secs()));
     }
     headers.insert(CACHE_STATUS, forward.value(head.status));
@@ -238,7 +243,7 @@ fn finish(exchange: &mut Exchange, headers: &mut HeaderMap) {
     if let Some(route) = exchange.route() {
         route.response_headers.apply(headers);
         if let (Some(rated), Some(rate)) = (&exchange.rated, &route.rate) {
-            rate_fields(headers, rated, rate.policy());
+            rate_fields(headers, rated, &rate.policy);
         }
     }
 }

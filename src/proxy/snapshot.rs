@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 
 use super::access_log::WorkerLog;
 use super::hooks::Hooks;
 use crate::cache::CacheParams;
 use crate::cache::flight::Flights;
-use crate::cache::key::Keyer;
 use crate::cache::store::Store;
 use crate::clock::Clock;
 use crate::consumer::{Consumers, Identity, aggregate};
@@ -57,6 +57,14 @@ pub struct Caller {
     pub meter: Arc<ConsumerMeter>,
 }
 
+/// A route's rate, with what clients are told of it.
+pub struct Rate {
+    /// What it lets pass.
+    pub limiter: Arc<RateLimiter>,
+    /// The RateLimit-Policy field (draft-ietf-httpapi-ratelimit-headers-11).
+    pub policy: HeaderValue,
+}
+
 /// A live route.
 pub struct Route {
     /// Its name.
@@ -66,7 +74,7 @@ pub struct Route {
     /// How it caches, if it does.
     pub cache: Option<CacheParams>,
     /// What each consumer may ask of it.
-    pub rate: Option<Arc<RateLimiter>>,
+    pub rate: Option<Rate>,
     /// How urgent its requests are.
     pub class: Class,
     /// Slots a request of it takes.
@@ -97,8 +105,6 @@ pub struct Core {
     pub store: Store,
     /// Fills under way.
     pub flights: Flights,
-    /// From requests to keys.
-    pub keyer: Keyer,
     /// All counters.
     pub metrics: Metrics,
     /// Our name in `Via`.

@@ -16,6 +16,7 @@ use super::outgoing;
 use super::respond::{self, Forward};
 use super::snapshot::Route;
 use crate::cache::flight::{Joined, Lead, Verdict};
+use crate::cache::key::Key;
 use crate::cache::reuse;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
@@ -33,7 +34,7 @@ pub(super) struct Trip {
 /// With whom.
 pub(super) enum Plan {
     /// Alone; what Cache-Status says of it, and the place of its answer in the store.
-    Alone(Option<Forward>, Option<Address>),
+    Alone(Option<Forward>, Option<(Key, Address)>),
     /// With everybody who asks for the same.
     Fetch(Arc<Wanted>, Forward),
 }
@@ -55,7 +56,7 @@ async fn alone(
     outgoing: Outgoing,
     asked: Option<HeaderMap>,
     forward: Option<Forward>,
-    address: Option<Address>,
+    address: Option<(Key, Address)>,
 ) -> Response<ResponseBody> {
     let snapshot = Arc::clone(&exchange.snapshot);
     let Some(route) = exchange.route.and_then(|index| snapshot.routes.get(index)) else {
@@ -74,8 +75,9 @@ async fn alone(
     if !safe {
         fill::invalidate(&worker, route, &address, &parts);
     }
-    let (Some(asked), Some(held)) = (asked.filter(|_| safe), held) else {
-        return respond::reply(exchange, parts, body, None, forward);
+    let (asked, held) = match (asked, held) {
+        (Some(asked), Some(held)) if safe => (asked, held),
+        (_, held) => return respond::reply(exchange, parts, body, held, forward),
     };
     // What was not expected to be for everybody may be after all.
     let adopted = fill::adopt(&worker, route, &address, &exchange.method, &asked, (parts, body, held), sent);
@@ -134,11 +136,18 @@ async fn fetch(
             respond::stored(exchange, &entry, &asked, now)
         }
         Verdict::Refused(refusal) => stand_in(exchange, &asked, &wanted, refusal),
-        // It varies by something the two requests differ in, or it is not for everybody.
+        // It is another variant: this request joins those that want its own.
+        Verdict::Stream(head, _) if wanted.flight == wanted.primary && !head.vary.is_empty() => {
+            let keyer = exchange.worker.core.store.keyer();
+            let flight = keyer.variant(wanted.primary, &head.vary, &asked);
+            let wanted = Arc::new(Wanted { flight, ..wanted.as_ref().clone() });
+            Box::pin(fetch(exchange, outgoing, asked, wanted, forward)).await
+        }
+        // It is not for everybody.
         Verdict::Stream(..) | Verdict::Found(_) | Verdict::Alone => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Pass;
-            let address = Some(wanted.address.clone());
+            let address = Some((wanted.primary, wanted.address.clone()));
             Box::pin(alone(exchange, outgoing, Some(asked), Some(forward), address)).await
         }
     }

@@ -73,65 +73,34 @@ impl<T> Router<T> {
     /// # Errors
     /// Every route that cannot be used, with its index.
     pub fn build(routes: Vec<(RouteMatch, T)>) -> Result<Self, Vec<(usize, PatternError)>> {
-        let mut router = Self {
-            exact: Vec::new(),
-            below: Vec::new(),
-            any: Tree::default(),
-            routes: Vec::new(),
-        };
+        let mut router = Self { exact: Vec::new(), below: Vec::new(), any: Tree::default(), routes: Vec::new() };
         let mut problems = Vec::new();
         for (route, (wanted, value)) in routes.into_iter().enumerate() {
             router.routes.push(value);
             let host = wanted.host.as_deref().map(HostPattern::parse).transpose();
             match (host, parse_path(&wanted.path)) {
                 (Ok(host), Ok(path)) => {
-                    let leaf = Leaf {
-                        route,
-                        methods: wanted.methods,
-                        headers: wanted.headers,
-                    };
+                    let leaf = Leaf { route, methods: wanted.methods, headers: wanted.headers };
                     router.tree(host.as_ref()).at(&path).push(leaf);
                 }
-                (host, path) => problems.extend(
-                    host.err()
-                        .into_iter()
-                        .chain(path.err())
-                        .map(|problem| (route, problem)),
-                ),
+                (host, path) => {
+                    problems.extend(host.err().into_iter().chain(path.err()).map(|problem| (route, problem)))
+                }
             }
         }
         router.for_each_leaves(&mut |leaves| {
-            leaves.sort_by_key(|leaf| {
-                (
-                    leaf.methods.is_empty(),
-                    Reverse(leaf.headers.len()),
-                    leaf.route,
-                )
-            });
+            leaves.sort_by_key(|leaf| (leaf.methods.is_empty(), Reverse(leaf.headers.len()), leaf.route));
             problems.extend(unreachable(leaves));
         });
         problems.sort_by_key(|(route, _)| *route);
-        if problems.is_empty() {
-            Ok(router)
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(router) } else { Err(problems) }
     }
 
     /// The route of a request; `host` may carry a port and upper-case letters, `path` is the normalised path without
     /// the query.
     pub fn find(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Option<&T> {
-        let mut fits = |leaves: &[Leaf]| {
-            leaves
-                .iter()
-                .find(|leaf| leaf.fits(method, headers))
-                .map(|leaf| leaf.route)
-        };
-        let named = if self.exact.is_empty() && self.below.is_empty() {
-            None
-        } else {
-            Some(bare(host))
-        };
+        let mut fits = |leaves: &[Leaf]| leaves.iter().find(|leaf| leaf.fits(method, headers)).map(|leaf| leaf.route);
+        let named = if self.exact.is_empty() && self.below.is_empty() { None } else { Some(bare(host)) };
         let route = named
             .and_then(|host| lookup(&self.exact, host)?.find(path, &mut fits))
             .or_else(|| named.and_then(|host| self.find_below(host, path, &mut fits)))
@@ -145,21 +114,13 @@ impl<T> Router<T> {
     }
 
     /// The longest suffix first: at each dot from the left.
-    fn find_below(
-        &self,
-        host: &str,
-        path: &str,
-        fits: &mut impl FnMut(&[Leaf]) -> Option<usize>,
-    ) -> Option<usize> {
+    fn find_below(&self, host: &str, path: &str, fits: &mut impl FnMut(&[Leaf]) -> Option<usize>) -> Option<usize> {
         if self.below.is_empty() {
             return None;
         }
-        let suffixes = memchr::memchr_iter(b'.', host.as_bytes())
-            .filter(|&dot| dot > 0)
-            .filter_map(|dot| host.get(dot + 1..));
-        suffixes
-            .filter_map(|suffix| lookup(&self.below, suffix))
-            .find_map(|tree| tree.find(path, &mut *fits))
+        let suffixes =
+            memchr::memchr_iter(b'.', host.as_bytes()).filter(|&dot| dot > 0).filter_map(|dot| host.get(dot + 1..));
+        suffixes.filter_map(|suffix| lookup(&self.below, suffix)).find_map(|tree| tree.find(path, &mut *fits))
     }
 
     fn tree(&mut self, host: Option<&HostPattern>) -> &mut Tree<Leaf> {
@@ -180,11 +141,7 @@ impl<T> Router<T> {
     }
 
     fn for_each_leaves(&mut self, visit: &mut impl FnMut(&mut Vec<Leaf>)) {
-        let named = self
-            .exact
-            .iter_mut()
-            .chain(&mut self.below)
-            .map(|(_, tree)| tree);
+        let named = self.exact.iter_mut().chain(&mut self.below).map(|(_, tree)| tree);
         for tree in named.chain([&mut self.any]) {
             tree.for_each(visit);
         }
@@ -193,19 +150,14 @@ impl<T> Router<T> {
 
 impl<T> fmt::Debug for Router<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Router")
-            .field("routes", &self.routes.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Router").field("routes", &self.routes.len()).finish_non_exhaustive()
     }
 }
 
 impl Leaf {
     fn fits(&self, method: &Method, headers: &HeaderMap) -> bool {
         (self.methods.is_empty() || self.methods.iter().any(|taken| takes(taken, method)))
-            && self
-                .headers
-                .iter()
-                .all(|predicate| predicate.holds(headers))
+            && self.headers.iter().all(|predicate| predicate.holds(headers))
     }
 
     /// Whether every request that fits `other` fits this one too.
@@ -213,15 +165,8 @@ impl Leaf {
         // Whoever takes GET takes HEAD, so going through the methods `other` names is enough.
         let methods = self.methods.is_empty()
             || (!other.methods.is_empty()
-                && other
-                    .methods
-                    .iter()
-                    .all(|method| self.methods.iter().any(|taken| takes(taken, method))));
-        methods
-            && self
-                .headers
-                .iter()
-                .all(|predicate| other.headers.contains(predicate))
+                && other.methods.iter().all(|method| self.methods.iter().any(|taken| takes(taken, method))));
+        methods && self.headers.iter().all(|predicate| other.headers.contains(predicate))
     }
 }
 
@@ -242,10 +187,7 @@ fn takes(taken: &Method, method: &Method) -> bool {
 /// Leaves (in order of precedence) that an earlier one takes everything from.
 fn unreachable(leaves: &[Leaf]) -> Vec<(usize, PatternError)> {
     let covered = |(at, leaf): (usize, &Leaf)| {
-        let by = leaves
-            .iter()
-            .take(at)
-            .find(|earlier| earlier.covers(leaf))?;
+        let by = leaves.iter().take(at).find(|earlier| earlier.covers(leaf))?;
         Some((leaf.route, PatternError::Unreachable { by: by.route }))
     };
     leaves.iter().enumerate().filter_map(covered).collect()
@@ -262,13 +204,8 @@ fn bare(host: &str) -> &str {
 }
 
 fn lookup<'t>(trees: &'t [(Box<str>, Tree<Leaf>)], host: &str) -> Option<&'t Tree<Leaf>> {
-    let at = trees
-        .binary_search_by(|(known, _)| {
-            known
-                .bytes()
-                .cmp(host.bytes().map(|b| b.to_ascii_lowercase()))
-        })
-        .ok()?;
+    let at =
+        trees.binary_search_by(|(known, _)| known.bytes().cmp(host.bytes().map(|b| b.to_ascii_lowercase()))).ok()?;
     trees.get(at).map(|(_, tree)| tree)
 }
 
@@ -278,29 +215,13 @@ mod tests {
 
     use super::*;
 
-    fn wanted(
-        host: &str,
-        path: &str,
-        methods: &[Method],
-        headers: &[HeaderPredicate],
-    ) -> RouteMatch {
+    fn wanted(host: &str, path: &str, methods: &[Method], headers: &[HeaderPredicate]) -> RouteMatch {
         let host = (!host.is_empty()).then(|| host.to_owned());
-        RouteMatch {
-            host,
-            path: path.to_owned(),
-            methods: methods.to_vec(),
-            headers: headers.to_vec(),
-        }
+        RouteMatch { host, path: path.to_owned(), methods: methods.to_vec(), headers: headers.to_vec() }
     }
 
     fn router(routes: &[(&'static str, RouteMatch)]) -> Router<&'static str> {
-        Router::build(
-            routes
-                .iter()
-                .map(|(name, wanted)| (wanted.clone(), *name))
-                .collect(),
-        )
-        .unwrap()
+        Router::build(routes.iter().map(|(name, wanted)| (wanted.clone(), *name)).collect()).unwrap()
     }
 
     fn on(name: &'static str) -> HeaderName {
@@ -345,23 +266,12 @@ mod tests {
         let canary = HeaderPredicate::Equals(on("x-canary"), HeaderValue::from_static("yes"));
         let router = router(&[
             ("plain", wanted("", "/a", &[], &[])),
-            (
-                "absent",
-                wanted("", "/a", &[], &[HeaderPredicate::Absent(on("x-plain"))]),
-            ),
-            (
-                "canary",
-                wanted("", "/a", &[], std::slice::from_ref(&canary)),
-            ),
+            ("absent", wanted("", "/a", &[], &[HeaderPredicate::Absent(on("x-plain"))])),
+            ("canary", wanted("", "/a", &[], std::slice::from_ref(&canary))),
             ("post", wanted("", "/a", &[Method::POST], &[])),
             (
                 "post canary",
-                wanted(
-                    "",
-                    "/a",
-                    &[Method::POST, Method::PUT],
-                    &[canary, HeaderPredicate::Present(on("x-user"))],
-                ),
+                wanted("", "/a", &[Method::POST, Method::PUT], &[canary, HeaderPredicate::Present(on("x-user"))]),
             ),
         ]);
         let check = |method: Method, lines: &[(&'static str, &'static str)], expected: &str| {
@@ -369,43 +279,23 @@ mod tests {
             for (name, value) in lines {
                 headers.append(on(name), HeaderValue::from_static(value));
             }
-            assert_eq!(
-                router.find("h", "/a", &method, &headers).copied(),
-                Some(expected),
-                "{method} {lines:?}"
-            );
+            assert_eq!(router.find("h", "/a", &method, &headers).copied(), Some(expected), "{method} {lines:?}");
         };
         check(Method::GET, &[], "absent");
         check(Method::GET, &[("x-plain", "")], "plain");
         check(Method::GET, &[("x-plain", ""), ("x-canary", "no")], "plain");
-        check(
-            Method::GET,
-            &[("x-plain", ""), ("x-canary", "no"), ("x-canary", "yes")],
-            "canary",
-        );
+        check(Method::GET, &[("x-plain", ""), ("x-canary", "no"), ("x-canary", "yes")], "canary");
         check(Method::GET, &[("x-canary", "yes")], "absent");
         check(Method::POST, &[("x-canary", "yes")], "post");
-        check(
-            Method::POST,
-            &[("x-canary", "yes"), ("x-user", "7")],
-            "post canary",
-        );
-        check(
-            Method::PUT,
-            &[("x-canary", "yes"), ("x-user", "7")],
-            "post canary",
-        );
-        assert_eq!(
-            router.find("h", "/b", &Method::GET, &HeaderMap::new()),
-            None
-        );
+        check(Method::POST, &[("x-canary", "yes"), ("x-user", "7")], "post canary");
+        check(Method::PUT, &[("x-canary", "yes"), ("x-user", "7")], "post canary");
+        assert_eq!(router.find("h", "/b", &Method::GET, &HeaderMap::new()), None);
     }
 
     #[test]
     fn every_unusable_route_is_reported() {
-        let build = |routes: &[RouteMatch]| {
-            Router::build(routes.iter().map(|wanted| (wanted.clone(), ())).collect()).err()
-        };
+        let build =
+            |routes: &[RouteMatch]| Router::build(routes.iter().map(|wanted| (wanted.clone(), ())).collect()).err();
         let problems = build(&[
             wanted("", "/a/{id}", &[], &[]),
             wanted("a:80", "b", &[], &[]),
@@ -429,13 +319,7 @@ mod tests {
             wanted("*.example", "/a", &[], &[]),
         ];
         assert_eq!(build(&distinct), None);
-        assert!(
-            build(&[
-                wanted("", "/a", &[Method::HEAD], &[]),
-                wanted("", "/a", &[Method::GET], &[])
-            ])
-            .is_none()
-        );
+        assert!(build(&[wanted("", "/a", &[Method::HEAD], &[]), wanted("", "/a", &[Method::GET], &[])]).is_none());
     }
 
     proptest! {

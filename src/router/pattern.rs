@@ -19,24 +19,11 @@ impl HostPattern {
     pub(super) fn parse(text: &str) -> Result<Self, PatternError> {
         let lower = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
         if let Some(suffix) = lower.strip_prefix("*.") {
-            return if is_name(suffix) {
-                Ok(Self::Below(suffix.to_owned()))
-            } else {
-                Err(PatternError::Host)
-            };
+            return if is_name(suffix) { Ok(Self::Below(suffix.to_owned())) } else { Err(PatternError::Host) };
         }
-        let literal = lower
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
-        let valid = literal.map_or_else(
-            || is_name(&lower),
-            |address| address.parse::<std::net::Ipv6Addr>().is_ok(),
-        );
-        if valid {
-            Ok(Self::Exact(lower))
-        } else {
-            Err(PatternError::Host)
-        }
+        let literal = lower.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let valid = literal.map_or_else(|| is_name(&lower), |address| address.parse::<std::net::Ipv6Addr>().is_ok());
+        if valid { Ok(Self::Exact(lower)) } else { Err(PatternError::Host) }
     }
 }
 
@@ -61,22 +48,12 @@ pub(super) fn parse_path(pattern: &str) -> Result<Vec<Segment>, PatternError> {
     let Some(relative) = pattern.strip_prefix('/') else {
         return Err(PatternError::Relative);
     };
-    if let Some(odd) = pattern
-        .chars()
-        .find(|&c| !c.is_ascii_graphic() || matches!(c, '?' | '#' | '\\'))
-    {
+    if let Some(odd) = pattern.chars().find(|&c| !c.is_ascii_graphic() || matches!(c, '?' | '#' | '\\')) {
         return Err(PatternError::Character(odd));
     }
-    let segments: Vec<Segment> = relative
-        .split('/')
-        .map(parse_segment)
-        .collect::<Result<_, _>>()?;
+    let segments: Vec<Segment> = relative.split('/').map(parse_segment).collect::<Result<_, _>>()?;
     let inner = segments.split_last().map_or(&[][..], |(_, inner)| inner);
-    if inner.contains(&Segment::Rest) {
-        Err(PatternError::RestInside)
-    } else {
-        Ok(segments)
-    }
+    if inner.contains(&Segment::Rest) { Err(PatternError::RestInside) } else { Ok(segments) }
 }
 
 /// Why a route's `match` cannot be used.
@@ -130,37 +107,21 @@ fn parse_segment(text: &str) -> Result<Segment, PatternError> {
         let (plain, braces) = rest.split_at(at);
         let part = after.as_mut().unwrap_or(&mut before);
         part.push_str(plain);
-        if let Some(tail) = braces
-            .strip_prefix("{{")
-            .or_else(|| braces.strip_prefix("}}"))
-        {
+        if let Some(tail) = braces.strip_prefix("{{").or_else(|| braces.strip_prefix("}}")) {
             part.extend(braces.chars().next());
             rest = tail;
             continue;
         }
-        let Some((name, tail)) = braces
-            .strip_prefix('{')
-            .and_then(|inner| inner.split_once('}'))
-        else {
+        let Some((name, tail)) = braces.strip_prefix('{').and_then(|inner| inner.split_once('}')) else {
             return Err(PatternError::Brace);
         };
-        let (name, whole) = name
-            .strip_prefix('*')
-            .map_or((name, false), |name| (name, true));
-        if name.is_empty()
-            || !name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-        {
+        let (name, whole) = name.strip_prefix('*').map_or((name, false), |name| (name, true));
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
             return Err(PatternError::Name);
         }
         if whole {
             let alone = before.is_empty() && after.is_none() && tail.is_empty();
-            return if alone {
-                Ok(Segment::Rest)
-            } else {
-                Err(PatternError::RestMixed)
-            };
+            return if alone { Ok(Segment::Rest) } else { Err(PatternError::RestMixed) };
         }
         if after.replace(String::new()).is_some() {
             return Err(PatternError::TwoParams);
@@ -170,10 +131,7 @@ fn parse_segment(text: &str) -> Result<Segment, PatternError> {
     after.as_mut().unwrap_or(&mut before).push_str(rest);
     let prefix = normalise(&before)?;
     match after {
-        Some(suffix) => Ok(Segment::Param {
-            prefix,
-            suffix: normalise(&suffix)?,
-        }),
+        Some(suffix) => Ok(Segment::Param { prefix, suffix: normalise(&suffix)? }),
         None if prefix == "." || prefix == ".." => Err(PatternError::DotSegment),
         None => Ok(Segment::Literal(prefix)),
     }
@@ -185,9 +143,7 @@ fn normalise(text: &str) -> Result<String, PatternError> {
     let mut rest = text;
     while let Some((before, escape)) = rest.split_once('%') {
         plain.push_str(before);
-        let digits = escape
-            .get(..2)
-            .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let digits = escape.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         let digits = digits.ok_or(PatternError::Escape)?;
         let byte = u8::from_str_radix(digits, 16).map_err(|_| PatternError::Escape)?;
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -204,12 +160,8 @@ fn normalise(text: &str) -> Result<String, PatternError> {
 
 /// Whether `text` is a dotted name or an IPv4 address: what may stand in `Host` beside an IPv6 literal.
 fn is_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
+    let is_label =
+        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
@@ -222,10 +174,7 @@ mod tests {
     }
 
     fn param(prefix: &str, suffix: &str) -> Segment {
-        Segment::Param {
-            prefix: prefix.to_owned(),
-            suffix: suffix.to_owned(),
-        }
+        Segment::Param { prefix: prefix.to_owned(), suffix: suffix.to_owned() }
     }
 
     #[test]
@@ -244,10 +193,7 @@ mod tests {
         check("/{{a}}", &[literal("{a}")]);
         check("/{{{id}}}", &[param("{", "}")]);
         check("/%7euser%2f%c3%a4", &[literal("~user%2F%C3%A4")]);
-        check(
-            "/Orders(7)/$count",
-            &[literal("Orders(7)"), literal("$count")],
-        );
+        check("/Orders(7)/$count", &[literal("Orders(7)"), literal("$count")]);
     }
 
     #[test]
@@ -283,14 +229,8 @@ mod tests {
         let check = |text: &str, expected: Result<HostPattern, PatternError>| {
             assert_eq!(HostPattern::parse(text), expected, "{text}");
         };
-        check(
-            "ERP.Example",
-            Ok(HostPattern::Exact("erp.example".to_owned())),
-        );
-        check(
-            "erp.example.",
-            Ok(HostPattern::Exact("erp.example".to_owned())),
-        );
+        check("ERP.Example", Ok(HostPattern::Exact("erp.example".to_owned())));
+        check("erp.example.", Ok(HostPattern::Exact("erp.example".to_owned())));
         check("10.0.0.5", Ok(HostPattern::Exact("10.0.0.5".to_owned())));
         check("[::1]", Ok(HostPattern::Exact("[::1]".to_owned())));
         check("*.Example", Ok(HostPattern::Below("example".to_owned())));
@@ -313,14 +253,7 @@ mod tests {
 
     #[test]
     fn errors_read_as_sentences() {
-        assert_eq!(
-            PatternError::RestMixed.to_string(),
-            "`{*rest}` must be a whole segment"
-        );
-        assert!(
-            PatternError::Brace
-                .to_string()
-                .ends_with("a literal brace is doubled: `{{`")
-        );
+        assert_eq!(PatternError::RestMixed.to_string(), "`{*rest}` must be a whole segment");
+        assert!(PatternError::Brace.to_string().ends_with("a literal brace is doubled: `{{`"));
     }
 }

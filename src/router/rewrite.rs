@@ -16,9 +16,7 @@ impl Rewrite {
     pub fn apply(&self, path_and_query: &str) -> String {
         let strip = self.strip.trim_end_matches('/');
         let add = self.add.trim_end_matches('/');
-        let rest = path_and_query
-            .strip_prefix(strip)
-            .filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        let rest = path_and_query.strip_prefix(strip).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
         let Some(rest) = rest.filter(|_| path_and_query.starts_with('/')) else {
             return path_and_query.to_owned();
         };
@@ -43,21 +41,13 @@ mod tests {
     use super::*;
 
     fn apply(strip: &str, add: &str, target: &str) -> String {
-        Rewrite {
-            strip: strip.to_owned(),
-            add: add.to_owned(),
-        }
-        .apply(target)
+        Rewrite { strip: strip.to_owned(), add: add.to_owned() }.apply(target)
     }
 
     #[test]
     fn the_prefix_is_replaced_at_a_segments_edge() {
         let check = |strip: &str, add: &str, target: &str, expected: &str| {
-            assert_eq!(
-                apply(strip, add, target),
-                expected,
-                "{strip} -> {add}: {target}"
-            );
+            assert_eq!(apply(strip, add, target), expected, "{strip} -> {add}: {target}");
         };
         check("/old", "/new", "/old/x?q=/old", "/new/x?q=/old");
         check("/old/", "/new/", "/old/x", "/new/x");

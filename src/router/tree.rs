@@ -43,11 +43,7 @@ impl<V> Tree<V> {
 
     /// Calls `visit` with the values of every pattern that fits `path`, most specific first, until it returns
     /// something. A path without a leading slash (`*`, RFC 9112 section 3.2.4) fits only `/{*rest}`.
-    pub(super) fn find<'t, R>(
-        &'t self,
-        path: &str,
-        visit: &mut impl FnMut(&'t [V]) -> Option<R>,
-    ) -> Option<R> {
+    pub(super) fn find<'t, R>(&'t self, path: &str, visit: &mut impl FnMut(&'t [V]) -> Option<R>) -> Option<R> {
         match path.strip_prefix('/') {
             Some(relative) => self.descend(Some(relative), visit),
             None => visit(&self.rest),
@@ -66,11 +62,7 @@ impl<V> Tree<V> {
     }
 
     /// `left` is what follows the slash after this node; `None` when the path ended with it.
-    fn descend<'t, R>(
-        &'t self,
-        left: Option<&str>,
-        visit: &mut impl FnMut(&'t [V]) -> Option<R>,
-    ) -> Option<R> {
+    fn descend<'t, R>(&'t self, left: Option<&str>, visit: &mut impl FnMut(&'t [V]) -> Option<R>) -> Option<R> {
         let found = match left {
             None => visit(&self.end),
             Some(left) => {
@@ -81,13 +73,7 @@ impl<V> Tree<V> {
                 self.step(segment, next, visit)
             }
         };
-        found.or_else(|| {
-            if self.rest.is_empty() {
-                None
-            } else {
-                visit(&self.rest)
-            }
-        })
+        found.or_else(|| if self.rest.is_empty() { None } else { visit(&self.rest) })
     }
 
     fn step<'t, R>(
@@ -96,10 +82,7 @@ impl<V> Tree<V> {
         next: Option<&str>,
         visit: &mut impl FnMut(&'t [V]) -> Option<R>,
     ) -> Option<R> {
-        let literal = self
-            .literals
-            .binary_search_by(|(text, _)| (**text).cmp(segment))
-            .ok();
+        let literal = self.literals.binary_search_by(|(text, _)| (**text).cmp(segment)).ok();
         if let Some((_, node)) = literal.and_then(|at| self.literals.get(at))
             && let Some(found) = node.descend(next, visit)
         {
@@ -109,9 +92,7 @@ impl<V> Tree<V> {
             return None;
         }
         for (prefix, suffix, node) in &self.affixed {
-            let inner = segment
-                .strip_prefix(&**prefix)
-                .and_then(|inner| inner.strip_suffix(&**suffix));
+            let inner = segment.strip_prefix(&**prefix).and_then(|inner| inner.strip_suffix(&**suffix));
             if inner.is_some_and(|inner| !inner.is_empty())
                 && let Some(found) = node.descend(next, visit)
             {
@@ -122,20 +103,14 @@ impl<V> Tree<V> {
     }
 
     fn literal(&mut self, text: &str) -> &mut Self {
-        let at = match self
-            .literals
-            .binary_search_by(|(known, _)| (**known).cmp(text))
-        {
+        let at = match self.literals.binary_search_by(|(known, _)| (**known).cmp(text)) {
             Ok(at) => at,
             Err(at) => {
                 self.literals.insert(at, (text.into(), Self::default()));
                 at
             }
         };
-        let (_, node) = self
-            .literals
-            .get_mut(at)
-            .expect("found or just inserted there");
+        let (_, node) = self.literals.get_mut(at).expect("found or just inserted there");
         node
     }
 
@@ -144,35 +119,23 @@ impl<V> Tree<V> {
         // of no account.
         let rank = |p: &str, s: &str| Reverse((p.len() + s.len(), p.len()));
         let order = |(p, s, _): &(Box<str>, Box<str>, Self)| {
-            rank(p, s)
-                .cmp(&rank(prefix, suffix))
-                .then_with(|| (&**p, &**s).cmp(&(prefix, suffix)))
+            rank(p, s).cmp(&rank(prefix, suffix)).then_with(|| (&**p, &**s).cmp(&(prefix, suffix)))
         };
         let at = match self.affixed.binary_search_by(order) {
             Ok(at) => at,
             Err(at) => {
-                self.affixed
-                    .insert(at, (prefix.into(), suffix.into(), Self::default()));
+                self.affixed.insert(at, (prefix.into(), suffix.into(), Self::default()));
                 at
             }
         };
-        let (.., node) = self
-            .affixed
-            .get_mut(at)
-            .expect("found or just inserted there");
+        let (.., node) = self.affixed.get_mut(at).expect("found or just inserted there");
         node
     }
 }
 
 impl<V> Default for Tree<V> {
     fn default() -> Self {
-        Self {
-            literals: Vec::new(),
-            affixed: Vec::new(),
-            param: None,
-            rest: Vec::new(),
-            end: Vec::new(),
-        }
+        Self { literals: Vec::new(), affixed: Vec::new(), param: None, rest: Vec::new(), end: Vec::new() }
     }
 }
 
@@ -219,17 +182,7 @@ mod tests {
         check("/a/x", &["/a/x", "/a/{id}", "/a/{*rest}", "/{*rest}"]);
         check("/a/y", &["/a/{id}", "/a/{*rest}", "/{*rest}"]);
         check("/a/x-", &["/a/{id}", "/a/{*rest}", "/{*rest}"]);
-        check(
-            "/a/x-1.png",
-            &[
-                "/a/x-{id}.png",
-                "/a/{id}.png",
-                "/a/x-{id}",
-                "/a/{id}",
-                "/a/{*rest}",
-                "/{*rest}",
-            ],
-        );
+        check("/a/x-1.png", &["/a/x-{id}.png", "/a/{id}.png", "/a/x-{id}", "/a/{id}", "/a/{*rest}", "/{*rest}"]);
         check("/a/y/c", &["/a/{id}/c", "/a/{*rest}", "/{*rest}"]);
         check("/a/x/c/d", &["/a/{*rest}", "/{*rest}"]);
         check("/ab", &["/{*rest}"]);
@@ -240,24 +193,16 @@ mod tests {
     #[test]
     fn a_literal_to_the_left_wins_over_one_to_the_right() {
         assert_eq!(met(&["/{x}/b", "/a/{y}"], "/a/b"), ["/a/{y}", "/{x}/b"]);
-        assert_eq!(
-            met(&["/a/{x}/c", "/a/b/d"], "/a/b/c"),
-            ["/a/{x}/c"],
-            "the walk comes back from a dead end"
-        );
+        assert_eq!(met(&["/a/{x}/c", "/a/b/d"], "/a/b/c"), ["/a/{x}/c"], "the walk comes back from a dead end");
     }
 
     /// The same question answered by the plainest code there is.
     fn fits(pattern: &[Segment], path: &[&str]) -> bool {
         match (pattern.split_first(), path.split_first()) {
             (None, None) | (Some((Segment::Rest, _)), _) => true,
-            (Some((Segment::Literal(text), pattern)), Some((segment, path))) => {
-                text == segment && fits(pattern, path)
-            }
+            (Some((Segment::Literal(text), pattern)), Some((segment, path))) => text == segment && fits(pattern, path),
             (Some((Segment::Param { prefix, suffix }, pattern)), Some((segment, path))) => {
-                let inner = segment
-                    .strip_prefix(&**prefix)
-                    .and_then(|s| s.strip_suffix(&**suffix));
+                let inner = segment.strip_prefix(&**prefix).and_then(|s| s.strip_suffix(&**suffix));
                 inner.is_some_and(|inner| !inner.is_empty()) && fits(pattern, path)
             }
             _ => false,

@@ -175,18 +175,11 @@ impl Backend {
         debug_assert!(taken.is_none(), "session {id} is already present");
         if matches!(self.phase, Phase::Down { .. }) {
             self.end(id, Ending::Reset);
-        } else if self.working.len() >= self.profile.processes
-            && self.waiting.len() >= self.profile.queue
-        {
+        } else if self.working.len() >= self.profile.processes && self.waiting.len() >= self.profile.queue {
             self.end(id, Ending::TurnedAway);
         } else {
             self.stats.max_present = self.stats.max_present.max(self.clients.len());
-            self.waiting.push_back(Session {
-                id,
-                operation,
-                luck,
-                fate,
-            });
+            self.waiting.push_back(Session { id, operation, luck, fate });
             self.dispatch();
         }
     }
@@ -238,11 +231,7 @@ impl Backend {
 
     /// When something happens next by itself; `None` while the box is idle.
     pub fn next_event(&self) -> Option<Instant> {
-        if self.ended.is_empty() {
-            self.next_due().map(|(at, _)| at)
-        } else {
-            Some(self.time)
-        }
+        if self.ended.is_empty() { self.next_due().map(|(at, _)| at) } else { Some(self.time) }
     }
 
     /// What the box counted.
@@ -269,25 +258,15 @@ impl Backend {
             match due {
                 Due::End => self.end_work(),
                 Due::Crash => self.go_down(),
-                Due::Restart => {
-                    self.phase = Phase::Up {
-                        cold_answers: self.profile.cold_answers,
-                    }
-                }
+                Due::Restart => self.phase = Phase::Up { cold_answers: self.profile.cold_answers },
             }
         }
         self.time = self.time.max(now);
     }
 
     fn next_due(&self) -> Option<(Instant, Due)> {
-        let end = self
-            .working
-            .peek()
-            .map(|Reverse(work)| (work.end, Due::End));
-        let crash = self
-            .drowning
-            .zip(self.profile.crash_after)
-            .map(|(since, after)| (since + after, Due::Crash));
+        let end = self.working.peek().map(|Reverse(work)| (work.end, Due::End));
+        let crash = self.drowning.zip(self.profile.crash_after).map(|(since, after)| (since + after, Due::Crash));
         let restart = match self.phase {
             Phase::Down { until } => Some((until, Due::Restart)),
             Phase::Up { .. } => None,
@@ -297,14 +276,7 @@ impl Backend {
 
     fn end_work(&mut self) {
         if let Some(Reverse(work)) = self.working.pop() {
-            self.end(
-                work.id,
-                if work.fails {
-                    Ending::Failed
-                } else {
-                    Ending::Answered
-                },
-            );
+            self.end(work.id, if work.fails { Ending::Failed } else { Ending::Answered });
             self.dispatch();
         }
     }
@@ -366,9 +338,7 @@ impl Backend {
     fn go_down(&mut self) {
         self.stats.crashes += 1;
         self.cut_off();
-        self.phase = Phase::Down {
-            until: self.time + self.profile.restart,
-        };
+        self.phase = Phase::Down { until: self.time + self.profile.restart };
     }
 
     /// Ends everybody present, in the order of their ids.
@@ -393,12 +363,7 @@ impl Backend {
         if abandoned && matches!(ending, Ending::Answered | Ending::Failed) {
             stats.wasted += 1;
         }
-        self.ended.push(Event {
-            at: self.time,
-            id,
-            ending,
-            abandoned,
-        });
+        self.ended.push(Event { at: self.time, id, ending, abandoned });
     }
 }
 
@@ -416,11 +381,7 @@ mod tests {
 
     /// No chance at all: every catalogue read takes exactly 40 ms on a calm box.
     fn even() -> Profile {
-        Profile {
-            spread: 0.0,
-            error_rate: 0.0,
-            ..Profile::default()
-        }
+        Profile { spread: 0.0, error_rate: 0.0, ..Profile::default() }
     }
 
     fn millis(count: u64) -> Duration {
@@ -439,23 +400,13 @@ mod tests {
     #[test]
     fn one_more_than_the_processes_waits_for_the_first_to_end() {
         let start = Clock::system().now();
-        let mut backend = Backend::new(
-            Profile {
-                thrash: 0.0,
-                ..even()
-            },
-            1,
-            start,
-        );
+        let mut backend = Backend::new(Profile { thrash: 0.0, ..even() }, 1, start);
         for id in 0..9 {
             backend.arrive(start, id, Operation::Catalog);
         }
         assert_eq!((backend.stats().working, backend.stats().present), (8, 9));
         let events = finish(&mut backend);
-        let ends: Vec<_> = events
-            .iter()
-            .map(|event| (event.id, event.at - start))
-            .collect();
+        let ends: Vec<_> = events.iter().map(|event| (event.id, event.at - start)).collect();
         assert_eq!(ends[..2], [(0, millis(40)), (1, millis(40))]);
         assert_eq!(ends[8], (8, millis(80)));
         assert_eq!(backend.stats().max_working, 8);
@@ -465,23 +416,12 @@ mod tests {
     fn a_crowd_slows_everybody_down_quadratically() {
         let check = |present: u64, expected: Duration| {
             let start = Clock::system().now();
-            let mut backend = Backend::new(
-                Profile {
-                    processes: 1,
-                    thrash: 0.5,
-                    ..even()
-                },
-                1,
-                start,
-            );
+            let mut backend = Backend::new(Profile { processes: 1, thrash: 0.5, ..even() }, 1, start);
             // The box is busy while the crowd gathers; what begins after 40 ms finds it there.
             for id in 0..=present {
                 backend.arrive(start, id, Operation::Catalog);
             }
-            let ends: Vec<_> = finish(&mut backend)
-                .iter()
-                .map(|event| event.at - start)
-                .collect();
+            let ends: Vec<_> = finish(&mut backend).iter().map(|event| event.at - start).collect();
             assert_eq!(ends[0], millis(40));
             assert_eq!(ends[1] - ends[0], expected, "{present} present");
         };
@@ -499,41 +439,20 @@ mod tests {
         backend.depart(start + millis(1), 99);
         assert_eq!(backend.stats().working, 1);
         let events = finish(&mut backend);
-        assert_eq!(
-            events,
-            [Event {
-                at: start + millis(40),
-                id: 7,
-                ending: Ending::Answered,
-                abandoned: true
-            }]
-        );
+        assert_eq!(events, [Event { at: start + millis(40), id: 7, ending: Ending::Answered, abandoned: true }]);
         assert_eq!(backend.stats().wasted, 1);
     }
 
     #[test]
     fn a_full_queue_turns_away_at_once() {
         let start = Clock::system().now();
-        let mut backend = Backend::new(
-            Profile {
-                processes: 1,
-                queue: 2,
-                ..even()
-            },
-            1,
-            start,
-        );
+        let mut backend = Backend::new(Profile { processes: 1, queue: 2, ..even() }, 1, start);
         for id in 0..4 {
             backend.arrive(start, id, Operation::Catalog);
         }
         assert_eq!(backend.next_event(), Some(start));
-        let [event] = backend.advance(start)[..] else {
-            panic!("exactly one is turned away")
-        };
-        assert_eq!(
-            (event.id, event.ending, event.at),
-            (3, Ending::TurnedAway, start)
-        );
+        let [event] = backend.advance(start)[..] else { panic!("exactly one is turned away") };
+        assert_eq!((event.id, event.ending, event.at), (3, Ending::TurnedAway, start));
     }
 
     #[test]
@@ -552,15 +471,8 @@ mod tests {
         backend.arrive(start, 0, Operation::Catalog);
         backend.arrive(start, 1, Operation::Catalog);
         let events = backend.advance(start + millis(35));
-        assert!(
-            events
-                .iter()
-                .all(|event| event.ending == Ending::Reset && event.at == start + millis(30))
-        );
-        assert_eq!(
-            (events.len(), backend.stats().crashes, backend.stats().down),
-            (2, 1, true)
-        );
+        assert!(events.iter().all(|event| event.ending == Ending::Reset && event.at == start + millis(30)));
+        assert_eq!((events.len(), backend.stats().crashes, backend.stats().down), (2, 1, true));
 
         backend.arrive(start + millis(40), 2, Operation::Catalog);
         assert_eq!(backend.advance(start + millis(40))[0].ending, Ending::Reset);
@@ -575,22 +487,13 @@ mod tests {
             took.push(end - now);
             now = end;
         }
-        assert_eq!(
-            took,
-            [200, 160, 120, 80, 40].map(millis),
-            "five times slower, then less and less"
-        );
+        assert_eq!(took, [200, 160, 120, 80, 40].map(millis), "five times slower, then less and less");
     }
 
     #[test]
     fn a_short_crowd_does_not_crash_it() {
         let start = Clock::system().now();
-        let profile = Profile {
-            processes: 1,
-            queue: 1,
-            crash_after: Some(millis(41)),
-            ..even()
-        };
+        let profile = Profile { processes: 1, queue: 1, crash_after: Some(millis(41)), ..even() };
         let mut backend = Backend::new(profile, 1, start);
         backend.arrive(start, 0, Operation::Catalog);
         backend.arrive(start, 1, Operation::Catalog);
@@ -617,10 +520,7 @@ mod tests {
         assert_eq!(backend.stats(), Stats::default());
         backend.arrive(now, 2, Operation::Catalog);
         let events = finish(&mut backend);
-        assert_eq!(
-            events.iter().map(|event| event.ending).collect::<Vec<_>>(),
-            [Ending::Reset, Ending::Answered]
-        );
+        assert_eq!(events.iter().map(|event| event.ending).collect::<Vec<_>>(), [Ending::Reset, Ending::Answered]);
         assert_eq!(events[1].at, now + millis(40), "warm and no longer slow");
     }
 
@@ -646,12 +546,7 @@ mod tests {
 
     /// Plays `steps`, checks the invariants after each, and returns everything that ended.
     fn play(steps: &[Step], seed: u64, start: Instant) -> Vec<Event> {
-        let profile = Profile {
-            processes: 3,
-            queue: 10,
-            crash_after: Some(millis(400)),
-            ..Profile::default()
-        };
+        let profile = Profile { processes: 3, queue: 10, crash_after: Some(millis(400)), ..Profile::default() };
         let mut backend = Backend::new(profile, seed, start);
         let (mut now, mut next, mut events) = (start, 0, Vec::new());
         for step in steps {
@@ -669,30 +564,17 @@ mod tests {
                 Step::Slow(factor) => backend.slow(now, factor),
             }
             let stats = backend.stats();
-            assert!(
-                stats.working <= 3 && stats.max_working <= 3,
-                "never more than the processes: {stats:?}"
-            );
-            assert!(
-                stats.present <= 13 && stats.max_present <= 13,
-                "never more than fit: {stats:?}"
-            );
+            assert!(stats.working <= 3 && stats.max_working <= 3, "never more than the processes: {stats:?}");
+            assert!(stats.present <= 13 && stats.max_present <= 13, "never more than fit: {stats:?}");
             let ended = stats.answered + stats.failed + stats.turned_away + stats.reset;
-            assert_eq!(
-                stats.arrived,
-                ended + stats.present as u64,
-                "nobody is lost: {stats:?}"
-            );
+            assert_eq!(stats.arrived, ended + stats.present as u64, "nobody is lost: {stats:?}");
         }
         events.extend(finish(&mut backend));
         assert_eq!(backend.stats().present, 0);
         let ids: BTreeSet<_> = events.iter().map(|event| event.id).collect();
         assert_eq!(ids.len(), events.len(), "nobody ends twice");
         assert_eq!(events.len() as u64, next, "everybody ends");
-        assert!(
-            events.is_sorted_by_key(|event| event.at),
-            "in the order of time"
-        );
+        assert!(events.is_sorted_by_key(|event| event.at), "in the order of time");
         events
     }
 

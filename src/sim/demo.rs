@@ -66,14 +66,8 @@ impl Default for DemoOptions {
         // Four times the capacity is an ordinary Monday for a system that never saw the internet; ten seconds are
         // enough for the default box to collapse, crash and come back. Clients wait longer than vaxel queues by
         // default (2 s), so that a late refusal still reaches them.
-        let load = Load {
-            patience: Duration::from_secs(3),
-            ..Load::new(0.0, Duration::from_secs(10))
-        };
-        Self {
-            overload: 4.0,
-            load,
-        }
+        let load = Load { patience: Duration::from_secs(3), ..Load::new(0.0, Duration::from_secs(10)) };
+        Self { overload: 4.0, load }
     }
 }
 
@@ -90,38 +84,14 @@ pub async fn demonstrate(
     let profile = targets.sim.profile();
     let mix = options.load.mix;
     let capacity = profile.capacity(&mix);
-    let load = Load {
-        rate: options.overload * capacity,
-        ..options.load.clone()
-    };
+    let load = Load { rate: options.overload * capacity, ..options.load.clone() };
     ui.say(&format!(
         "A legacy box with {} work processes can do {capacity:.0} requests/s of this mix. It gets {:.0}/s.",
         profile.processes, load.rate
     ));
-    let direct = stage(
-        "straight at the box",
-        targets.direct,
-        &load,
-        targets.sim,
-        clock,
-        ui,
-    )
-    .await?;
-    let through = stage(
-        "through vaxel",
-        targets.through,
-        &load,
-        targets.sim,
-        clock,
-        ui,
-    )
-    .await?;
-    let shown = Demonstration {
-        profile,
-        mix,
-        direct,
-        through,
-    };
+    let direct = stage("straight at the box", targets.direct, &load, targets.sim, clock, ui).await?;
+    let through = stage("through vaxel", targets.through, &load, targets.sim, clock, ui).await?;
+    let shown = Demonstration { profile, mix, direct, through };
     ui.say("");
     for line in shown.table().to_string().lines() {
         ui.say(line);
@@ -143,14 +113,8 @@ async fn stage(
 ) -> Result<Stage, LoadError> {
     sim.reset();
     ui.begin(name, load.length);
-    let report = load::offer(target, load, clock, |elapsed, report| {
-        ui.update(elapsed, report, &sim.stats())
-    })
-    .await?;
-    let stage = Stage {
-        report,
-        stats: sim.stats(),
-    };
+    let report = load::offer(target, load, clock, |elapsed, report| ui.update(elapsed, report, &sim.stats())).await?;
+    let stage = Stage { report, stats: sim.stats() };
     ui.end(&stage);
     Ok(stage)
 }
@@ -162,52 +126,24 @@ impl Demonstration {
         let mut row = |name: &str, figure: &dyn Fn(&Stage) -> String| {
             table.push([name.to_owned(), figure(&self.direct), figure(&self.through)]);
         };
-        row("requests offered", &|stage| {
-            stage.report.offered.to_string()
-        });
-        row("good answers per second", &|stage| {
-            format!("{:.1}", stage.report.goodput())
-        });
-        row("good answers, median latency", &|stage| {
-            latency(&stage.report, 0.5)
-        });
-        row("good answers, 99th percentile", &|stage| {
-            latency(&stage.report, 0.99)
-        });
-        row("answered from the cache", &|stage| {
-            percent(stage.report.hit_ratio())
-        });
-        row("refused with Retry-After", &|stage| {
-            stage.report.refused.to_string()
-        });
+        row("requests offered", &|stage| stage.report.offered.to_string());
+        row("good answers per second", &|stage| format!("{:.1}", stage.report.goodput()));
+        row("good answers, median latency", &|stage| latency(&stage.report, 0.5));
+        row("good answers, 99th percentile", &|stage| latency(&stage.report, 0.99));
+        row("answered from the cache", &|stage| percent(stage.report.hit_ratio()));
+        row("refused with Retry-After", &|stage| stage.report.refused.to_string());
         row("errors", &|stage| stage.report.errors.to_string());
-        row("clients that gave up", &|stage| {
-            stage.report.timeouts.to_string()
-        });
-        row("requests that reached the box", &|stage| {
-            stage.stats.arrived.to_string()
-        });
-        row("most at once in the box", &|stage| {
-            stage.stats.max_present.to_string()
-        });
-        row("work done for nobody", &|stage| {
-            stage.stats.wasted.to_string()
-        });
-        row("crashes of the box", &|stage| {
-            stage.stats.crashes.to_string()
-        });
+        row("clients that gave up", &|stage| stage.report.timeouts.to_string());
+        row("requests that reached the box", &|stage| stage.stats.arrived.to_string());
+        row("most at once in the box", &|stage| stage.stats.max_present.to_string());
+        row("work done for nobody", &|stage| stage.stats.wasted.to_string());
+        row("crashes of the box", &|stage| stage.stats.crashes.to_string());
         table
     }
 
     /// What one has just seen, in five sentences.
     pub fn sentences(&self) -> [String; 5] {
-        [
-            self.offered(),
-            self.alone(),
-            self.behind(),
-            self.protected(),
-            self.turned_down(),
-        ]
+        [self.offered(), self.alone(), self.behind(), self.protected(), self.turned_down()]
     }
 
     fn capacity(&self) -> f64 {
@@ -292,18 +228,11 @@ impl Demonstration {
 
     fn turned_down(&self) -> String {
         let report = &self.through.report;
-        let cached = format!(
-            "{} of the good answers came from the cache",
-            percent(report.hit_ratio())
-        );
+        let cached = format!("{} of the good answers came from the cache", percent(report.hit_ratio()));
         let refused = match report.retry_after {
             None => "nobody was refused".to_owned(),
             Some((least, most)) if least == most => {
-                format!(
-                    "{} were refused and told to come back in {} s",
-                    report.refused,
-                    least.as_secs()
-                )
+                format!("{} were refused and told to come back in {} s", report.refused, least.as_secs())
             }
             Some((least, most)) => format!(
                 "{} were refused and told to come back in {} to {} s",
@@ -324,11 +253,7 @@ impl Demonstration {
 }
 
 fn latency(report: &Report, share: f64) -> String {
-    if report.ok == 0 {
-        "-".to_owned()
-    } else {
-        readable(report.quantile(share))
-    }
+    if report.ok == 0 { "-".to_owned() } else { readable(report.quantile(share)) }
 }
 
 /// Three digits: 0.31 ms, 42 ms, 1.31 s.
@@ -364,31 +289,14 @@ mod tests {
     }
 
     fn shown(direct: Stage, through: Stage) -> Demonstration {
-        let mix = Mix {
-            catalog: 1.0,
-            account: 0.0,
-            order: 0.0,
-            report: 0.0,
-        };
-        Demonstration {
-            profile: Profile::default(),
-            mix,
-            direct,
-            through,
-        }
+        let mix = Mix { catalog: 1.0, account: 0.0, order: 0.0, report: 0.0 };
+        Demonstration { profile: Profile::default(), mix, direct, through }
     }
 
     #[test]
     fn the_sentences_follow_the_figures() {
-        let crowd = |max_present, crashes| Stats {
-            max_present,
-            crashes,
-            ..Stats::default()
-        };
-        let stood = shown(
-            stage(500, 0, 0, 7_500, crowd(128, 1)),
-            stage(6_000, 4_500, 2_000, 0, crowd(8, 0)),
-        );
+        let crowd = |max_present, crashes| Stats { max_present, crashes, ..Stats::default() };
+        let stood = shown(stage(500, 0, 0, 7_500, crowd(128, 1)), stage(6_000, 4_500, 2_000, 0, crowd(8, 0)));
         assert_eq!(
             stood.sentences(),
             [
@@ -403,24 +311,14 @@ mod tests {
 
     #[test]
     fn what_did_not_hold_is_said() {
-        let crowd = |max_present, crashes| Stats {
-            max_present,
-            crashes,
-            ..Stats::default()
-        };
-        let fell = shown(
-            stage(1_900, 0, 0, 0, crowd(20, 0)),
-            stage(1_000, 0, 0, 900, crowd(30, 2)),
-        );
+        let crowd = |max_present, crashes| Stats { max_present, crashes, ..Stats::default() };
+        let fell = shown(stage(1_900, 0, 0, 0, crowd(20, 0)), stage(1_000, 0, 0, 900, crowd(30, 2)));
         let [_, alone, behind, protected, turned_down] = fell.sentences();
         assert_eq!(
             alone,
             "Alone the box did not collapse: 190 good answers/s, 95 % of what it can do. Ask more of it."
         );
-        assert_eq!(
-            behind,
-            "Through vaxel it was no better: 100 good answers/s against 190 without."
-        );
+        assert_eq!(behind, "Through vaxel it was no better: 100 good answers/s against 190 without.");
         assert_eq!(
             protected,
             "The box was NOT kept within its 8 work processes: up to 30 requests were inside (alone 20). It crashed all the same (2)."
@@ -433,9 +331,7 @@ mod tests {
 
     #[test]
     fn durations_are_readable() {
-        let check = |micros: u64, expected: &str| {
-            assert_eq!(readable(Duration::from_micros(micros)), expected)
-        };
+        let check = |micros: u64, expected: &str| assert_eq!(readable(Duration::from_micros(micros)), expected);
         check(0, "0.00 ms");
         check(310, "0.31 ms");
         check(42_400, "42 ms");
@@ -445,42 +341,17 @@ mod tests {
     #[tokio::test]
     async fn both_stages_run_and_start_afresh() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let profile = Profile {
-            processes: 2,
-            service: Duration::from_millis(4),
-            ..Profile::default()
-        };
+        let profile = Profile { processes: 2, service: Duration::from_millis(4), ..Profile::default() };
         let sim = Sim::start(listener, profile, 1, Clock::system()).unwrap();
-        let load = Load {
-            patience: Duration::from_millis(300),
-            ..Load::new(0.0, Duration::from_millis(300))
-        };
-        let options = DemoOptions {
-            overload: 0.3,
-            load,
-        };
+        let load = Load { patience: Duration::from_millis(300), ..Load::new(0.0, Duration::from_millis(300)) };
+        let options = DemoOptions { overload: 0.3, load };
         // No gateway at hand: the second stage meets the same box, and the demonstration must not praise it.
-        let targets = DemoTargets {
-            direct: sim.address(),
-            through: sim.address(),
-            sim: &sim,
-        };
+        let targets = DemoTargets { direct: sim.address(), through: sim.address(), sim: &sim };
         let mut ui = PlainUi::new(Vec::new());
-        let shown = demonstrate(targets, &options, &Clock::system(), &mut ui)
-            .await
-            .unwrap();
-        assert_eq!(
-            shown.direct.report.offered, shown.through.report.offered,
-            "the same load"
-        );
-        assert_eq!(
-            shown.through.stats.arrived, shown.through.report.offered,
-            "counted from zero"
-        );
+        let shown = demonstrate(targets, &options, &Clock::system(), &mut ui).await.unwrap();
+        assert_eq!(shown.direct.report.offered, shown.through.report.offered, "the same load");
+        assert_eq!(shown.through.stats.arrived, shown.through.report.offered, "counted from zero");
         let text = String::from_utf8(ui.into_inner()).unwrap();
-        assert!(
-            text.contains("straight at the box") && text.contains("requests offered"),
-            "{text}"
-        );
+        assert!(text.contains("straight at the box") && text.contains("requests offered"), "{text}");
     }
 }

@@ -55,9 +55,7 @@ impl Weighted {
             total += weight.max(0.0);
             total
         });
-        Self {
-            sums: sums.collect(),
-        }
+        Self { sums: sums.collect() }
     }
 
     /// Zipf's law over `count` things: the `i`-th most popular has weight 1/i^`exponent`.
@@ -95,11 +93,7 @@ mod tests {
     #[test]
     fn choice_follows_the_weights() {
         let check = |weights: &[f64], drawn: f64, expected: usize| {
-            assert_eq!(
-                Weighted::new(weights.iter().copied()).choose(drawn),
-                expected,
-                "{weights:?} {drawn}"
-            );
+            assert_eq!(Weighted::new(weights.iter().copied()).choose(drawn), expected, "{weights:?} {drawn}");
         };
         check(&[], 0.5, 0);
         check(&[1.0, 1.0], 0.0, 0);
@@ -110,9 +104,7 @@ mod tests {
 
         let zipf = Weighted::zipf(100, 1.0);
         let mut dice = Dice::new(1);
-        let first = (0..10_000)
-            .filter(|_| zipf.choose(dice.unit()) == 0)
-            .count();
+        let first = (0..10_000).filter(|_| zipf.choose(dice.unit()) == 0).count();
         // 1 / H(100) = 0.193
         assert!((1_700..2_150).contains(&first), "{first}");
     }

@@ -82,14 +82,8 @@ pub fn drive(
     policy: &mut impl Admission,
 ) -> Run {
     let mut arrivals = arrivals.into_iter().enumerate().peekable();
-    let mut driver = Driver {
-        backend,
-        policy,
-        patience,
-        clients: BTreeMap::new(),
-        leaving: VecDeque::new(),
-        run: Run::default(),
-    };
+    let mut driver =
+        Driver { backend, policy, patience, clients: BTreeMap::new(), leaving: VecDeque::new(), run: Run::default() };
     let mut now = start;
     loop {
         let arrival = arrivals.peek().map(|(_, arrival)| start + arrival.at);
@@ -109,22 +103,14 @@ pub fn drive(
 }
 
 /// A Poisson stream of `rate` requests per second for `length`.
-pub fn schedule(
-    seed: u64,
-    rate: f64,
-    length: Duration,
-    mix: &Mix,
-) -> impl Iterator<Item = Arrival> + use<> {
+pub fn schedule(seed: u64, rate: f64, length: Duration, mix: &Mix) -> impl Iterator<Item = Arrival> + use<> {
     let mut dice = Dice::new(seed);
     let choice = Weighted::new(Operation::ALL.map(|operation| mix.weight(operation)));
     let mut at = 0.0;
     std::iter::from_fn(move || {
         at += dice.exponential() / rate;
         let operation = Operation::ALL.get(choice.choose(dice.unit()))?;
-        (at < length.as_secs_f64()).then(|| Arrival {
-            at: Duration::from_secs_f64(at),
-            operation: *operation,
-        })
+        (at < length.as_secs_f64()).then(|| Arrival { at: Duration::from_secs_f64(at), operation: *operation })
     })
 }
 
@@ -137,10 +123,7 @@ impl Run {
     /// What `share` (0 to 1) of the answered clients waited at most; zero if nobody was answered.
     pub fn quantile(&self, share: f64) -> Duration {
         let last = self.waits.len().saturating_sub(1);
-        self.waits
-            .get((last as f64 * share.clamp(0.0, 1.0)).round() as usize)
-            .copied()
-            .unwrap_or_default()
+        self.waits.get((last as f64 * share.clamp(0.0, 1.0)).round() as usize).copied().unwrap_or_default()
     }
 }
 
@@ -168,24 +151,13 @@ struct Caller {
 
 impl<P: Admission> Driver<'_, P> {
     fn next_event(&mut self) -> Option<Instant> {
-        while self
-            .leaving
-            .front()
-            .is_some_and(|(_, id)| !self.clients.contains_key(id))
-        {
+        while self.leaving.front().is_some_and(|(_, id)| !self.clients.contains_key(id)) {
             self.leaving.pop_front();
         }
         // A policy's timer means nothing once nobody waits any more.
-        let wake = if self.clients.is_empty() {
-            None
-        } else {
-            self.policy.wake()
-        };
+        let wake = if self.clients.is_empty() { None } else { self.policy.wake() };
         let leave = self.leaving.front().map(|(at, _)| *at);
-        [self.backend.next_event(), leave, wake]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.backend.next_event(), leave, wake].into_iter().flatten().min()
     }
 
     /// What the box has ended, then who leaves.
@@ -214,13 +186,7 @@ impl<P: Admission> Driver<'_, P> {
 
     fn arrive(&mut self, now: Instant, id: u64, operation: Operation) {
         self.run.offered += 1;
-        self.clients.insert(
-            id,
-            Caller {
-                since: now,
-                operation,
-            },
-        );
+        self.clients.insert(id, Caller { since: now, operation });
         self.leaving.push_back((now + self.patience, id));
         let verdict = self.policy.arrive(now, id, operation);
         self.apply(now, id, operation, verdict);
@@ -310,20 +276,13 @@ mod tests {
 
     /// The model at `load` times its capacity.
     fn run(load: f64, seed: u64, policy: &mut impl Admission) -> (Run, Backend) {
-        let profile = Profile {
-            crash_after: None,
-            ..Profile::default()
-        };
+        let profile = Profile { crash_after: None, ..Profile::default() };
         let rate = load * profile.capacity(&Mix::default());
         let start = Clock::system().now();
         let mut backend = Backend::new(profile, seed, start);
         let arrivals = schedule(seed, rate, LENGTH, &Mix::default());
         let run = drive(&mut backend, start, arrivals, PATIENCE, policy);
-        assert_eq!(
-            run.offered,
-            run.ok + run.refused + run.errors + run.timeouts,
-            "{run:?}"
-        );
+        assert_eq!(run.offered, run.ok + run.refused + run.errors + run.timeouts, "{run:?}");
         (run, backend)
     }
 
@@ -337,11 +296,7 @@ mod tests {
         for seed in 1..=5 {
             let (run, backend) = run(0.7, seed, &mut open);
             assert!(run.ok as f64 > 0.98 * run.offered as f64, "{run:?}");
-            assert!(
-                run.quantile(0.5) < Duration::from_millis(80),
-                "{:?}",
-                run.quantile(0.5)
-            );
+            assert!(run.quantile(0.5) < Duration::from_millis(80), "{:?}", run.quantile(0.5));
             assert!(backend.stats().max_working <= 8);
         }
     }
@@ -352,15 +307,9 @@ mod tests {
         for load in [0.7, 1.5, 3.0] {
             let (run, backend) = run(load, 1, &mut open);
             let share = share(&run);
-            assert!(
-                share < last,
-                "{load}: more asked, less given ({share} after {last})"
-            );
+            assert!(share < last, "{load}: more asked, less given ({share} after {last})");
             assert!(load < 1.0 || share < 0.6, "{load}: {share}");
-            assert!(
-                load < 1.0 || backend.stats().wasted > run.ok,
-                "most of the work is for clients that left"
-            );
+            assert!(load < 1.0 || backend.stats().wasted > run.ok, "most of the work is for clients that left");
             last = share;
         }
     }
@@ -370,25 +319,10 @@ mod tests {
         for seed in 1..=5 {
             let (refusing, backend) = run(3.0, seed, &mut Slots { free: 8 });
             assert!(share(&refusing) > 0.9, "{}", share(&refusing));
-            assert_eq!(
-                (backend.stats().max_working, backend.stats().max_present),
-                (8, 8)
-            );
+            assert_eq!((backend.stats().max_working, backend.stats().max_present), (8, 8));
 
-            let (holding, backend) = run(
-                0.9,
-                seed,
-                &mut Line {
-                    free: 8,
-                    held: VecDeque::new(),
-                },
-            );
-            assert!(
-                holding.ok as f64 > 0.95 * holding.offered as f64,
-                "{} of {}",
-                holding.ok,
-                holding.offered
-            );
+            let (holding, backend) = run(0.9, seed, &mut Line { free: 8, held: VecDeque::new() });
+            assert!(holding.ok as f64 > 0.95 * holding.offered as f64, "{} of {}", holding.ok, holding.offered);
             assert_eq!(backend.stats().max_present, 8);
         }
     }
@@ -400,13 +334,7 @@ mod tests {
             let rate = 3.0 * profile.capacity(&Mix::default());
             let start = Clock::system().now();
             let mut backend = Backend::new(profile, 9, start);
-            let run = drive(
-                &mut backend,
-                start,
-                schedule(9, rate, LENGTH, &Mix::default()),
-                PATIENCE,
-                &mut open,
-            );
+            let run = drive(&mut backend, start, schedule(9, rate, LENGTH, &Mix::default()), PATIENCE, &mut open);
             (run, backend.stats())
         };
         let (run, stats) = play();

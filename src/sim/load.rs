@@ -175,10 +175,7 @@ impl Load {
         let requests = self.rate * self.length.as_secs_f64();
         if !target.ip().to_canonical().is_loopback() {
             Err(LoadError::NotLoopback(target))
-        } else if !(self.rate > 0.0 && self.rate.is_finite())
-            || self.patience.is_zero()
-            || self.connections == 0
-        {
+        } else if !(self.rate > 0.0 && self.rate.is_finite()) || self.patience.is_zero() || self.connections == 0 {
             Err(LoadError::Nothing)
         } else if requests > f64::from(MOST_REQUESTS) {
             Err(LoadError::TooMuch(requests))
@@ -205,11 +202,7 @@ impl Load {
         let (method, path, body) = match planned.operation {
             Operation::Catalog => (Method::GET, format!("/catalog/{}", planned.id), ""),
             Operation::Account => (Method::GET, format!("/account/{}", planned.id), ""),
-            Operation::Order => (
-                Method::POST,
-                "/order".to_owned(),
-                "{\"item\":1,\"pieces\":2}",
-            ),
+            Operation::Order => (Method::POST, "/order".to_owned(), "{\"item\":1,\"pieces\":2}"),
             Operation::Report => (Method::GET, "/report".to_owned(), ""),
         };
         let mut request = Request::new(Full::new(Bytes::from_static(body.as_bytes())));
@@ -223,10 +216,7 @@ impl Load {
             headers.insert(self.consumer_header.clone(), caller.key.clone());
         }
         if !body.is_empty() {
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            );
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         request
     }
@@ -283,8 +273,7 @@ impl Report {
                 self.hits += u64::from(hit);
                 self.bytes += bytes;
                 caller.ok += 1;
-                self.latencies
-                    .saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+                self.latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
             }
             Answer::Refused { retry_after } => {
                 self.refused += 1;
@@ -314,11 +303,7 @@ impl Report {
 
     /// Share of the good answers that came from a cache.
     pub fn hit_ratio(&self) -> f64 {
-        if self.ok == 0 {
-            0.0
-        } else {
-            self.hits as f64 / self.ok as f64
-        }
+        if self.ok == 0 { 0.0 } else { self.hits as f64 / self.ok as f64 }
     }
 }
 
@@ -346,12 +331,11 @@ async fn exchange(
     patience: Duration,
     clock: Clock,
 ) -> (Answer, Duration) {
-    let answer =
-        match tokio::time::timeout_at((intended + patience).into(), pool.exchange(request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(Broken)) => Answer::Error,
-            Err(_) => Answer::TimedOut,
-        };
+    let answer = match tokio::time::timeout_at((intended + patience).into(), pool.exchange(request)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(Broken)) => Answer::Error,
+        Err(_) => Answer::TimedOut,
+    };
     (answer, clock.now().saturating_duration_since(intended))
 }
 
@@ -370,11 +354,7 @@ struct Broken;
 impl Pool {
     fn new(target: SocketAddr, connections: usize) -> Self {
         let seats = Semaphore::new(connections.min(Semaphore::MAX_PERMITS));
-        Self {
-            target,
-            idle: Mutex::new(Vec::new()),
-            seats,
-        }
+        Self { target, idle: Mutex::new(Vec::new()), seats }
     }
 
     async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Answer, Broken> {
@@ -407,9 +387,7 @@ impl Pool {
         let stream = TcpStream::connect(self.target).await.map_err(|_| Broken)?;
         // Only a little slower without it.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|_| Broken)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Broken)?;
         // Ends with its sender; how it ended is told to the request.
         tokio::spawn(async move {
             let _ = connection.await;
@@ -430,24 +408,12 @@ async fn read(response: Response<Incoming>) -> Result<Answer, Broken> {
 
 fn judge(status: StatusCode, headers: &HeaderMap, bytes: u64) -> Answer {
     if status.as_u16() < 400 {
-        return Answer::Ok {
-            hit: is_hit(headers),
-            bytes,
-        };
+        return Answer::Ok { hit: is_hit(headers), bytes };
     }
-    let retry_after = headers
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     match retry_after {
-        Some(seconds)
-            if matches!(
-                status,
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-            ) =>
-        {
-            Answer::Refused {
-                retry_after: Duration::from_secs(seconds),
-            }
+        Some(seconds) if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
+            Answer::Refused { retry_after: Duration::from_secs(seconds) }
         }
         _ => Answer::Error,
     }
@@ -455,13 +421,8 @@ fn judge(status: StatusCode, headers: &HeaderMap, bytes: u64) -> Answer {
 
 /// Whether a cache on the way had the answer (RFC 9211 section 2.1).
 fn is_hit(headers: &HeaderMap) -> bool {
-    let values = headers
-        .get_all("cache-status")
-        .into_iter()
-        .filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split([',', ';']))
-        .any(|part| part.trim() == "hit")
+    let values = headers.get_all("cache-status").into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split([',', ';'])).any(|part| part.trim() == "hit")
 }
 
 /// What one run sends at most.
@@ -487,42 +448,15 @@ mod tests {
     #[test]
     fn answers_are_judged_by_status_and_headers() {
         let check = |status: u16, headers: &[(&'static str, &'static str)], expected: Answer| {
-            let headers = headers.iter().map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    HeaderValue::from_static(value),
-                )
-            });
+            let headers =
+                headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
             let judged = judge(StatusCode::from_u16(status).unwrap(), &headers.collect(), 3);
             assert_eq!(judged, expected, "{status}");
         };
-        let refused = |seconds| Answer::Refused {
-            retry_after: Duration::from_secs(seconds),
-        };
-        check(
-            200,
-            &[],
-            Answer::Ok {
-                hit: false,
-                bytes: 3,
-            },
-        );
-        check(
-            304,
-            &[("cache-status", "vaxel; hit; ttl=4")],
-            Answer::Ok {
-                hit: true,
-                bytes: 3,
-            },
-        );
-        check(
-            200,
-            &[("cache-status", "vaxel; fwd=miss; stored")],
-            Answer::Ok {
-                hit: false,
-                bytes: 3,
-            },
-        );
+        let refused = |seconds| Answer::Refused { retry_after: Duration::from_secs(seconds) };
+        check(200, &[], Answer::Ok { hit: false, bytes: 3 });
+        check(304, &[("cache-status", "vaxel; hit; ttl=4")], Answer::Ok { hit: true, bytes: 3 });
+        check(200, &[("cache-status", "vaxel; fwd=miss; stored")], Answer::Ok { hit: false, bytes: 3 });
         check(503, &[("retry-after", "2")], refused(2));
         check(429, &[("retry-after", " 1 ")], refused(1));
         check(503, &[], Answer::Error);
@@ -539,55 +473,23 @@ mod tests {
         let load = || Load::new(100.0, Duration::from_secs(1));
         check("127.0.0.1:80", load(), Ok(()));
         check("[::ffff:127.0.0.1]:80", load(), Ok(()));
-        check(
-            "192.0.2.1:80",
-            load(),
-            Err(LoadError::NotLoopback("192.0.2.1:80".parse().unwrap())),
-        );
-        check(
-            "[::1]:80",
-            Load {
-                rate: 0.0,
-                ..load()
-            },
-            Err(LoadError::Nothing),
-        );
-        check(
-            "[::1]:80",
-            Load {
-                rate: f64::NAN,
-                ..load()
-            },
-            Err(LoadError::Nothing),
-        );
-        check(
-            "[::1]:80",
-            Load {
-                rate: 1e7,
-                ..load()
-            },
-            Err(LoadError::TooMuch(1e7)),
-        );
+        check("192.0.2.1:80", load(), Err(LoadError::NotLoopback("192.0.2.1:80".parse().unwrap())));
+        check("[::1]:80", Load { rate: 0.0, ..load() }, Err(LoadError::Nothing));
+        check("[::1]:80", Load { rate: f64::NAN, ..load() }, Err(LoadError::Nothing));
+        check("[::1]:80", Load { rate: 1e7, ..load() }, Err(LoadError::TooMuch(1e7)));
     }
 
     #[test]
     fn a_plan_is_replayed_by_its_seed_and_keeps_its_shares() {
-        let caller = |key, share| Caller {
-            key: HeaderValue::from_static(key),
-            share,
-        };
+        let caller = |key, share| Caller { key: HeaderValue::from_static(key), share };
         let load = Load {
             callers: vec![caller("shop", 3.0), caller("batch", 1.0)],
             ..Load::new(1000.0, Duration::from_secs(10))
         };
         let plan: Vec<_> = load.plan().collect();
         assert!((9_500..10_500).contains(&plan.len()), "{}", plan.len());
-        assert!(
-            plan.is_sorted_by_key(|planned| planned.at)
-                && plan.iter().all(|planned| planned.id < load.ids)
-        );
-        let shop =
-            plan.iter().filter(|planned| planned.caller == 0).count() as f64 / plan.len() as f64;
+        assert!(plan.is_sorted_by_key(|planned| planned.at) && plan.iter().all(|planned| planned.id < load.ids));
+        let shop = plan.iter().filter(|planned| planned.caller == 0).count() as f64 / plan.len() as f64;
         assert!((0.72..0.78).contains(&shop), "{shop}");
         let again: Vec<_> = load.plan().collect();
         assert_eq!(format!("{plan:?}"), format!("{again:?}"));
@@ -595,48 +497,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_calm_box_answers_everything_it_is_offered() {
-        let sim = start(Profile {
-            service: Duration::from_millis(1),
-            error_rate: 0.0,
-            ..Profile::default()
-        })
-        .await;
-        let callers = vec![Caller {
-            key: HeaderValue::from_static("shop"),
-            share: 1.0,
-        }];
-        let load = Load {
-            callers,
-            patience: Duration::from_secs(30),
-            ..Load::new(300.0, Duration::from_millis(400))
-        };
+        let sim = start(Profile { service: Duration::from_millis(1), error_rate: 0.0, ..Profile::default() }).await;
+        let callers = vec![Caller { key: HeaderValue::from_static("shop"), share: 1.0 }];
+        let load = Load { callers, patience: Duration::from_secs(30), ..Load::new(300.0, Duration::from_millis(400)) };
         let mut ticks = 0;
-        let report = offer(sim.address(), &load, &Clock::system(), |_, _| ticks += 1)
-            .await
-            .unwrap();
+        let report = offer(sim.address(), &load, &Clock::system(), |_, _| ticks += 1).await.unwrap();
         assert!(report.offered > 60 && ticks > 0, "{report:?}");
-        assert_eq!(
-            (report.ok, report.errors + report.refused + report.timeouts),
-            (report.offered, 0),
-            "{report:?}"
-        );
-        assert_eq!(
-            report.callers,
-            [CallerReport {
-                offered: report.offered,
-                ok: report.ok,
-                refused: 0
-            }]
-        );
+        assert_eq!((report.ok, report.errors + report.refused + report.timeouts), (report.offered, 0), "{report:?}");
+        assert_eq!(report.callers, [CallerReport { offered: report.offered, ok: report.ok, refused: 0 }]);
         assert_eq!(sim.stats().answered, report.ok);
-        assert!(
-            report.quantile(0.5) <= report.quantile(0.99) && report.quantile(0.99) <= report.max()
-        );
-        assert!(
-            report.quantile(0.5) > Duration::from_micros(300),
-            "{:?}",
-            report.quantile(0.5)
-        );
+        assert!(report.quantile(0.5) <= report.quantile(0.99) && report.quantile(0.99) <= report.max());
+        assert!(report.quantile(0.5) > Duration::from_micros(300), "{:?}", report.quantile(0.5));
         assert!(report.bytes > 1024 && report.goodput() > 100.0);
     }
 
@@ -644,18 +515,9 @@ mod tests {
     async fn impatient_clients_of_a_stuck_box_are_counted_as_gone() {
         let sim = start(Profile::default()).await;
         sim.slow(1e9);
-        let load = Load {
-            patience: Duration::from_millis(50),
-            ..Load::new(200.0, Duration::from_millis(200))
-        };
-        let report = offer(sim.address(), &load, &Clock::system(), |_, _| {})
-            .await
-            .unwrap();
-        assert_eq!(
-            (report.ok, report.timeouts),
-            (0, report.offered),
-            "{report:?}"
-        );
+        let load = Load { patience: Duration::from_millis(50), ..Load::new(200.0, Duration::from_millis(200)) };
+        let report = offer(sim.address(), &load, &Clock::system(), |_, _| {}).await.unwrap();
+        assert_eq!((report.ok, report.timeouts), (0, report.offered), "{report:?}");
         assert_eq!(sim.stats().working, 8, "and the box computes on");
     }
 }

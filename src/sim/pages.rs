@@ -17,49 +17,32 @@ pub(super) fn catalog(
     if_none_match: Option<&HeaderValue>,
     max_age: Option<Duration>,
 ) -> Response<Full<Bytes>> {
-    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let tag = format!("\"{hash:016x}\"");
-    let known = if_none_match
-        .and_then(|known| known.to_str().ok())
-        .unwrap_or_default();
-    let known = known
-        .split(',')
-        .map(str::trim)
-        .any(|known| known.trim_start_matches("W/") == tag);
+    let known = if_none_match.and_then(|known| known.to_str().ok()).unwrap_or_default();
+    let known = known.split(',').map(str::trim).any(|known| known.trim_start_matches("W/") == tag);
     let mut response = if known {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        json(
-            StatusCode::OK,
-            catalog_item(id, SMALLEST_ITEM + (hash % SPAN_OF_ITEMS) as usize),
-        )
+        json(StatusCode::OK, catalog_item(id, SMALLEST_ITEM + (hash % SPAN_OF_ITEMS) as usize))
     };
     if let Ok(tag) = HeaderValue::try_from(tag) {
         response.headers_mut().insert(header::ETAG, tag);
     }
-    if let Some(control) =
-        max_age.and_then(|age| HeaderValue::try_from(format!("max-age={}", age.as_secs())).ok())
-    {
-        response
-            .headers_mut()
-            .insert(header::CACHE_CONTROL, control);
+    if let Some(control) = max_age.and_then(|age| HeaderValue::try_from(format!("max-age={}", age.as_secs())).ok()) {
+        response.headers_mut().insert(header::CACHE_CONTROL, control);
     }
     response
 }
 
 pub(super) fn account(id: &str) -> Response<Full<Bytes>> {
-    let mut response = json(
-        StatusCode::OK,
-        format!("{{\"account\":{},\"balance\":\"1204.50\"}}", quoted(id)),
-    );
+    let mut response = json(StatusCode::OK, format!("{{\"account\":{},\"balance\":\"1204.50\"}}", quoted(id)));
     let private = HeaderValue::from_static("private, no-store");
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, private);
+    response.headers_mut().insert(header::CACHE_CONTROL, private);
     response
 }
 
@@ -68,10 +51,7 @@ pub(super) fn order(number: u64) -> Response<Full<Bytes>> {
 }
 
 pub(super) fn report() -> Response<Full<Bytes>> {
-    json(
-        StatusCode::OK,
-        "{\"rows\":[],\"title\":\"Open items\"}".to_owned(),
-    )
+    json(StatusCode::OK, "{\"rows\":[],\"title\":\"Open items\"}".to_owned())
 }
 
 /// The counts, for machines.
@@ -81,27 +61,19 @@ pub(super) fn stats(stats: &Stats) -> Response<Full<Bytes>> {
 
 /// An error page.
 pub(super) fn error(status: StatusCode, sentence: &str) -> Response<Full<Bytes>> {
-    let body = format!(
-        "<html><head><title>{status}</title></head><body><h1>{status}</h1><p>{sentence}</p></body></html>\n"
-    );
+    let body =
+        format!("<html><head><title>{status}</title></head><body><h1>{status}</h1><p>{sentence}</p></body></html>\n");
     respond(status, "text/html; charset=utf-8", body)
 }
 
 /// JSON of about `size` bytes.
 fn catalog_item(id: &str, size: usize) -> String {
-    let mut item = format!(
-        "{{\"id\":{},\"name\":\"Cast iron gear\",\"stock\":[",
-        quoted(id)
-    );
+    let mut item = format!("{{\"id\":{},\"name\":\"Cast iron gear\",\"stock\":[", quoted(id));
     let mut plant = 1000;
     while item.len() < size {
         let separator = if plant == 1000 { "" } else { "," };
         // Writing to a String cannot fail.
-        let _ = write!(
-            item,
-            "{separator}{{\"plant\":{plant},\"unit\":\"PC\",\"free\":{}}}",
-            plant % 97
-        );
+        let _ = write!(item, "{separator}{{\"plant\":{plant},\"unit\":\"PC\",\"free\":{}}}", plant % 97);
         plant += 10;
     }
     item.push_str("]}");
@@ -110,9 +82,7 @@ fn catalog_item(id: &str, size: usize) -> String {
 
 /// A JSON string. Paths hold neither quotes nor control characters (RFC 3986 section 3.3), but clients may.
 fn quoted(text: &str) -> String {
-    let plain = text
-        .chars()
-        .filter(|c| !c.is_control() && *c != '"' && *c != '\\');
+    let plain = text.chars().filter(|c| !c.is_control() && *c != '"' && *c != '\\');
     format!("\"{}\"", plain.collect::<String>())
 }
 
@@ -123,9 +93,7 @@ fn json(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

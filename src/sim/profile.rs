@@ -120,17 +120,11 @@ impl Profile {
 
     /// What the box can do at best: answers per second of this mix with every process busy and nobody waiting.
     pub fn capacity(&self, mix: &Mix) -> f64 {
-        let (work, total) = Operation::ALL
-            .iter()
-            .fold((0.0, 0.0), |(work, total), operation| {
-                let weight = mix.weight(*operation);
-                (work + weight * self.cost(*operation), total + weight)
-            });
-        if work > 0.0 {
-            self.processes as f64 * total / (work * self.service.as_secs_f64())
-        } else {
-            0.0
-        }
+        let (work, total) = Operation::ALL.iter().fold((0.0, 0.0), |(work, total), operation| {
+            let weight = mix.weight(*operation);
+            (work + weight * self.cost(*operation), total + weight)
+        });
+        if work > 0.0 { self.processes as f64 * total / (work * self.service.as_secs_f64()) } else { 0.0 }
     }
 }
 
@@ -164,12 +158,7 @@ impl Operation {
 
 impl Default for Costs {
     fn default() -> Self {
-        Self {
-            catalog: 1.0,
-            account: 0.8,
-            order: 1.5,
-            report: 6.0,
-        }
+        Self { catalog: 1.0, account: 0.8, order: 1.5, report: 6.0 }
     }
 }
 
@@ -188,12 +177,7 @@ impl Mix {
 impl Default for Mix {
     /// A shop in front of an ERP: mostly reading the catalogue, some private pages and orders, a rare report.
     fn default() -> Self {
-        Self {
-            catalog: 78.0,
-            account: 13.0,
-            order: 8.0,
-            report: 1.0,
-        }
+        Self { catalog: 78.0, account: 13.0, order: 8.0, report: 1.0 }
     }
 }
 
@@ -206,10 +190,7 @@ mod tests {
         for name in Profile::NAMES {
             let profile = Profile::named(name).unwrap();
             assert!(profile.capacity(&Mix::default()) > 10.0, "{name}");
-            assert!(
-                profile.processes > 0 && (0.0..=1.0).contains(&profile.crash_fill),
-                "{name}"
-            );
+            assert!(profile.processes > 0 && (0.0..=1.0).contains(&profile.crash_fill), "{name}");
         }
         assert_eq!(Profile::named("abacus"), None);
         assert_eq!(Profile::named("erp"), Some(Profile::default()));
@@ -221,34 +202,10 @@ mod tests {
             let capacity = Profile::default().capacity(&mix);
             assert!((capacity - expected).abs() < 1e-6, "{mix:?}: {capacity}");
         };
-        let none = Mix {
-            catalog: 0.0,
-            account: 0.0,
-            order: 0.0,
-            report: 0.0,
-        };
+        let none = Mix { catalog: 0.0, account: 0.0, order: 0.0, report: 0.0 };
         check(none, 0.0);
-        check(
-            Mix {
-                catalog: 1.0,
-                ..none
-            },
-            200.0,
-        );
-        check(
-            Mix {
-                catalog: 5.0,
-                ..none
-            },
-            200.0,
-        );
-        check(
-            Mix {
-                catalog: 1.0,
-                report: 1.0,
-                ..none
-            },
-            200.0 / 3.5,
-        );
+        check(Mix { catalog: 1.0, ..none }, 200.0);
+        check(Mix { catalog: 5.0, ..none }, 200.0);
+        check(Mix { catalog: 1.0, report: 1.0, ..none }, 200.0 / 3.5);
     }
 }

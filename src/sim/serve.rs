@@ -54,21 +54,12 @@ impl Sim {
     ///
     /// # Errors
     /// If the address of the listener cannot be read.
-    pub fn start(
-        listener: TcpListener,
-        profile: Profile,
-        seed: u64,
-        clock: Clock,
-    ) -> std::io::Result<SimHandle> {
+    pub fn start(listener: TcpListener, profile: Profile, seed: u64, clock: Clock) -> std::io::Result<SimHandle> {
         let address = listener.local_addr()?;
         let max_age = profile.max_age;
         let backend = Backend::new(profile, seed, clock.now());
         let shared = Arc::new(Shared {
-            core: Mutex::new(Core {
-                backend,
-                callers: HashMap::new(),
-                next_id: 0,
-            }),
+            core: Mutex::new(Core { backend, callers: HashMap::new(), next_id: 0 }),
             changed: Notify::new(),
             max_age,
             clock,
@@ -76,11 +67,7 @@ impl Sim {
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&shared)));
         tasks.spawn(let_time_pass(Arc::clone(&shared)));
-        Ok(SimHandle {
-            address,
-            shared,
-            _tasks: tasks,
-        })
+        Ok(SimHandle { address, shared, _tasks: tasks })
     }
 }
 
@@ -112,8 +99,7 @@ impl SimHandle {
 
     /// Lets this share of the work begun from now on fail.
     pub fn errors(&self, rate: f64) {
-        self.shared
-            .change(|backend, now| backend.fail(now, Some(rate)));
+        self.shared.change(|backend, now| backend.fail(now, Some(rate)));
     }
 
     /// Makes it warm, idle and uncounted; everybody present is cut off.
@@ -158,11 +144,7 @@ impl Shared {
         core.backend.arrive(now, id, operation);
         drop(core);
         self.changed.notify_one();
-        Visit {
-            id,
-            shared: self,
-            ending,
-        }
+        Visit { id, shared: self, ending }
     }
 
     fn change(&self, change: impl FnOnce(&mut Backend, Instant)) {
@@ -246,8 +228,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
             Box::pin(async move { answer(&shared, request).await });
         answer
     });
-    let mut connection =
-        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     if (&mut connection).await.is_err() {
         // Closed with a reset, as the kernel of a box does whose process has died.
         let _ = connection.into_parts().io.into_inner().set_zero_linger();
@@ -259,29 +240,18 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 #[error("the simulated box is down")]
 struct BrokenOff;
 
-async fn answer(
-    shared: &Shared,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, BrokenOff> {
+async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, BrokenOff> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     if let Some(knob) = path.strip_prefix("/_sim/") {
-        return Ok(turn(
-            shared,
-            &head.method,
-            knob,
-            head.uri.query().unwrap_or_default(),
-        ));
+        return Ok(turn(shared, &head.method, knob, head.uri.query().unwrap_or_default()));
     }
     let (operation, id) = match find(&head.method, path) {
         Ok(found) => found,
         Err(status) => return Ok(pages::error(status, "This service does not exist.")),
     };
     if Limited::new(body, LARGEST_BODY).collect().await.is_err() {
-        return Ok(pages::error(
-            StatusCode::BAD_REQUEST,
-            "The request could not be read.",
-        ));
+        return Ok(pages::error(StatusCode::BAD_REQUEST, "The request could not be read."));
     }
     let mut visit = shared.enter(operation);
     match visit.ending().await {
@@ -297,9 +267,7 @@ async fn answer(
         Ending::Reset => return Err(BrokenOff),
     }
     Ok(match operation {
-        Operation::Catalog => {
-            pages::catalog(id, head.headers.get(header::IF_NONE_MATCH), shared.max_age)
-        }
+        Operation::Catalog => pages::catalog(id, head.headers.get(header::IF_NONE_MATCH), shared.max_age),
         Operation::Account => pages::account(id),
         Operation::Order => pages::order(visit.id),
         Operation::Report => pages::report(),
@@ -316,29 +284,16 @@ fn find<'a>(method: &Method, path: &'a str) -> Result<(Operation, &'a str), Stat
         _ => return Err(StatusCode::NOT_FOUND),
     };
     let reads = method == Method::GET || method == Method::HEAD;
-    let fits = if operation == Operation::Order {
-        method == Method::POST
-    } else {
-        reads
-    };
-    if fits {
-        Ok((operation, id))
-    } else {
-        Err(StatusCode::METHOD_NOT_ALLOWED)
-    }
+    let fits = if operation == Operation::Order { method == Method::POST } else { reads };
+    if fits { Ok((operation, id)) } else { Err(StatusCode::METHOD_NOT_ALLOWED) }
 }
 
 /// Answers `/_sim/{knob}?{query}`: turns the knob and shows the counts after it.
 fn turn(shared: &Shared, method: &Method, knob: &str, query: &str) -> Response<Full<Bytes>> {
     let number = |name: &str| {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        let value = pairs
-            .into_iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value);
-        value
-            .and_then(|value| value.parse::<f64>().ok())
-            .filter(|number| number.is_finite() && *number >= 0.0)
+        let value = pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value);
+        value.and_then(|value| value.parse::<f64>().ok()).filter(|number| number.is_finite() && *number >= 0.0)
     };
     let turned: Result<(), StatusCode> = match (method.as_str(), knob) {
         ("GET", "stats") => Ok(()),
@@ -361,10 +316,7 @@ fn turn(shared: &Shared, method: &Method, knob: &str, query: &str) -> Response<F
     };
     match turned {
         Ok(()) => pages::stats(&shared.stats()),
-        Err(status) => pages::error(
-            status,
-            "Knobs: GET stats; POST crash, reset, slow?factor=3, errors?rate=0.5.",
-        ),
+        Err(status) => pages::error(status, "Knobs: GET stats; POST crash, reset, slow?factor=3, errors?rate=0.5."),
     }
 }
 
@@ -382,41 +334,27 @@ mod tests {
     /// A calm box on a port of its own.
     async fn start(profile: Profile) -> SimHandle {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let profile = Profile {
-            error_rate: 0.0,
-            ..profile
-        };
+        let profile = Profile { error_rate: 0.0, ..profile };
         Sim::start(listener, profile, 1, Clock::system()).unwrap()
     }
 
     fn quick() -> Profile {
-        Profile {
-            service: Duration::from_millis(1),
-            ..Profile::default()
-        }
+        Profile { service: Duration::from_millis(1), ..Profile::default() }
     }
 
     async fn connect(sim: &SimHandle) -> SendRequest<Full<Bytes>> {
         let stream = TcpStream::connect(sim.address()).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         sender
     }
 
     fn request(method: Method, path: &str) -> Request<Full<Bytes>> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "erp.test");
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "erp.test");
         request.body(Full::default()).unwrap()
     }
 
-    async fn ask(
-        sender: &mut SendRequest<Full<Bytes>>,
-        request: Request<Full<Bytes>>,
-    ) -> Response<Bytes> {
+    async fn ask(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> Response<Bytes> {
         let (head, body) = sender.send_request(request).await.unwrap().into_parts();
         Response::from_parts(head, body.collect().await.unwrap().to_bytes())
     }
@@ -430,43 +368,18 @@ mod tests {
     async fn every_operation_is_answered_by_the_model() {
         let sim = start(quick()).await;
         let mut sender = connect(&sim).await;
-        let check = async |sender: &mut _,
-                           method: Method,
-                           path: &str,
-                           status: u16,
-                           cache_control: Option<&str>| {
+        let check = async |sender: &mut _, method: Method, path: &str, status: u16, cache_control: Option<&str>| {
             let response = ask(sender, request(method, path)).await;
             assert_eq!(response.status().as_u16(), status, "{path}");
-            let control = response
-                .headers()
-                .get(header::CACHE_CONTROL)
-                .map(|value| value.to_str().unwrap());
+            let control = response.headers().get(header::CACHE_CONTROL).map(|value| value.to_str().unwrap());
             assert_eq!(control, cache_control, "{path}");
             response
         };
-        let item = check(
-            &mut sender,
-            Method::GET,
-            "/catalog/42",
-            200,
-            Some("max-age=5"),
-        )
-        .await;
-        assert!(
-            (1024..5 * 1024).contains(&item.body().len()),
-            "{}",
-            item.body().len()
-        );
+        let item = check(&mut sender, Method::GET, "/catalog/42", 200, Some("max-age=5")).await;
+        assert!((1024..5 * 1024).contains(&item.body().len()), "{}", item.body().len());
         let json: serde_json::Value = serde_json::from_slice(item.body()).unwrap();
         assert_eq!(json["id"], "42");
-        check(
-            &mut sender,
-            Method::GET,
-            "/account/7",
-            200,
-            Some("private, no-store"),
-        )
-        .await;
+        check(&mut sender, Method::GET, "/account/7", 200, Some("private, no-store")).await;
         check(&mut sender, Method::POST, "/order", 201, None).await;
         check(&mut sender, Method::GET, "/report", 200, None).await;
         assert_eq!((sim.stats().arrived, sim.stats().answered), (4, 4));
@@ -475,46 +388,26 @@ mod tests {
         check(&mut sender, Method::GET, "/elsewhere", 404, None).await;
         check(&mut sender, Method::POST, "/_sim/slow?factor=-1", 400, None).await;
         check(&mut sender, Method::GET, "/_sim/crash", 405, None).await;
-        assert_eq!(
-            sim.stats().arrived,
-            4,
-            "what is no operation does not reach the model"
-        );
+        assert_eq!(sim.stats().arrived, 4, "what is no operation does not reach the model");
 
         let mut conditional = request(Method::GET, "/catalog/42");
-        conditional
-            .headers_mut()
-            .insert(header::IF_NONE_MATCH, item.headers()[header::ETAG].clone());
+        conditional.headers_mut().insert(header::IF_NONE_MATCH, item.headers()[header::ETAG].clone());
         let response = ask(&mut sender, conditional).await;
-        assert_eq!(
-            (response.status(), response.body().len()),
-            (StatusCode::NOT_MODIFIED, 0)
-        );
+        assert_eq!((response.status(), response.body().len()), (StatusCode::NOT_MODIFIED, 0));
     }
 
     #[tokio::test]
     async fn a_crash_breaks_connections_and_the_counts_stay_readable() {
         let sim = start(quick()).await;
         let (mut working, mut operator) = (connect(&sim).await, connect(&sim).await);
-        ask(
-            &mut operator,
-            request(Method::POST, "/_sim/slow?factor=1e9"),
-        )
-        .await;
+        ask(&mut operator, request(Method::POST, "/_sim/slow?factor=1e9")).await;
         let answer = tokio::spawn(working.send_request(request(Method::GET, "/catalog/1")));
         while stats(&mut operator).await["working"] != 1 {}
         ask(&mut operator, request(Method::POST, "/_sim/crash")).await;
         answer.await.unwrap().unwrap_err();
-        connect(&sim)
-            .await
-            .send_request(request(Method::GET, "/catalog/1"))
-            .await
-            .unwrap_err();
+        connect(&sim).await.send_request(request(Method::GET, "/catalog/1")).await.unwrap_err();
         let counted = stats(&mut operator).await;
-        assert_eq!(
-            (&counted["down"], &counted["crashes"], &counted["reset"]),
-            (&true.into(), &1.into(), &2.into())
-        );
+        assert_eq!((&counted["down"], &counted["crashes"], &counted["reset"]), (&true.into(), &1.into(), &2.into()));
 
         ask(&mut operator, request(Method::POST, "/_sim/reset")).await;
         ask(&mut operator, request(Method::POST, "/_sim/errors?rate=1")).await;
@@ -525,12 +418,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_for_a_client_that_left_is_done_and_counted_as_wasted() {
-        let sim = start(Profile {
-            service: Duration::from_millis(300),
-            spread: 0.0,
-            ..Profile::default()
-        })
-        .await;
+        let sim = start(Profile { service: Duration::from_millis(300), spread: 0.0, ..Profile::default() }).await;
         let (mut leaving, mut operator) = (connect(&sim).await, connect(&sim).await);
         let answer = tokio::spawn(leaving.send_request(request(Method::GET, "/catalog/1")));
         while stats(&mut operator).await["working"] != 1 {}

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::acquire::Acquire;
 use crate::throttle::estimate::{Draws, Mean, drain, jittered};
-use crate::throttle::permit::Permit;
+pub use crate::throttle::permit::Permit;
 use crate::throttle::queue::{CodelParams, FairQueue, Popped, QueueParams, Served, WaiterId};
 use crate::throttle::stats::{SlotsStats, Totals};
 use crate::throttle::{Class, SlotsParams, Ticket};

@@ -5,23 +5,24 @@
 //! - [`balance`], [`health`], [`probe`]: which endpoint is asked
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-use crate::breaker::{Breaker, Shift};
-use crate::metrics::{EndpointLive, Live, UpstreamMeter};
+use crate::breaker::Breaker;
+use crate::metrics::UpstreamMeter;
 use crate::outcome::Outcome;
 use crate::retry::RetryParams;
 use crate::retry::budget::Budget;
 use crate::throttle::slots::Slots;
 
 use balance::{Balance, Load};
-use health::Health;
+use health::{Ejection, Turn};
 use origin::Origin;
 use pool::Pool;
+use probe::ProbeParams;
 
 pub mod balance;
 pub mod body;
@@ -78,11 +79,13 @@ pub struct Upstream {
     /// Its name in the configuration.
     pub name: Box<str>,
     /// Its endpoints.
-    pub endpoints: Box<[Endpoint]>,
+    pub endpoints: Arc<[Endpoint]>,
+    /// Which of them are fit.
+    pub health: Arc<Mutex<Ejection>>,
     /// Its slots and queue.
     pub slots: Arc<Slots>,
     /// Its breaker, if it has one.
-    pub breaker: Option<Mutex<Breaker>>,
+    pub breaker: Option<Arc<Mutex<Breaker>>>,
     /// Who is asked.
     pub balance: Balance,
     /// Where round robin stands.
@@ -114,5 +117,43 @@ pub struct Endpoint {
     /// Its idle connections, if it is reached over HTTP.
     pub pool: Option<Arc<Pool>>,
     /// Requests it is working on.
-    pub in_flight: AtomicUsize,
+    pub in_flight: AtomicU32,
+}
+
+impl Upstream {
+    /// The endpoint for the next request, if one is fit; `drawn` is a drawn number.
+    pub fn choose(&self, drawn: u64, now: Instant) -> Option<usize> {
+        if let [_] = *self.endpoints {
+            return self.health.lock().is_available(0, now).then_some(0);
+        }
+        let turn = match self.balance {
+            Balance::RoundRobin => self.cursor.fetch_add(1, Ordering::Relaxed) as u64,
+            Balance::LeastOfTwo => drawn,
+        };
+        let health = self.health.lock();
+        balance::choose(self.balance, self.endpoints.len(), turn, |index| {
+            let endpoint = self.endpoints.get(index).filter(|_| health.is_available(index, now))?;
+            Some(Load { in_flight: endpoint.in_flight.load(Ordering::Relaxed) })
+        })
+    }
+
+    /// Learns how an attempt at an endpoint ended.
+    pub fn learn(&self, endpoint: usize, outcome: Outcome, now: Instant) {
+        if self.endpoints.len() > 1 {
+            let turn = self.health.lock().record(endpoint, outcome, now);
+            self.note(endpoint, turn);
+        }
+    }
+
+    /// Learns how a probe of an endpoint ended.
+    pub fn probed(&self, endpoint: usize, good: bool, params: &ProbeParams) {
+        let turn = self.health.lock().probed(endpoint, good, params.rise, params.fall);
+        self.note(endpoint, turn);
+    }
+
+    fn note(&self, endpoint: usize, turn: Option<Turn>) {
+        if let (Some(turn), Some(endpoint)) = (turn, self.endpoints.get(endpoint)) {
+            tracing::warn!(upstream = %self.name, endpoint = %endpoint.name, ?turn, "endpoint");
+        }
+    }
 }

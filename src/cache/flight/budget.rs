@@ -16,18 +16,12 @@ pub(super) struct Budget {
 impl Budget {
     /// A budget of `ceiling` bytes.
     pub(super) fn new(ceiling: u64) -> Arc<Self> {
-        Arc::new(Self {
-            ceiling,
-            taken: AtomicU64::new(0),
-        })
+        Arc::new(Self { ceiling, taken: AtomicU64::new(0) })
     }
 
     /// Takes `bytes` out of the budget until the reservation is dropped; `None` if they are not there.
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        let mut reservation = Reservation {
-            budget: Arc::clone(self),
-            bytes: 0,
-        };
+        let mut reservation = Reservation { budget: Arc::clone(self), bytes: 0 };
         reservation.grow_to(bytes).then_some(reservation)
     }
 
@@ -52,11 +46,7 @@ impl Reservation {
         };
         let ceiling = self.budget.ceiling;
         let grown = |taken: u64| taken.checked_add(more).filter(|sum| *sum <= ceiling);
-        let taken = self
-            .budget
-            .taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
-            .is_ok();
+        let taken = self.budget.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok();
         if taken {
             self.bytes = bytes;
         }

@@ -32,10 +32,7 @@ pub enum Flow {
 
 impl Fill {
     pub(super) const fn new(flight: Arc<Flight>) -> Self {
-        Self {
-            flight,
-            finished: false,
-        }
+        Self { flight, finished: false }
     }
 
     /// A reader for the leader's own client, from byte 0. `None` once the body has outgrown an entry, for its
@@ -171,11 +168,7 @@ pub struct Reader {
 
 impl Reader {
     pub(super) const fn new(flight: Arc<Flight>, seat: u64, length: Option<u64>) -> Self {
-        Self {
-            flight,
-            seat: Some(seat),
-            length,
-        }
+        Self { flight, seat: Some(seat), length }
     }
 
     /// The length of the whole body in bytes, where it was announced.
@@ -193,8 +186,7 @@ impl Reader {
         };
         let mut guard = self.flight.state.lock();
         let state = &mut *guard;
-        let (Stage::Sharing(pour), Some(seat)) = (&mut state.stage, state.seats.get_mut(&number))
-        else {
+        let (Stage::Sharing(pour), Some(seat)) = (&mut state.stage, state.seats.get_mut(&number)) else {
             return Poll::Ready(None); // cannot be: a reader's flight is sharing, and it has its seat
         };
         let next = pour.poll_next(seat, cx);

@@ -81,12 +81,7 @@ enum End {
 }
 
 impl Pour {
-    pub(super) fn new(
-        head: Arc<Head>,
-        length: Option<u64>,
-        max_entry: u64,
-        reservation: Reservation,
-    ) -> Self {
+    pub(super) fn new(head: Arc<Head>, length: Option<u64>, max_entry: u64, reservation: Reservation) -> Self {
         Self {
             head,
             length,
@@ -110,10 +105,7 @@ impl Pour {
     /// Whether `more` bytes still fit into an entry and into the budget of all fills.
     pub(super) fn fits(&mut self, more: usize) -> bool {
         let total = self.total.saturating_add(more as u64);
-        let wanted = total
-            .div_ceil(STEP)
-            .saturating_mul(STEP)
-            .min(self.max_entry);
+        let wanted = total.div_ceil(STEP).saturating_mul(STEP).min(self.max_entry);
         total <= self.max_entry && self.reservation.grow_to(wanted.max(total))
     }
 
@@ -122,9 +114,7 @@ impl Pour {
         self.windowed = true;
         let mut at = vec![0; self.chunks.len()];
         for seat in seats.values() {
-            let place = usize::try_from(seat.chunk)
-                .ok()
-                .and_then(|place| at.get_mut(place));
+            let place = usize::try_from(seat.chunk).ok().and_then(|place| at.get_mut(place));
             if let Some(count) = place {
                 *count += 1;
             }
@@ -141,10 +131,7 @@ impl Pour {
     pub(super) fn add(&mut self, bytes: Bytes, seats: &Seats) {
         self.total = self.total.saturating_add(bytes.len() as u64);
         self.held = self.held.saturating_add(bytes.len() as u64);
-        self.chunks.push_back(Chunk {
-            bytes,
-            unread: seats.len(),
-        });
+        self.chunks.push_back(Chunk { bytes, unread: seats.len() });
         if self.windowed {
             self.drop_read();
         }
@@ -160,15 +147,9 @@ impl Pour {
     }
 
     /// The next chunk for `seat`; its task is parked if there is none yet.
-    pub(super) fn poll_next(
-        &mut self,
-        seat: &mut Seat,
-        cx: &Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Aborted>>> {
+    pub(super) fn poll_next(&mut self, seat: &mut Seat, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Aborted>>> {
         if let End::Whole(body) = &self.end {
-            let start = usize::try_from(seat.offset)
-                .unwrap_or(usize::MAX)
-                .min(body.len());
+            let start = usize::try_from(seat.offset).unwrap_or(usize::MAX).min(body.len());
             let rest = body.slice(start..);
             seat.offset = body.len() as u64;
             return Poll::Ready((!rest.is_empty()).then_some(Ok(rest)));
@@ -199,10 +180,7 @@ impl Pour {
         if !self.windowed {
             return;
         }
-        for (_, chunk) in (self.first..)
-            .zip(&mut self.chunks)
-            .filter(|(number, _)| seat.chunk <= *number)
-        {
+        for (_, chunk) in (self.first..).zip(&mut self.chunks).filter(|(number, _)| seat.chunk <= *number) {
             chunk.unread = chunk.unread.saturating_sub(1);
         }
         self.drop_read();
@@ -210,24 +188,14 @@ impl Pour {
 
     /// The fill's waker, if it is parked and has room again.
     pub(super) fn unpark_fill(&mut self) -> Option<Waker> {
-        if self.held <= WINDOW {
-            self.fill.take()
-        } else {
-            None
-        }
+        if self.held <= WINDOW { self.fill.take() } else { None }
     }
 
     /// The chunks of a body that came whole: neither a window nor other than announced.
     pub(super) fn whole(&self) -> Option<Pieces> {
         let as_announced = self.length.is_none_or(|length| length == self.total);
-        (!self.windowed && as_announced).then(|| Pieces {
-            total: self.held,
-            chunks: self
-                .chunks
-                .iter()
-                .map(|chunk| chunk.bytes.clone())
-                .collect(),
-        })
+        (!self.windowed && as_announced)
+            .then(|| Pieces { total: self.held, chunks: self.chunks.iter().map(|chunk| chunk.bytes.clone()).collect() })
     }
 
     /// Ends the body with `body`, which is all of it in one piece. It is the store's from here on, so the budget has
@@ -242,11 +210,7 @@ impl Pour {
     /// Ends the body after its last chunk: regularly if it is a window and came as announced, else as broken off.
     pub(super) fn end(&mut self, regular: bool) {
         let as_announced = self.length.is_none_or(|length| length == self.total);
-        self.end = if regular && self.windowed && as_announced {
-            End::Windowed
-        } else {
-            End::Aborted
-        };
+        self.end = if regular && self.windowed && as_announced { End::Windowed } else { End::Aborted };
     }
 
     fn drop_read(&mut self) {

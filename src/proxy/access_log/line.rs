@@ -54,13 +54,7 @@ pub enum Format {
 
 impl Line<'_> {
     /// Appends the line and its end.
-    pub(super) fn write(
-        &self,
-        out: &mut Vec<u8>,
-        format: Format,
-        with_query: bool,
-        stamp: &mut Stamp,
-    ) {
+    pub(super) fn write(&self, out: &mut Vec<u8>, format: Format, with_query: bool, stamp: &mut Stamp) {
         match format {
             Format::Json => self.write_json(out, with_query, stamp),
             Format::Text => self.write_text(out, with_query, stamp),
@@ -94,10 +88,7 @@ impl Line<'_> {
         number(out, facts.response_bytes);
         out.extend_from_slice(b",\"duration_ms\":");
         millis(out, facts.duration);
-        for (name, time) in [
-            (&b",\"upstream_ms\":"[..], facts.upstream_time),
-            (b",\"queue_ms\":", facts.queued),
-        ] {
+        for (name, time) in [(&b",\"upstream_ms\":"[..], facts.upstream_time), (b",\"queue_ms\":", facts.queued)] {
             if let Some(time) = time {
                 out.extend_from_slice(name);
                 millis(out, time);
@@ -107,23 +98,11 @@ impl Line<'_> {
         optional(out, b",\"upstream\":\"", self.upstream.map(str::as_bytes));
         optional(out, b",\"consumer\":\"", self.consumer.map(str::as_bytes));
         string(out, b",\"cache\":\"", facts.cache.code().as_bytes());
-        optional(
-            out,
-            b",\"reason\":\"",
-            facts.reason.map(|reason| reason.code().as_bytes()),
-        );
+        optional(out, b",\"reason\":\"", facts.reason.map(|reason| reason.code().as_bytes()));
         out.extend_from_slice(b",\"attempts\":");
         number(out, u64::from(facts.attempts));
-        out.extend_from_slice(if facts.aborted {
-            b",\"aborted\":true"
-        } else {
-            b",\"aborted\":false"
-        });
-        optional(
-            out,
-            b",\"user_agent\":\"",
-            self.user_agent.map(HeaderValue::as_bytes),
-        );
+        out.extend_from_slice(if facts.aborted { b",\"aborted\":true" } else { b",\"aborted\":false" });
+        optional(out, b",\"user_agent\":\"", self.user_agent.map(HeaderValue::as_bytes));
         optional(out, b",\"trace_id\":\"", self.trace_id());
         out.push(b'}');
     }
@@ -166,10 +145,7 @@ impl Line<'_> {
         }
         out.extend_from_slice(b" duration_ms=");
         millis(out, facts.duration);
-        for (name, time) in [
-            (&b" upstream_ms="[..], facts.upstream_time),
-            (b" queue_ms=", facts.queued),
-        ] {
+        for (name, time) in [(&b" upstream_ms="[..], facts.upstream_time), (b" queue_ms=", facts.queued)] {
             if let Some(time) = time {
                 out.extend_from_slice(name);
                 millis(out, time);
@@ -190,17 +166,10 @@ impl Line<'_> {
 fn trace_id(field: &[u8]) -> Option<&[u8]> {
     let mut parts = field.split(|byte| *byte == b'-');
     let (version, id, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |part: &[u8], len| {
-        part.len() == len
-            && part
-                .iter()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
+    let hex = |part: &[u8], len| part.len() == len && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let shaped = hex(version, 2) && hex(id, 32) && hex(parent, 16) && hex(flags, 2);
     let ended = version != b"00" || parts.next().is_none();
-    let meant = version != b"ff"
-        && id.iter().any(|byte| *byte != b'0')
-        && parent.iter().any(|byte| *byte != b'0');
+    let meant = version != b"ff" && id.iter().any(|byte| *byte != b'0') && parent.iter().any(|byte| *byte != b'0');
     (shaped && ended && meant).then_some(id)
 }
 
@@ -214,9 +183,7 @@ pub(super) struct Stamp {
 impl Stamp {
     /// Appends `time` in UTC by RFC 3339, to the millisecond. Times before 1970 become 1970.
     fn write(&mut self, out: &mut Vec<u8>, time: SystemTime) {
-        let since = time
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let text = match self.last {
             Some((second, text)) if second == since.as_secs() => text,
             _ => {
@@ -227,13 +194,7 @@ impl Stamp {
         };
         out.extend_from_slice(&text);
         let millis = since.subsec_millis();
-        out.extend_from_slice(&[
-            b'.',
-            digit(millis / 100),
-            digit(millis / 10),
-            digit(millis),
-            b'Z',
-        ]);
+        out.extend_from_slice(&[b'.', digit(millis / 100), digit(millis / 10), digit(millis), b'Z']);
     }
 }
 
@@ -246,22 +207,13 @@ fn date_time(seconds: u64) -> [u8; 19] {
     let days = u32::try_from(seconds / 86_400).unwrap_or(0) + DAYS_BEFORE_1970;
     let era = days / DAYS_OF_ERA;
     let day_of_era = days % DAYS_OF_ERA;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u32::from(month <= 2);
-    let (hour, minute, second) = (
-        second_of_day / 3_600,
-        second_of_day / 60 % 60,
-        second_of_day % 60,
-    );
+    let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
     let tens = |number: u32| digit(number / 10);
     [
         digit(year / 1_000),
@@ -288,10 +240,7 @@ fn date_time(seconds: u64) -> [u8; 19] {
 
 /// The last digit of `number`.
 fn digit(number: u32) -> u8 {
-    b"0123456789"
-        .get(number as usize % 10)
-        .copied()
-        .unwrap_or(b'0')
+    b"0123456789".get(number as usize % 10).copied().unwrap_or(b'0')
 }
 
 fn string(out: &mut Vec<u8>, begin: &[u8], value: &[u8]) {
@@ -323,10 +272,7 @@ fn word(out: &mut Vec<u8>, value: Option<&str>) {
 /// of C1 and the ones that turn or break a line included; what is no UTF-8 becomes U+FFFD.
 fn escape(out: &mut Vec<u8>, text: &[u8]) {
     // Almost every text is plain; without an early end the loop is a few vector instructions.
-    if text
-        .iter()
-        .fold(true, |plain, byte| plain & is_plain(*byte))
-    {
+    if text.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
         out.extend_from_slice(text);
         return;
     }
@@ -354,8 +300,7 @@ const fn is_plain(byte: u8) -> bool {
 /// What would act on the reader's terminal instead of being seen: C0, DEL, C1, line and paragraph separators, and the
 /// characters that change the direction of the text.
 fn is_hidden(char: char) -> bool {
-    char.is_control()
-        || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn address(out: &mut Vec<u8>, address: IpAddr) {
@@ -479,8 +424,7 @@ mod tests {
     #[test]
     fn everything_that_has_a_value_is_written() {
         let agent = HeaderValue::from_static("curl/8 \"x\"");
-        let parent =
-            HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let parent = HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let method = Method::POST;
         let facts = Facts {
             method: &method,
@@ -522,20 +466,14 @@ mod tests {
             r#"::1 - webshop [2026-11-24T04:15:51.007Z] "POST /orders/1?token=geheim HTTP/2.0" 503 18446744073709551615 "-" "curl/8 \"x\"" host=erp.example route="my orders" upstream=erp cache=stale_error reason=queue.timeout request_id=01J duration_ms=2013.456 upstream_ms=0.000 queue_ms=2000.000 aborted"#,
         );
         for format in [Format::Json, Format::Text] {
-            assert!(
-                !written(&line, format, false).contains("geheim"),
-                "a query is left out unless asked for"
-            );
+            assert!(!written(&line, format, false).contains("geheim"), "a query is left out unless asked for");
         }
     }
 
     #[test]
     fn a_mapped_address_is_written_as_the_address_it_maps() {
         let facts = plain();
-        let line = Line {
-            client: "::ffff:192.0.2.1".parse().unwrap(),
-            ..bare(&facts)
-        };
+        let line = Line { client: "::ffff:192.0.2.1".parse().unwrap(), ..bare(&facts) };
         assert!(written(&line, Format::Json, false).contains(r#""client":"192.0.2.1""#));
     }
 
@@ -544,10 +482,7 @@ mod tests {
         for (raw, expected) in [
             (&b"\x1b[31m"[..], r"\u001b[31m"),
             (b"a\nb\r\tc\x7f", r"a\u000ab\u000d\u0009c\u007f"),
-            (
-                "\u{9b}2J\u{202e}\u{2028}é".as_bytes(),
-                r"\u009b2J\u202e\u2028é",
-            ),
+            ("\u{9b}2J\u{202e}\u{2028}é".as_bytes(), r"\u009b2J\u202e\u2028é"),
             (b"\"\\", r#"\"\\"#),
             (b"a\xff\xfeb\xc3", "a\u{fffd}\u{fffd}b\u{fffd}"),
         ] {
@@ -562,10 +497,7 @@ mod tests {
         const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         let good = format!("00-{ID}-00f067aa0ba902b7-01");
         assert_eq!(trace_id(good.as_bytes()), Some(ID.as_bytes()));
-        assert_eq!(
-            trace_id(format!("01-{ID}-00f067aa0ba902b7-01-later").as_bytes()),
-            Some(ID.as_bytes())
-        );
+        assert_eq!(trace_id(format!("01-{ID}-00f067aa0ba902b7-01-later").as_bytes()), Some(ID.as_bytes()));
         for bad in [
             "",
             "00",
@@ -593,11 +525,7 @@ mod tests {
             (LAST_SECOND, "9999-12-31T23:59:59"),
             (u64::MAX, "9999-12-31T23:59:59"),
         ] {
-            assert_eq!(
-                str::from_utf8(&date_time(seconds)),
-                Ok(expected),
-                "{seconds}"
-            );
+            assert_eq!(str::from_utf8(&date_time(seconds)), Ok(expected), "{seconds}");
         }
     }
 
@@ -611,10 +539,7 @@ mod tests {
             (1_001, "1970-01-01T00:00:01.001Z"),
         ] {
             let mut out = Vec::new();
-            stamp.write(
-                &mut out,
-                SystemTime::UNIX_EPOCH + Duration::from_millis(millis),
-            );
+            stamp.write(&mut out, SystemTime::UNIX_EPOCH + Duration::from_millis(millis));
             assert_eq!(str::from_utf8(&out), Ok(expected));
         }
         let mut out = Vec::new();

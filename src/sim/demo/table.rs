@@ -11,9 +11,7 @@ pub struct Table {
 impl Table {
     /// A table with these headings and no rows.
     pub fn new<const N: usize>(headings: [&str; N]) -> Self {
-        Self {
-            rows: vec![headings.map(str::to_owned).to_vec()],
-        }
+        Self { rows: vec![headings.map(str::to_owned).to_vec()] }
     }
 
     /// Adds a row below the others.
@@ -26,10 +24,7 @@ impl Table {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or_default()
+            cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
         };
         (0..columns).map(width).collect()
     }
@@ -64,11 +59,7 @@ mod tests {
     fn names_stand_left_and_figures_right() {
         let mut table = Table::new(["", "straight", "vaxel"]);
         table.push(["offered".to_owned(), "7000".to_owned(), "7000".to_owned()]);
-        table.push([
-            "größte Zahl".to_owned(),
-            "1".to_owned(),
-            "1234567".to_owned(),
-        ]);
+        table.push(["größte Zahl".to_owned(), "1".to_owned(), "1234567".to_owned()]);
         assert_eq!(
             table.to_string(),
             "              straight     vaxel\n\

@@ -42,10 +42,7 @@ pub struct PlainUi<W> {
 impl<W> BarUi<W> {
     /// Text goes to `out`.
     pub fn new(out: W) -> Self {
-        Self {
-            out,
-            bar: ProgressBar::hidden(),
-        }
+        Self { out, bar: ProgressBar::hidden() }
     }
 }
 
@@ -69,8 +66,7 @@ impl<W: Write + Send> DemoUi for BarUi<W> {
     fn begin(&mut self, name: &str, length: Duration) {
         let style = ProgressStyle::with_template("{prefix:>20} [{bar:30}] {msg}");
         self.bar = ProgressBar::new(millis(length)).with_prefix(name.to_owned());
-        self.bar
-            .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     }
 
     fn update(&mut self, elapsed: Duration, report: &Report, stats: &Stats) {
@@ -80,8 +76,7 @@ impl<W: Write + Send> DemoUi for BarUi<W> {
 
     fn end(&mut self, stage: &Stage) {
         self.bar.set_position(millis(stage.report.length));
-        self.bar
-            .finish_with_message(standing(&stage.report, &stage.stats));
+        self.bar.finish_with_message(standing(&stage.report, &stage.stats));
     }
 }
 
@@ -98,37 +93,18 @@ impl<W: Write + Send> DemoUi for PlainUi<W> {
     fn update(&mut self, elapsed: Duration, report: &Report, stats: &Stats) {
         if elapsed.as_secs() >= self.told + PLAIN_EVERY {
             self.told = elapsed.as_secs();
-            let _ = writeln!(
-                self.out,
-                "  {:>3} s  {}",
-                self.told,
-                standing(report, stats)
-            );
+            let _ = writeln!(self.out, "  {:>3} s  {}", self.told, standing(report, stats));
         }
     }
 
     fn end(&mut self, stage: &Stage) {
-        let _ = writeln!(
-            self.out,
-            "  done   {}",
-            standing(&stage.report, &stage.stats)
-        );
+        let _ = writeln!(self.out, "  done   {}", standing(&stage.report, &stage.stats));
     }
 }
 
 fn standing(report: &Report, stats: &Stats) -> String {
-    let Report {
-        ok,
-        refused,
-        errors,
-        timeouts,
-        ..
-    } = report;
-    let place = if stats.down {
-        "DOWN".to_owned()
-    } else {
-        format!("{} inside", stats.present)
-    };
+    let Report { ok, refused, errors, timeouts, .. } = report;
+    let place = if stats.down { "DOWN".to_owned() } else { format!("{} inside", stats.present) };
     format!("{ok} good, {refused} refused, {errors} errors, {timeouts} gave up; box: {place}")
 }
 
@@ -149,22 +125,9 @@ mod tests {
         let report = Report::fixture(Duration::from_secs(5), 10, 0, 2, 1);
         ui.begin("through vaxel", Duration::from_secs(5));
         for tenth in 0..50 {
-            ui.update(
-                Duration::from_millis(100 * tenth),
-                &report,
-                &Stats {
-                    present: 3,
-                    ..Stats::default()
-                },
-            );
+            ui.update(Duration::from_millis(100 * tenth), &report, &Stats { present: 3, ..Stats::default() });
         }
-        ui.end(&Stage {
-            report,
-            stats: Stats {
-                down: true,
-                ..Stats::default()
-            },
-        });
+        ui.end(&Stage { report, stats: Stats { down: true, ..Stats::default() } });
         assert_eq!(
             String::from_utf8(ui.into_inner()).unwrap(),
             "through vaxel, 5 s:\n\

@@ -1,0 +1,159 @@
+//! What the workers of a gateway share, and what is done to all of them at once: reload, upkeep.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::snapshot::{self, Built, Workshop};
+use super::{Builder, Gateway};
+use crate::cache::flight::Flights;
+use crate::cache::key::Keyer;
+use crate::cache::store::Store;
+use crate::config::settings::Settings;
+use crate::message::hop::Pseudonym;
+use crate::metrics::{CacheLive, Metrics};
+use crate::proxy::snapshot::{Core, Worker};
+use crate::upstream::Upstream;
+
+/// A running gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+struct Shared {
+    core: Arc<Core>,
+    workers: Box<[Arc<Worker>]>,
+    workshop: Workshop,
+    built: Mutex<Built>,
+}
+
+/// Why a gateway cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The builder was given none.
+    #[error("there are no settings")]
+    NoSettings,
+    /// A certificate, key or CA cannot be used.
+    #[error("upstream {upstream}")]
+    Tls {
+        /// Whose.
+        upstream: String,
+        /// Why.
+        source: crate::listen::tls::TlsError,
+    },
+    /// Two routes or patterns cannot be together.
+    #[error("route {route}: {reason}")]
+    Route {
+        /// Which.
+        route: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Handle {
+    pub(super) fn new(builder: Builder) -> Result<Self, StartError> {
+        let settings = builder.settings.ok_or(StartError::NoSettings)?;
+        let workers = builder.workers.max(1);
+        let seed = builder.seed.unwrap_or_else(|| RandomState::new().hash_one("vaxel"));
+        let metrics = Metrics::new(workers);
+        let core = Arc::new(Core {
+            store: Store::new(settings.cache.max_bytes, Keyer::new(seed)),
+            flights: Flights::new(settings.cache.fills_bytes),
+            pseudonym: Pseudonym::new(seed as u32),
+            clock: builder.clock,
+            hooks: builder.hooks,
+            metrics,
+        });
+        watch_cache(&core);
+        let workshop = Workshop::new(Arc::clone(&core), builder.origins, workers, seed);
+        let built = workshop.build(&settings, None)?;
+        let log = builder.access_log;
+        if let Some(log) = log.clone() {
+            core.metrics.watch_access_log(Box::new(move || log.dropped()));
+        }
+        let workers = (0..workers)
+            .map(|index| {
+                Arc::new(Worker {
+                    core: Arc::clone(&core),
+                    index,
+                    snapshot: ArcSwap::from(snapshot::view(&core, &built, &settings)),
+                    log: log.as_ref().map(crate::proxy::access_log::AccessLog::worker),
+                    random: AtomicU64::new(seed.wrapping_mul(index as u64 + 1)),
+                })
+            })
+            .collect();
+        core.metrics.reloaded(true, core.clock.moment().wall);
+        Ok(Self(Arc::new(Shared { core, workers, workshop, built: Mutex::new(built) })))
+    }
+
+    /// The view of one event loop; `worker` counts from 0 and wraps.
+    ///
+    /// # Panics
+    /// Never: there is at least one worker.
+    pub fn gateway(&self, worker: usize) -> Gateway {
+        let workers = &self.0.workers;
+        let worker = workers.get(worker % workers.len()).expect("the modulus is the length");
+        Gateway::new(Arc::clone(worker))
+    }
+
+    /// Puts new settings in force for requests that begin from now on. Slots, breakers, learned state, connections and
+    /// counters are carried over by name.
+    ///
+    /// # Errors
+    /// As for [`Builder::build`]; then the old settings stay in force.
+    pub fn reload(&self, settings: &Settings) -> Result<(), StartError> {
+        let mut current = self.0.built.lock();
+        let built = self.0.workshop.build(settings, Some(&current))?;
+        for worker in &self.0.workers {
+            worker.snapshot.store(snapshot::view(&self.0.core, &built, settings));
+        }
+        current.retire(&built);
+        *current = built;
+        Ok(())
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.core.metrics
+    }
+
+    /// Time.
+    pub fn clock(&self) -> &crate::clock::Clock {
+        &self.0.core.clock
+    }
+
+    /// The upstreams in force.
+    pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.0.built.lock().upstreams.clone()
+    }
+
+    /// What has to be done now and then, whether requests come or not: closes idle connections, lets the store evict,
+    /// refreshes addresses. The server calls it every second; an embedding program does so itself.
+    pub async fn upkeep(&self) {
+        for upstream in self.upstreams() {
+            for pool in upstream.endpoints.iter().filter_map(|endpoint| endpoint.pool.as_ref()) {
+                pool.sweep();
+            }
+        }
+        self.0.core.store.maintain();
+        self.0.workshop.upkeep().await;
+    }
+}
+
+fn watch_cache(core: &Arc<Core>) {
+    let weak = Arc::downgrade(core);
+    core.metrics.watch_cache(Box::new(move || {
+        let Some(core) = weak.upgrade() else { return CacheLive::default() };
+        let stats = core.store.stats();
+        CacheLive {
+            entries: stats.slots,
+            bytes: stats.bytes,
+            capacity: stats.capacity,
+            evictions: stats.evicted,
+            fills: core.flights.bytes(),
+        }
+    }));
+}

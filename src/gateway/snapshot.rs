@@ -1,0 +1,305 @@
+//! From settings to live objects. What has a name and a state is carried over from the snapshot before: slots, breaker,
+//! budget, health and connections go on through a reload.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
+
+use http::{HeaderValue, Uri};
+use parking_lot::Mutex;
+
+use super::StartError;
+use crate::breaker::Breaker;
+use crate::config::settings::{RouteSettings, Settings, UpstreamSettings};
+use crate::consumer::Consumers;
+use crate::metrics::{EndpointLive, Live};
+use crate::proxy::snapshot::{Caller, Core, Rate, Route, Snapshot};
+use crate::retry::budget::Budget;
+use crate::router::Router;
+use crate::throttle::RateParams;
+use crate::throttle::rate::RateLimiter;
+use crate::throttle::slots::Slots;
+use crate::upstream::connect::Connector;
+use crate::upstream::health::{Ejection, EjectionParams};
+use crate::upstream::origin::{HttpOrigin, Origin};
+use crate::upstream::pool::Pool;
+use crate::upstream::resolve::Resolver;
+use crate::upstream::{Endpoint, Upstream, tls};
+
+/// What live objects are made with.
+pub(super) struct Workshop {
+    core: Arc<Core>,
+    resolver: Arc<Resolver>,
+    origins: HashMap<String, Arc<dyn Origin>>,
+    workers: usize,
+    seed: u64,
+}
+
+/// The live objects of one configuration that all workers share.
+pub(super) struct Built {
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    settings: Vec<UpstreamSettings>,
+    /// By route and by consumer, with what they were made from.
+    rates: HashMap<String, (RateParams, Arc<RateLimiter>)>,
+}
+
+impl Workshop {
+    pub(super) fn new(core: Arc<Core>, origins: HashMap<String, Arc<dyn Origin>>, workers: usize, seed: u64) -> Self {
+        let resolver = Arc::new(Resolver::new(core.clock.clone()));
+        Self { core, resolver, origins, workers, seed }
+    }
+
+    /// Makes what `settings` ask for; takes over from `before` what still fits.
+    pub(super) fn build(&self, settings: &Settings, before: Option<&Built>) -> Result<Built, StartError> {
+        let upstreams = settings
+            .upstreams
+            .iter()
+            .map(|upstream| self.upstream(upstream, before.and_then(|before| before.find(&upstream.name))))
+            .collect::<Result<Vec<_>, _>>()?;
+        check_routes(settings)?;
+        let mut rates = HashMap::new();
+        let named = settings.routes.iter().filter_map(|route| Some((route_rate(route), route.rate?)));
+        let consumers =
+            settings.consumers.iter().filter_map(|consumer| Some((consumer_rate(&consumer.name), consumer.rate?)));
+        for (name, params) in named.chain(consumers) {
+            let kept = before.and_then(|before| before.rates.get(&name)).filter(|(old, _)| *old == params);
+            let limiter = kept.map_or_else(
+                || Arc::new(RateLimiter::new(&params, RATE_KEYS, self.core.clock.clone())),
+                |(_, limiter)| Arc::clone(limiter),
+            );
+            rates.insert(name, (params, limiter));
+        }
+        for upstream in &upstreams {
+            watch(upstream, &self.core);
+        }
+        Ok(Built { upstreams, settings: settings.upstreams.clone(), rates })
+    }
+
+    pub(super) async fn upkeep(&self) {
+        self.resolver.refresh().await;
+        self.core.clock.realign();
+    }
+
+    fn upstream(
+        &self,
+        settings: &UpstreamSettings,
+        before: Option<(&Arc<Upstream>, &UpstreamSettings)>,
+    ) -> Result<Arc<Upstream>, StartError> {
+        let clock = &self.core.clock;
+        let now = clock.now();
+        if let Some((upstream, old)) = before
+            && old == settings
+        {
+            return Ok(Arc::clone(upstream));
+        }
+        let slots = match before {
+            Some((upstream, _)) => {
+                upstream.slots.retune(settings.slots);
+                Arc::clone(&upstream.slots)
+            }
+            None => Slots::new(settings.slots, clock.clone(), self.seed),
+        };
+        let breaker = settings.breaker.clone().map(|params| {
+            let carried = before.and_then(|(upstream, _)| upstream.breaker.clone());
+            match carried {
+                Some(breaker) => {
+                    breaker.lock().retune(params, now);
+                    breaker
+                }
+                None => Arc::new(Mutex::new(Breaker::new(params, self.seed, now))),
+            }
+        });
+        let meter = self.core.metrics.upstream(&settings.name);
+        let reachable = before.filter(|(_, old)| old.reaches_like(settings));
+        let (endpoints, health) = match reachable {
+            Some((upstream, _)) => (Arc::clone(&upstream.endpoints), Arc::clone(&upstream.health)),
+            None => {
+                let health = Ejection::new(EjectionParams::default(), settings.endpoints.len());
+                (self.endpoints(settings, &meter)?, Arc::new(Mutex::new(health)))
+            }
+        };
+        Ok(Arc::new(Upstream {
+            name: settings.name.as_str().into(),
+            endpoints,
+            health,
+            slots,
+            breaker,
+            balance: settings.balance,
+            cursor: AtomicUsize::new(0),
+            retry: settings.retry.clone(),
+            budget: Mutex::new(Budget::new(settings.retry.budget_ratio, settings.retry.budget_min_per_second, now)),
+            timeouts: settings.timeouts,
+            zombie_hold: settings.slots.zombie_hold,
+            host: settings.host,
+            expect: settings.expect,
+            meter,
+        }))
+    }
+
+    fn endpoints(
+        &self,
+        settings: &UpstreamSettings,
+        meter: &Arc<crate::metrics::UpstreamMeter>,
+    ) -> Result<Arc<[Endpoint]>, StartError> {
+        let tls_error = |source| StartError::Tls { upstream: settings.name.clone(), source };
+        let encrypted = settings.endpoints.iter().any(|uri| uri.scheme_str() == Some("https"));
+        let config = if encrypted { Some(tls::client_config(&settings.tls).map_err(tls_error)?) } else { None };
+        let endpoint = |uri: &Uri| {
+            let authority = uri.authority().map_or("", |authority| authority.as_str());
+            let https = uri.scheme_str() == Some("https");
+            let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+            let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+            let tls = match &config {
+                Some(config) if https => Some((Arc::clone(config), settings.tls.name_for(host).map_err(tls_error)?)),
+                _ => None,
+            };
+            let connector = Connector::new(host, port, tls, Arc::clone(&self.resolver));
+            let pool = Pool::new(settings.pool.clone(), self.workers, self.core.clock.clone());
+            let (origin, pool): (Arc<dyn Origin>, _) = match self.origins.get(&settings.name) {
+                Some(origin) => (Arc::clone(origin), None),
+                None => {
+                    let meter = Arc::clone(meter);
+                    let origin = HttpOrigin::new(connector, settings.timeouts.connect, Arc::clone(&pool), meter);
+                    (Arc::new(origin), Some(pool))
+                }
+            };
+            Ok(Endpoint {
+                name: uri.to_string().trim_end_matches('/').into(),
+                authority: HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("")),
+                origin,
+                pool,
+                in_flight: AtomicU32::new(0),
+            })
+        };
+        settings.endpoints.iter().map(endpoint).collect()
+    }
+}
+
+impl Built {
+    fn find(&self, name: &str) -> Option<(&Arc<Upstream>, &UpstreamSettings)> {
+        let settings = self.settings.iter().find(|settings| settings.name == name)?;
+        let upstream = self.upstreams.iter().find(|upstream| &*upstream.name == name)?;
+        Some((upstream, settings))
+    }
+
+    /// Forgets what `next` has no more.
+    pub(super) fn retire(&self, next: &Self) {
+        for upstream in &self.upstreams {
+            if next.find(&upstream.name).is_none() {
+                upstream.meter.unwatch();
+            }
+        }
+    }
+
+    fn rate(&self, name: &str) -> Option<Arc<RateLimiter>> {
+        self.rates.get(name).map(|(_, limiter)| Arc::clone(limiter))
+    }
+}
+
+/// One worker's snapshot.
+pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snapshot> {
+    let routes: Box<[Route]> = settings.routes.iter().map(|route| self::route(core, built, route)).collect();
+    let table = settings.routes.iter().enumerate().map(|(index, route)| (route.matching.clone(), index)).collect();
+    let known = settings
+        .consumers
+        .iter()
+        .map(|consumer| Caller {
+            name: consumer.name.as_str().into(),
+            weight: consumer.weight,
+            class: consumer.class,
+            rate: built.rate(&consumer_rate(&consumer.name)),
+            meter: core.metrics.consumer(&consumer.name),
+        })
+        .collect();
+    Arc::new(Snapshot {
+        router: Router::build(table).unwrap_or_else(|_| unreachable!("`build` has checked the patterns")),
+        routes,
+        consumers: Consumers::new(settings.consumers.clone()),
+        known,
+        anonymous: Caller {
+            name: "anonymous".into(),
+            weight: 1,
+            class: None,
+            rate: None,
+            meter: core.metrics.anonymous(),
+        },
+        unrouted: core.metrics.unrouted(),
+        forwarding: settings.forwarding.clone(),
+    })
+}
+
+fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
+    let upstream = built.upstreams.get(settings.upstream).map(Arc::clone);
+    let upstream = upstream.unwrap_or_else(|| unreachable!("settings name only upstreams they hold"));
+    let rate = settings.rate.zip(built.rate(&route_rate(settings)));
+    Route {
+        name: settings.name.as_str().into(),
+        meter: core.metrics.route(&settings.name, &upstream.name),
+        upstream,
+        cache: settings.cache.clone(),
+        rate: rate.map(|(params, limiter)| Rate { limiter, policy: policy(&params) }),
+        class: settings.class,
+        cost: settings.cost,
+        rewrite: settings.rewrite.clone(),
+        request_headers: settings.request_headers.clone(),
+        response_headers: settings.response_headers.clone(),
+        max_body: settings.max_body.unwrap_or(u64::MAX),
+        require_consumer: settings.require_consumer,
+        fallback: settings.fallback.clone(),
+        classes: settings.classes,
+    }
+}
+
+fn policy(params: &RateParams) -> HeaderValue {
+    let (limit, window) = (params.limit, params.per.as_secs().max(1));
+    HeaderValue::try_from(format!("\"route\";q={limit};w={window};qu=\"requests\""))
+        .unwrap_or(HeaderValue::from_static("\"route\""))
+}
+
+fn check_routes(settings: &Settings) -> Result<(), StartError> {
+    let table = settings.routes.iter().map(|route| (route.matching.clone(), ())).collect();
+    Router::build(table).map(drop).map_err(|mut errors| {
+        let (index, error) = errors.swap_remove(0);
+        let route = settings.routes.get(index).map_or_else(String::new, |route| route.name.clone());
+        StartError::Route { route, reason: error.to_string() }
+    })
+}
+
+fn route_rate(route: &RouteSettings) -> String {
+    format!("route {}", route.name)
+}
+
+fn consumer_rate(name: &str) -> String {
+    format!("consumer {name}")
+}
+
+/// Lets a scrape see how the upstream stands.
+fn watch(upstream: &Arc<Upstream>, core: &Arc<Core>) {
+    let (weak, clock) = (Arc::downgrade(upstream), core.clock.clone());
+    upstream.meter.watch(Box::new(move || {
+        let Some(upstream) = weak.upgrade() else { return Live::default() };
+        let (stats, now) = (upstream.slots.stats(), clock.now());
+        let health = upstream.health.lock();
+        let pools = upstream.endpoints.iter().filter_map(|endpoint| endpoint.pool.as_ref());
+        Live {
+            slots: stats.slots,
+            busy: stats.busy,
+            zombie: stats.zombie,
+            queued: stats.queued,
+            idle_connections: pools.map(|pool| pool.idle()).sum(),
+            breaker: upstream.breaker.as_ref().map(|breaker| breaker.lock().state(now)),
+            endpoints: upstream
+                .endpoints
+                .iter()
+                .enumerate()
+                .map(|(index, endpoint)| EndpointLive {
+                    name: endpoint.name.to_string(),
+                    up: health.is_available(index, now),
+                })
+                .collect(),
+        }
+    }));
+}
+
+/// Buckets of a rate limiter: 16 bytes each.
+const RATE_KEYS: usize = 65_536;
