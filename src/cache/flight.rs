@@ -655,6 +655,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_end_of_an_outgrown_body_is_nothing_to_the_next_flight_of_its_key() {
+        type End = fn(Fill);
+        let ends: [End; 2] = [|fill| assert_eq!(fill.finish(|_| panic!("not to be stored")), None), Fill::abort];
+        for end in ends {
+            let flights = flights();
+            let mut outgrown = lead(&flights).share(head("http://a/"), None, 1).unwrap();
+            assert_eq!(outgrown.push(Bytes::from("abc")).await, Flow::Unread);
+            let next = lead(&flights);
+            end(outgrown);
+            assert_eq!(flights.len(), 1);
+            let waiter = wait(&flights);
+            next.alone();
+            assert!(matches!(waiter.verdict().await, Verdict::Alone));
+            check_gone(&flights);
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_announced_too_large_or_over_the_budget_goes_alone() {
         for (length, max_entry, why) in [
             (Some(101), 100, Unshared::TooLarge),
@@ -784,7 +802,7 @@ mod tests {
         bodies: usize,
     }
 
-    const SMALL_MAX: u64 = 300_000;
+    const SMALL_MAX: u64 = 120_000;
 
     impl World {
         fn join(&mut self, key: u8) {

@@ -569,6 +569,17 @@ pub(in crate::cache) mod tests {
     }
 
     #[test]
+    fn what_an_evicted_list_led_to_is_never_found_by_the_next_one() {
+        let mut world = World::new(1 << 20);
+        world.put("/x", "", EN);
+        world.store.slots.invalidate(&world.key("/x")); // as an eviction would
+        world.put("/x", "", SV);
+        assert_eq!([world.word("/x", EN), world.word("/x", SV)], ["vary miss", "entry"]);
+        let now = world.later();
+        assert_eq!(world.store.invalidate(world.key("/x"), now), 1, "the new list knows all that can be found");
+    }
+
+    #[test]
     fn the_keys_of_variants_are_swept_of_what_was_evicted() {
         let mut world = World::new(200_000);
         for number in 0..5_000 {

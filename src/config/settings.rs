@@ -1,4 +1,12 @@
-//! settings (temporary)
+//! What the configuration means: validated, in terms of the parameters of the parts, every default filled in.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::parse_with;
 use crate::breaker::BreakerParams;
 use crate::cache::CacheParams;
 use crate::consumer::ConsumerParams;
@@ -16,146 +24,181 @@ use crate::upstream::pool::PoolParams;
 use crate::upstream::probe::ProbeParams;
 use crate::upstream::tls::UpstreamTls;
 use crate::upstream::{Expect, HostHeader, Timeouts};
-use std::net::SocketAddr;
-use std::time::Duration;
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub listeners: Vec<ListenerSettings>,
-    pub admin: Option<AdminSettings>,
-    pub workers: usize,
-    pub consumers: Vec<ConsumerParams>,
-    pub upstreams: Vec<UpstreamSettings>,
-    pub routes: Vec<RouteSettings>,
-    pub cache: CacheStoreSettings,
-    pub log: LogSettings,
-    pub drain: Duration,
-    pub forwarding: Forwarding,
-}
+
+/// Everything vaxel is told. Names are unique; `upstream` of a route is within `upstreams`; there is at least one
+/// listener, one upstream and one route; the routes' patterns build a router.
 #[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where connections are accepted.
+    pub listeners: Vec<ListenerSettings>,
+    /// Metrics, health, API and page, if they are wanted.
+    pub admin: Option<AdminSettings>,
+    /// Threads that serve requests; at least 1.
+    pub workers: usize,
+    /// How long requests may take to end when the process stops.
+    pub drain: Duration,
+    /// Logs.
+    pub log: LogSettings,
+    /// What upstreams learn of the client, and whose word is taken for it.
+    pub forwarding: Forwarding,
+    /// The cache that all routes share.
+    pub cache: CacheStoreSettings,
+    /// Who calls, in the order of the file.
+    pub consumers: Vec<ConsumerParams>,
+    /// What is protected, in the order of the file.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// Which requests go where, in the order of the file.
+    pub routes: Vec<RouteSettings>,
+}
+
+/// One accepting socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// HTTPS, or plain HTTP.
+    pub tls: Option<TlsParams>,
+    /// How connections reach the workers.
+    pub accept: Accept,
+    /// Connections the kernel keeps until they are accepted.
+    pub backlog: u32,
+    /// What a client may take.
+    pub limits: ListenLimits,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdminSettings {
+    /// Address and port.
     pub listen: SocketAddr,
 }
-#[derive(Debug, Clone, PartialEq)]
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Where a line per request goes.
+    pub access: AccessTarget,
+    /// Whether its lines hold the query.
+    pub query: bool,
+    /// How its lines are written.
+    pub format: Format,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessTarget {
+    /// Nowhere.
+    Off,
+    /// The standard output.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// The cache that all routes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheStoreSettings {
+    /// Bytes for stored answers.
     pub max_bytes: u64,
+    /// Bytes for answers that are just arriving to be stored.
     pub fills_bytes: u64,
 }
+
+/// One upstream.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LogSettings {
-    pub access: AccessTarget,
-    pub format: Format,
-    pub query: bool,
+pub struct UpstreamSettings {
+    /// Its unique name.
+    pub name: String,
+    /// Its servers: scheme and authority only; at least one.
+    pub endpoints: Vec<Uri>,
+    /// How one of them is chosen.
+    pub balance: Balance,
+    /// How much it works on at the same time, and who waits.
+    pub slots: SlotsParams,
+    /// When it is left alone, if ever.
+    pub breaker: Option<BreakerParams>,
+    /// When a request is tried again; one attempt means never.
+    pub retry: RetryParams,
+    /// How long it may take.
+    pub timeouts: Timeouts,
+    /// Connections to it.
+    pub pool: PoolParams,
+    /// How its https endpoints are spoken to.
+    pub tls: UpstreamTls,
+    /// How its endpoints are checked while nobody asks, if they are.
+    pub probe: Option<ProbeParams>,
+    /// Which Host it gets.
+    pub host: HostHeader,
+    /// Who answers `Expect: 100-continue`.
+    pub expect: Expect,
 }
-#[derive(Debug, Clone, PartialEq)]
-pub enum AccessTarget {
-    Off,
-    Stdout,
-    File(std::path::PathBuf),
+
+/// One route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// Its unique name.
+    pub name: String,
+    /// Which requests it takes.
+    pub matching: RouteMatch,
+    /// Where they go: an index into [`Settings::upstreams`].
+    pub upstream: usize,
+    /// Another path for the upstream.
+    pub rewrite: Option<Rewrite>,
+    /// Changes the request to the upstream.
+    pub request_headers: HeaderEdits,
+    /// Changes the answer to the client.
+    pub response_headers: HeaderEdits,
+    /// How answers are stored, if they are.
+    pub cache: Option<CacheParams>,
+    /// How much each consumer or anonymous address may ask for.
+    pub rate: Option<RateParams>,
+    /// How urgent its requests are, where the consumer says nothing else.
+    pub class: Class,
+    /// What a request counts against rates, and how many slots it takes; at least 1, at most the upstream's slots.
+    pub cost: u32,
+    /// The largest request body in bytes.
+    pub max_body: Option<u64>,
+    /// Refuses anonymous callers.
+    pub require_consumer: bool,
+    /// What is answered when the upstream cannot and nothing stale may be served.
+    pub fallback: Option<StaticAnswer>,
+    /// How the upstream's statuses are to be read.
+    pub classes: Classes,
 }
+
+impl Settings {
+    /// What `vaxel run --upstream URL` runs on: `config/drop-in.toml`, with everything else at its default. Of
+    /// `upstream` scheme and authority count.
+    pub fn for_upstream(upstream: Uri, listen: SocketAddr) -> Self {
+        let mut settings = parse_with(DROP_IN, "config/drop-in.toml", &|_| None)
+            .unwrap_or_else(|problems| unreachable!("a test loads it: {problems}"))
+            .settings;
+        settings.listeners.iter_mut().for_each(|listener| listener.listen = listen);
+        settings.upstreams.iter_mut().for_each(|only| only.endpoints = vec![upstream.clone()]);
+        settings
+    }
+}
+
+impl UpstreamSettings {
+    /// Whether `other` reaches the same endpoints in the same way, so that connections and health can go on.
+    pub fn reaches_like(&self, other: &Self) -> bool {
+        self.endpoints == other.endpoints
+            && self.pool == other.pool
+            && self.tls == other.tls
+            && self.probe == other.probe
+            && self.timeouts.connect == other.timeouts.connect
+    }
+}
+
 impl AccessTarget {
+    /// What the access log is opened with; `None` when there is none.
     pub fn target(&self) -> Option<Target> {
         match self {
             Self::Off => None,
             Self::Stdout => Some(Target::Stdout),
-            Self::File(p) => Some(Target::File(p.clone())),
+            Self::File(path) => Some(Target::File(path.clone())),
         }
     }
 }
-#[derive(Debug, Clone, PartialEq)]
-pub struct ListenerSettings {
-    pub listen: SocketAddr,
-    pub tls: Option<TlsParams>,
-    pub accept: Accept,
-    pub backlog: u32,
-    pub limits: ListenLimits,
-}
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpstreamSettings {
-    pub name: String,
-    pub endpoints: Vec<http::Uri>,
-    pub balance: Balance,
-    pub slots: SlotsParams,
-    pub breaker: Option<BreakerParams>,
-    pub retry: RetryParams,
-    pub timeouts: Timeouts,
-    pub pool: PoolParams,
-    pub tls: UpstreamTls,
-    pub probe: Option<ProbeParams>,
-    pub host: HostHeader,
-    pub expect: Expect,
-}
-impl UpstreamSettings {
-    pub fn reaches_like(&self, other: &Self) -> bool {
-        self.endpoints == other.endpoints
-            && self.tls == other.tls
-            && self.pool == other.pool
-            && self.timeouts.connect == other.timeouts.connect
-    }
-}
-#[derive(Debug, Clone)]
-pub struct RouteSettings {
-    pub name: String,
-    pub matching: RouteMatch,
-    pub upstream: usize,
-    pub rewrite: Option<Rewrite>,
-    pub request_headers: HeaderEdits,
-    pub response_headers: HeaderEdits,
-    pub cache: Option<CacheParams>,
-    pub rate: Option<RateParams>,
-    pub class: Class,
-    pub cost: u32,
-    pub max_body: Option<u64>,
-    pub require_consumer: bool,
-    pub fallback: Option<StaticAnswer>,
-    pub classes: Classes,
-}
-impl Settings {
-    pub fn for_upstream(url: http::Uri, listen: SocketAddr) -> Self {
-        Self {
-            listeners: vec![ListenerSettings {
-                listen,
-                tls: None,
-                accept: Accept::Reuseport,
-                backlog: 1024,
-                limits: ListenLimits::default(),
-            }],
-            admin: Some(AdminSettings { listen: SocketAddr::from(([127, 0, 0, 1], 9900)) }),
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
-            consumers: vec![],
-            upstreams: vec![UpstreamSettings {
-                name: "upstream".into(),
-                endpoints: vec![url],
-                balance: Balance::default(),
-                slots: SlotsParams { slots: 32, queue: 128, ..SlotsParams::default() },
-                breaker: Some(BreakerParams::default()),
-                retry: RetryParams::default(),
-                timeouts: Timeouts::default(),
-                pool: PoolParams::default(),
-                tls: UpstreamTls::default(),
-                probe: None,
-                host: HostHeader::Keep,
-                expect: Expect::Relay,
-            }],
-            routes: vec![RouteSettings {
-                name: "all".into(),
-                matching: RouteMatch { host: None, path: "/{*rest}".into(), methods: vec![], headers: vec![] },
-                upstream: 0,
-                rewrite: None,
-                request_headers: HeaderEdits::default(),
-                response_headers: HeaderEdits::default(),
-                cache: Some(CacheParams::default()),
-                rate: None,
-                class: Class::Normal,
-                cost: 1,
-                max_body: None,
-                require_consumer: false,
-                fallback: None,
-                classes: Classes::default(),
-            }],
-            cache: CacheStoreSettings { max_bytes: 256 << 20, fills_bytes: 64 << 20 },
-            log: LogSettings { access: AccessTarget::Off, format: Format::Json, query: false },
-            drain: Duration::from_secs(30),
-            forwarding: Forwarding::default(),
-        }
-    }
-}
+
+const DROP_IN: &str = include_str!("../../config/drop-in.toml");

@@ -166,27 +166,34 @@ impl Errand {
 
     /// Stores an answer that comes too late for everybody who waited.
     fn harvest(&self) -> Late {
-        let (worker, snapshot, route) = (Arc::clone(&self.worker), Arc::clone(&self.snapshot), self.route);
-        let (wanted, asked) = (Arc::clone(&self.wanted), self.asked.clone());
-        let sent = worker.core.clock.now();
+        let (snapshot, route, wanted) = (Arc::clone(&self.snapshot), self.route, Arc::clone(&self.wanted));
+        let place = self.place(self.worker.core.clock.now());
         Box::new(move |response| {
             Box::pin(async move {
-                let (parts, mut body) = response.into_parts();
+                let (parts, body) = response.into_parts();
                 let params = snapshot.routes.get(route).and_then(|route| route.cache.as_ref());
                 let Some(params) = params else { return };
-                let Ok(head) = head(&worker, params, &wanted.address, &Method::GET, &asked, &parts, sent) else {
-                    return;
-                };
-                if let Joined::Lead(lead) = worker.core.flights.join(wanted.flight) {
+                let judged =
+                    head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.sent);
+                let Ok(head) = judged else { return };
+                if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight) {
                     let head = Arc::new(head);
-                    let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) else {
-                        return;
-                    };
-                    let next = async |body: &mut ReplyBody| std::future::poll_fn(|cx| body.poll_frame(cx)).await;
-                    pour(&worker, (wanted.primary, sent), (head, fill), &asked, &mut body, next).await;
+                    if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) {
+                        pour(place, head, fill, body, None).await;
+                    }
                 }
             })
         })
+    }
+
+    fn place(&self, sent: Instant) -> Place {
+        Place {
+            worker: Arc::clone(&self.worker),
+            primary: self.wanted.primary,
+            flight: self.wanted.flight,
+            asked: self.asked.clone(),
+            sent,
+        }
     }
 
     /// What is stored is still good: it goes on with the fields of the 304.
@@ -214,12 +221,9 @@ impl Errand {
                     Ok((Some(reader), fill)) => (fill, reader),
                     _ => return own(self.tell, (parts, body, held), "too_large", tally),
                 };
+                let place = self.place(sent);
                 tell(self.tell, Brought::Shared(Arc::clone(&head), reader), tally);
-                let mut reply = (body, held);
-                let next = async |(body, held): &mut (ReplyBody, Held)| {
-                    std::future::poll_fn(|cx| held.poll_body(body, cx)).await
-                };
-                pour(&self.worker, (self.wanted.primary, sent), (head, fill), &self.asked, &mut reply, next).await;
+                pour(place, head, fill, body, Some(held)).await;
             }
             Err(why) => {
                 // An error passes; what is personal stays so for a while.
@@ -295,14 +299,8 @@ pub(super) fn adopt(
         Ok((Some(reader), fill)) => (fill, reader),
         _ => return Err(Box::new((parts, body, held))),
     };
-    let (worker, primary, asked) = (Arc::clone(worker), *primary, asked.clone());
-    let kept = Arc::clone(&head);
-    tokio::spawn(async move {
-        let mut reply = (body, held);
-        let next =
-            async |(body, held): &mut (ReplyBody, Held)| std::future::poll_fn(|cx| held.poll_body(body, cx)).await;
-        pour(&worker, (primary, sent), (kept, fill), &asked, &mut reply, next).await;
-    });
+    let place = Place { worker: Arc::clone(worker), primary: *primary, flight, asked: asked.clone(), sent };
+    tokio::spawn(pour(place, Arc::clone(&head), fill, body, Some(held)));
     Ok((head, reader))
 }
 
@@ -326,34 +324,48 @@ fn store(worker: &Worker, primary: Key, asked: &HeaderMap, entry: Arc<Entry>, se
     store.insert(primary, variant, entry, sent);
 }
 
+/// Where a fill's answer belongs.
+struct Place {
+    worker: Arc<Worker>,
+    primary: Key,
+    /// The key it was led under.
+    flight: Key,
+    /// The fields it was asked for with.
+    asked: HeaderMap,
+    sent: Instant,
+}
+
 /// Streams a body into a fill, and the whole of it into the store.
-async fn pour<S>(
-    worker: &Worker,
-    (primary, sent): (Key, Instant),
-    (head, mut fill): (Arc<Head>, Fill),
-    asked: &HeaderMap,
-    source: &mut S,
-    next: impl AsyncFn(&mut S) -> Option<Result<http_body::Frame<bytes::Bytes>, crate::upstream::body::BoxError>>,
-) {
-    let core = &worker.core;
+async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) {
+    let core = &place.worker.core;
     let mut kept = true;
-    while let Some(frame) = next(source).await {
+    loop {
+        let next = std::future::poll_fn(|cx| match &mut held {
+            Some(held) => held.poll_body(&mut body, cx),
+            None => body.poll_frame(cx),
+        });
+        let Some(frame) = next.await else { break };
         // A body that breaks off is never stored, and its readers learn of it.
         let Ok(frame) = frame else { return fill.abort() };
         let Ok(data) = frame.into_data() else { continue };
         match fill.push(data).await {
             Flow::Kept => {}
             Flow::Outgrown if std::mem::replace(&mut kept, false) => {
-                core.store.mark_uncacheable(primary, core.clock.now());
+                core.store.mark_uncacheable(place.flight, core.clock.now());
             }
             Flow::Outgrown => {}
-            Flow::Unread => return fill.abort(),
+            Flow::Unread => {
+                if let Some(held) = held {
+                    held.leave(body, false);
+                }
+                return fill.abort();
+            }
         }
     }
     // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
     fill.finish(|body| {
         let entry = Arc::new(Entry::new(head, body.clone()));
-        store(worker, primary, asked, entry, sent);
+        store(&place.worker, place.primary, &place.asked, entry, place.sent);
     });
 }
 

@@ -33,6 +33,7 @@ pub(super) enum Looked {
 }
 
 /// What a fill is to bring.
+#[derive(Clone)]
 pub(super) struct Wanted {
     /// Its place.
     pub(super) address: Address,

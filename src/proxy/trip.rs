@@ -136,7 +136,14 @@ async fn fetch(
             respond::stored(exchange, &entry, &asked, now)
         }
         Verdict::Refused(refusal) => stand_in(exchange, &asked, &wanted, refusal),
-        // It varies by something the two requests differ in, or it is not for everybody.
+        // It is another variant: this request joins those that want its own.
+        Verdict::Stream(head, _) if wanted.flight == wanted.primary && !head.vary.is_empty() => {
+            let keyer = exchange.worker.core.store.keyer();
+            let flight = keyer.variant(wanted.primary, &head.vary, &asked);
+            let wanted = Arc::new(Wanted { flight, ..wanted.as_ref().clone() });
+            Box::pin(fetch(exchange, outgoing, asked, wanted, forward)).await
+        }
+        // It is not for everybody.
         Verdict::Stream(..) | Verdict::Found(_) | Verdict::Alone => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Pass;

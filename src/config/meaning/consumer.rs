@@ -1,0 +1,117 @@
+//! `[consumer.NAME]`.
+
+use http::HeaderName;
+use sha2::{Digest as _, Sha256};
+use toml::Spanned;
+
+use super::super::diagnostics::{Mistake, Severity};
+use super::super::reader::Reader;
+use super::super::units::rate;
+use super::super::values::{digest, header_name, header_value, network, text, whole};
+use super::route::class;
+use super::{no_twice, unspan};
+use crate::consumer::{ConsumerParams, Identify};
+use crate::throttle::RateParams;
+
+/// A consumer and the place of its name.
+pub(super) type Named = (Spanned<String>, Option<ConsumerParams>);
+
+/// One consumer.
+pub(super) fn read(name: &Spanned<String>, consumer: &mut Reader<'_>) -> Named {
+    if name.get_ref() == ANONYMOUS {
+        consumer.error(name.span(), Mistake::new("`anonymous` are those who are no consumer; take another name"));
+    }
+    let identify = consumer.required_table("identify", identify).flatten();
+    let weight = consumer.value("weight", whole(1));
+    let class = class(consumer);
+    let rate = rate_params(consumer);
+    let params = identify.map(|identify| ConsumerParams { name: name.get_ref().clone(), identify, weight, class, rate });
+    (name.clone(), params)
+}
+
+/// What must hold between consumers.
+pub(super) fn check(file: &mut Reader<'_>, all: &[Named]) {
+    let marks = all.iter().filter_map(|(name, consumer)| Some((name, consumer.as_ref()?)));
+    let marks = marks.flat_map(|(name, consumer)| {
+        let marks: Vec<String> = match &consumer.identify {
+            Identify::ApiKey { header, sha256 } => sha256.iter().map(|sha256| format!("{header} {sha256:x?}")).collect(),
+            Identify::Header { name, value } => vec![format!("{name} {:?}", value.as_bytes())],
+            Identify::Network(networks) => networks.iter().map(ToString::to_string).collect(),
+        };
+        marks.into_iter().map(|mark| (mark, name.span())).collect::<Vec<_>>()
+    });
+    let mistake = |_: &String| {
+        Mistake::new("another consumer is recognised by the same key, value or network")
+            .hint("nobody could tell the two apart")
+    };
+    no_twice(file, Severity::Error, marks, mistake);
+}
+
+/// The table `rate` of a consumer or a route.
+pub(super) fn rate_params(reader: &mut Reader<'_>) -> Option<RateParams> {
+    let params = reader.optional_table("rate", |table| {
+        let limit = table.required("limit", rate);
+        let burst = table.optional("burst", whole::<u32>(1));
+        let limit = limit?;
+        let burst = burst.and_then(std::num::NonZeroU32::new).unwrap_or(limit.limit);
+        Some(RateParams { limit: limit.limit, per: limit.per, burst })
+    });
+    params.flatten()
+}
+
+fn identify(table: &mut Reader<'_>) -> Option<Identify> {
+    let keys = table.some("api_key", |value| {
+        let key = text(value)?;
+        if key.len() < SHORTEST_KEY {
+            return Err(Mistake::new(format!("an API key has at least {SHORTEST_KEY} characters"))
+                .hint("it must be random too: openssl rand -base64 24"));
+        }
+        Ok(Sha256::digest(key.as_bytes()).into())
+    });
+    let digests = table.some("api_key_sha256", digest);
+    let header = table.optional("header", header_name);
+    let value = table.optional("value", header_value);
+    let networks = table.some("network", network);
+    let (has_keys, has_value, has_networks) =
+        (table.has("api_key") || table.has("api_key_sha256"), table.has("value"), table.has("network"));
+    match (has_keys, has_value, has_networks) {
+        (true, false, false) => {
+            let mut sha256 = unspan(keys.unwrap_or_default());
+            sha256.extend(unspan(digests.unwrap_or_default()));
+            if table.has("header") && header.is_none() {
+                return None;
+            }
+            let header = header.unwrap_or(HeaderName::from_static("x-api-key"));
+            Some(Identify::ApiKey { header, sha256 })
+        }
+        (false, true, false) => {
+            if !table.has("header") {
+                table.error(table.span("value"), Mistake::new("`value` needs the `header` it is in"));
+            }
+            let mut value = value?;
+            value.set_sensitive(true);
+            Some(Identify::Header { name: header?, value })
+        }
+        (false, false, true) => {
+            if table.has("header") {
+                table.error(table.span("header"), Mistake::new("`header` says nothing about a `network`"));
+            }
+            Some(Identify::Network(unspan(networks?)))
+        }
+        (false, false, false) => {
+            let mistake = Mistake::new("`identify` does not say how to recognise the consumer");
+            table.error(table.place(), mistake.hint("give it `api_key`, `header` and `value`, or `network`"));
+            None
+        }
+        _ => {
+            let mistake = Mistake::new("a consumer is recognised by one kind of thing");
+            table.error(table.place(), mistake.hint("keep one of `api_key`, `value` and `network`"));
+            None
+        }
+    }
+}
+
+/// The name under which everybody else is counted.
+const ANONYMOUS: &str = "anonymous";
+/// Shorter keys can be guessed, or found from their digest.
+const SHORTEST_KEY: usize = 16;

@@ -1,0 +1,141 @@
+//! From sections to settings, and what must hold between them. One file per kind of section.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::diagnostics::{Mistake, Severity};
+use super::reader::Reader;
+use super::settings::{AccessTarget, AdminSettings, CacheStoreSettings, LogSettings, Settings};
+use super::units::{duration, positive_size};
+use super::values::{address, flag, network, whole, word};
+use crate::message::forwarded::{ForwardMode, Forwarding};
+use crate::proxy::access_log::Format;
+
+mod consumer;
+mod listener;
+mod route;
+mod upstream;
+
+use route::Route;
+
+/// The whole file; `None` only when something was reported.
+pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
+    let (workers, drain) = file.table("server", |server| {
+        let workers = server.value("workers", whole::<usize>(0));
+        if workers > MOST_WORKERS {
+            server.error(server.span("workers"), Mistake::new(format!("at most {MOST_WORKERS} workers")));
+        }
+        (workers, server.value("drain", duration))
+    });
+    let admin = file.optional_table("admin", |admin| {
+        let listen = admin.value("listen", address);
+        if !listen.ip().is_loopback() {
+            let mistake = Mistake::new("whoever reaches the admin listener may read the configuration and reload it");
+            admin.warn(admin.span("listen"), mistake.hint("listen on 127.0.0.1, or keep strangers from this network"));
+        }
+        AdminSettings { listen }
+    });
+    let log = file.table("log", log);
+    let forwarding = file.table("forwarded", |forwarded| {
+        let trusted = unspan(forwarded.list("trusted", network).unwrap_or_default());
+        let mode = forwarded.choice("mode", &FORWARD_MODES);
+        Forwarding { mode, trusted }
+    });
+    let cache = file.table("cache", |cache| CacheStoreSettings {
+        max_bytes: cache.value("size", positive_size),
+        fills_bytes: cache.value("fills", positive_size),
+    });
+    let listeners = file.tables("listener", listener::read);
+    listener::check(file, &listeners, admin.as_ref());
+    let consumers = file.named("consumer", consumer::read);
+    consumer::check(file, &consumers);
+    let upstreams = file.named("upstream", upstream::read);
+    let names: Vec<_> = upstreams.iter().map(|(name, upstream)| (name.get_ref().clone(), upstream.as_ref())).collect();
+    let mut routes = file.tables("route", |reader| route::read(reader, &names, cache.max_bytes, !consumers.is_empty()));
+    route::check(file, &mut routes);
+    let used: Vec<_> = routes.iter().filter_map(|route| Some(route.upstream.as_ref()?.get_ref().as_str())).collect();
+    for (name, _) in &upstreams {
+        if !used.contains(&name.get_ref().as_str()) && !routes.is_empty() {
+            file.warn(name.span(), Mistake::new(format!("no route leads to the upstream `{}`", name.get_ref())));
+        }
+    }
+    Some(Settings {
+        listeners: listeners.into_iter().map(|listener| listener.map(Spanned::into_inner)).collect::<Option<_>>()?,
+        admin,
+        workers: if workers == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { workers },
+        drain,
+        log,
+        forwarding,
+        cache,
+        consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect::<Option<_>>()?,
+        upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,
+        routes: routes.into_iter().map(|route: Route| route.settings).collect::<Option<_>>()?,
+    })
+}
+
+fn log(log: &mut Reader<'_>) -> LogSettings {
+    let access = log.value("access", |value| {
+        Ok(match word(value)?.as_str() {
+            "off" => AccessTarget::Off,
+            "stdout" => AccessTarget::Stdout,
+            // A slip such as `stdour` would make a file of that name.
+            path if !path.contains(['/', '.']) => {
+                let mistake = Mistake::new(format!("`{path}` is not possible here"));
+                return Err(mistake.hint("possible here: stdout, off, or a path such as \"./access.log\""));
+            }
+            path => AccessTarget::File(PathBuf::from(path)),
+        })
+    });
+    LogSettings {
+        access,
+        query: log.value("query", flag),
+        format: log.choice("format", &[("json", Format::Json), ("text", Format::Text)]),
+    }
+}
+
+/// Reports every value that was there before.
+fn no_twice<K: std::hash::Hash + Eq>(
+    file: &mut Reader<'_>,
+    severity: Severity,
+    values: impl IntoIterator<Item = (K, Range<usize>)>,
+    mistake: impl Fn(&K) -> Mistake,
+) {
+    let mut seen = HashMap::new();
+    for (value, span) in values {
+        if seen.contains_key(&value) {
+            match severity {
+                Severity::Error => file.error(span, mistake(&value)),
+                Severity::Warning => file.warn(span, mistake(&value)),
+            }
+        } else {
+            seen.insert(value, span);
+        }
+    }
+}
+
+/// A slashed path of a request, for what is sent to an upstream.
+fn absolute_path(value: &DeValue<'_>) -> Result<String, Mistake> {
+    let path = word(value)?;
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    if !path.starts_with('/') {
+        return Err(Mistake::new("a path begins with `/`").hint(format!("did you mean `/{path}`?")));
+    }
+    if is_plain { Ok(path) } else { Err(Mistake::new("other characters than visible ASCII are written as %XX")) }
+}
+
+fn unspan<T>(values: Vec<Spanned<T>>) -> Vec<T> {
+    values.into_iter().map(Spanned::into_inner).collect()
+}
+
+const FORWARD_MODES: [(&str, ForwardMode); 4] = [
+    ("x-forwarded", ForwardMode::XForwarded),
+    ("forwarded", ForwardMode::Forwarded),
+    ("both", ForwardMode::Both),
+    ("off", ForwardMode::Off),
+];
+/// More event loops than any machine has cores; a slip, and each costs memory.
+const MOST_WORKERS: usize = 1024;

@@ -1,0 +1,257 @@
+//! `[[route]]`.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::super::diagnostics::{Mistake, Severity};
+use super::super::reader::{Reader, is_sensitive};
+use super::super::settings::{RouteSettings, UpstreamSettings};
+use super::super::units::{duration, positive_duration, positive_size, size};
+use super::super::values::{expected, file, flag, header_name, header_name_of, header_value, method, status, text, whole, word};
+use super::consumer::rate_params;
+use super::{absolute_path, no_twice, unspan};
+use crate::cache::{CacheParams, QueryRule};
+use crate::message::edits::{HeaderEdits, StaticAnswer};
+use crate::message::hop;
+use crate::outcome::Classes;
+use crate::router::{HeaderPredicate, PatternError, Rewrite, RouteMatch, Router};
+use crate::throttle::Class;
+
+/// A route as far as it could be read, with places for what is checked between routes.
+pub(super) struct Route {
+    pub(super) settings: Option<RouteSettings>,
+    /// The name of its upstream.
+    pub(super) upstream: Option<Spanned<String>>,
+    name: Option<Spanned<String>>,
+    path: Range<usize>,
+    host: Range<usize>,
+    matching: Range<usize>,
+}
+
+/// One route. `upstreams` are all that were named, those with mistakes without their settings.
+pub(super) fn read(
+    route: &mut Reader<'_>,
+    upstreams: &[(String, Option<&UpstreamSettings>)],
+    store: u64,
+    has_consumers: bool,
+) -> Route {
+    let name_place = route.span("name");
+    let name = route.optional("name", word).map(|name| Spanned::new(name_place, name));
+    let places = route.required_table("match", |table| (matching(table), table.span("path"), table.span("host")));
+    let (matching, path, host) = places.unwrap_or((None, route.span("match"), route.span("match")));
+    let upstream = route.required("upstream", text).map(|name| Spanned::new(route.span("upstream"), name));
+    let index = upstream.as_ref().and_then(|name| upstream_index(route, name, upstreams));
+    let cost = route.value("cost", whole::<u32>(1));
+    let slots = index.and_then(|index| Some(upstreams.get(index)?.1?.slots.slots));
+    if let Some(slots) = slots
+        && usize::try_from(cost).is_ok_and(|cost| cost > slots)
+    {
+        route.error(route.span("cost"), Mistake::new(format!("a request would take {cost} slots, the upstream has {slots}")));
+    }
+    let rate = rate_params(route);
+    if rate.is_some_and(|rate| rate.burst.get() < cost) {
+        let mistake = Mistake::new("no request ever passes: its `cost` is higher than the `burst` of the rate");
+        route.error(route.span("rate"), mistake);
+    }
+    let require_consumer = route.value("require_consumer", flag);
+    if require_consumer && !has_consumers {
+        let mistake = Mistake::new("nobody can pass: there is no [consumer.NAME]");
+        route.error(route.span("require_consumer"), mistake);
+    }
+    let class = route.choice("class", &CLASSES);
+    let cache = route.switch("cache", |cache| self::cache(cache, store));
+    let rewrite = route.optional_table("rewrite", rewrite).flatten();
+    let request_headers = route.table("request_headers", edits);
+    let response_headers = route.table("response_headers", edits);
+    let max_body = route.optional("max_body", size);
+    let fallback = route.optional_table("fallback", fallback).flatten();
+    let classes = Classes { business_500: route.value("business_500", flag) };
+    let settings = matching.zip(index).map(|(matching, upstream)| RouteSettings {
+        name: name.as_ref().map_or_else(|| matching.path.clone(), |name| name.get_ref().clone()),
+        matching,
+        upstream,
+        rewrite,
+        request_headers,
+        response_headers,
+        cache,
+        rate,
+        class,
+        cost,
+        max_body,
+        require_consumer,
+        fallback,
+        classes,
+    });
+    Route { settings, upstream, name, path, host, matching: route.span("match") }
+}
+
+/// What must hold between routes; also gives those without a name one that is unique.
+pub(super) fn check(file: &mut Reader<'_>, routes: &mut [Route]) {
+    let names = routes.iter().filter_map(|route| Some((route.name.as_ref()?.get_ref().clone(), route.name.as_ref()?.span())));
+    no_twice(file, Severity::Error, names, |name| {
+        Mistake::new(format!("two routes are called `{name}`")).hint("metrics and logs could not tell them apart")
+    });
+    let mut taken: HashSet<String> =
+        routes.iter().filter_map(|route| Some(route.name.as_ref()?.get_ref().clone())).collect();
+    for route in routes.iter_mut().filter(|route| route.name.is_none()) {
+        let Some(settings) = &mut route.settings else { continue };
+        let path = settings.name.clone();
+        let names = std::iter::once(path.clone()).chain((2..).map(|number| format!("{path}#{number}")));
+        settings.name = names.into_iter().find(|name| !taken.contains(name)).unwrap_or(path);
+        taken.insert(settings.name.clone());
+    }
+    let table: Vec<_> = routes.iter().filter_map(|route| Some((route, route.settings.as_ref()?))).collect();
+    let patterns = table.iter().map(|(_, settings)| (settings.matching.clone(), ())).collect();
+    for (index, error) in Router::build(patterns).err().unwrap_or_default() {
+        let Some((route, _)) = table.get(index) else { continue };
+        match &error {
+            PatternError::Unreachable { by } => {
+                let by = table.get(*by).map_or("another", |(_, settings)| settings.name.as_str());
+                let mistake = Mistake::new(format!("no request can reach this route: `{by}` takes all of them first"));
+                file.error(route.matching.clone(), mistake.hint("give it other methods, headers or another host"));
+            }
+            PatternError::Host => file.error(route.host.clone(), Mistake::new(error.to_string())),
+            _ => file.error(route.path.clone(), Mistake::new(error.to_string())),
+        }
+    }
+}
+
+/// The optional key `class` of a consumer.
+pub(super) fn class(consumer: &mut Reader<'_>) -> Option<Class> {
+    consumer.optional_choice("class", &CLASSES)
+}
+
+fn upstream_index(
+    route: &mut Reader<'_>,
+    name: &Spanned<String>,
+    upstreams: &[(String, Option<&UpstreamSettings>)],
+) -> Option<usize> {
+    let index = upstreams.iter().position(|(known, _)| known == name.get_ref());
+    if index.is_none() {
+        let mistake = Mistake::new(format!("there is no upstream `{}`", name.get_ref()));
+        let known = upstreams.iter().map(|(known, _)| known.as_str());
+        route.error(name.span(), mistake.did_you_mean(name.get_ref(), known));
+    }
+    index
+}
+
+fn matching(table: &mut Reader<'_>) -> Option<RouteMatch> {
+    let path = table.required("path", word);
+    let host = table.optional("host", word);
+    let methods = unspan(table.some("methods", method).unwrap_or_default());
+    let headers = table.map("headers", |name, value| {
+        let name = header_name_of(name)?;
+        Ok(match value {
+            DeValue::Boolean(true) => HeaderPredicate::Present(name),
+            DeValue::Boolean(false) => HeaderPredicate::Absent(name),
+            DeValue::String(_) => HeaderPredicate::Equals(name, header_value(value)?),
+            other => return Err(expected("a value, true (is there) or false (is not there)", other)),
+        })
+    });
+    Some(RouteMatch { host, path: path?, methods, headers })
+}
+
+fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
+    let ttl = table.optional("ttl", duration);
+    let override_origin = table.value("override", flag);
+    if override_origin && !table.has("ttl") {
+        table.error(table.span("override"), Mistake::new("`override` has no effect without `ttl`"));
+    }
+    let max_entry = table.value("max_entry", positive_size);
+    if max_entry > store {
+        let place = if table.has("max_entry") { table.span("max_entry") } else { table.place() };
+        table.error(place, Mistake::new("`max_entry` is larger than the whole cache (`size` of [cache])"));
+    }
+    CacheParams {
+        ttl,
+        override_origin,
+        stale_while_revalidate: table.value("stale_while_revalidate", duration),
+        stale_if_error: table.value("stale_if_error", duration),
+        keep: table.value("keep", duration),
+        negative: table.optional("negative", positive_duration),
+        max_entry,
+        per_consumer: table.value("per_consumer", flag),
+        targeted: unspan(table.list("targeted", header_name).unwrap_or_default()),
+        query: table.table("query", |query| QueryRule {
+            sort: query.value("sort", flag),
+            drop: unspan(query.list("drop", word).unwrap_or_default()),
+            keep: query.list("keep", word).map(unspan),
+        }),
+    }
+}
+
+fn rewrite(table: &mut Reader<'_>) -> Option<Rewrite> {
+    let prefix = |value: &DeValue<'_>| match value.as_str() {
+        Some("") => Ok(String::new()),
+        _ => absolute_path(value),
+    };
+    let (strip, add) = (table.value("strip", prefix), table.value("add", prefix));
+    if strip == add {
+        let mistake = Mistake::new("`rewrite` changes nothing").hint("give it `strip`, `add`, or both");
+        table.error(table.place(), mistake);
+    }
+    for (name, prefix) in [("strip", &strip), ("add", &add)] {
+        if prefix.contains(['?', '{', '}']) {
+            table.error(table.span(name), Mistake::new(format!("`{name}` is a plain prefix of a path, not a pattern")));
+        }
+    }
+    Some(Rewrite { strip, add })
+}
+
+fn edits(table: &mut Reader<'_>) -> HeaderEdits {
+    let remove = unspan(table.list("remove", |value| editable(header_name(value)?)).unwrap_or_default());
+    let set = table.map("set", |name, value| {
+        let name = editable(header_name_of(name)?)?;
+        let mut value = header_value(value)?;
+        value.set_sensitive(is_sensitive(name.as_str()));
+        Ok((name, value))
+    });
+    HeaderEdits { set, remove }
+}
+
+/// Framing and connection are vaxel's own: an operator who touched them would break messages.
+fn editable(name: HeaderName) -> Result<HeaderName, Mistake> {
+    const FRAMING: [HeaderName; 8] = [
+        http::header::CONNECTION,
+        http::header::CONTENT_LENGTH,
+        http::header::TRANSFER_ENCODING,
+        http::header::TE,
+        http::header::TRAILER,
+        http::header::UPGRADE,
+        hop::KEEP_ALIVE,
+        hop::PROXY_CONNECTION,
+    ];
+    if FRAMING.contains(&name) {
+        return Err(Mistake::new(format!("`{name}` belongs to the connection and is vaxel's own to set")));
+    }
+    if name == http::header::HOST {
+        return Err(Mistake::new("Host cannot be edited").hint("see `host` of [upstream.NAME]"));
+    }
+    Ok(name)
+}
+
+fn fallback(table: &mut Reader<'_>) -> Option<StaticAnswer> {
+    let status = table.value("status", status);
+    let content_type: HeaderValue = table.value("content_type", header_value);
+    let body = table.optional("body", text);
+    let from_file = table.optional("body_file", |value| {
+        let path = file(value)?;
+        std::fs::read(&path).map_err(|error| Mistake::new(format!("{} cannot be read: {error}", path.display())))
+    });
+    if table.has("body") && table.has("body_file") {
+        table.error(table.span("body_file"), Mistake::new("`body` is given already: keep one of the two"));
+    }
+    let body = from_file.map(Bytes::from).or(body.map(Bytes::from)).unwrap_or_default();
+    if !body.is_empty() && matches!(status.as_u16(), 204 | 205 | 304) {
+        table.error(table.span("status"), Mistake::new(format!("a {} has no body", status.as_u16())));
+    }
+    Some(StaticAnswer { status, content_type, body })
+}
+
+const CLASSES: [(&str, Class); 3] =
+    [("interactive", Class::Interactive), ("normal", Class::Normal), ("batch", Class::Batch)];

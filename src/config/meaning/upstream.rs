@@ -1,0 +1,179 @@
+//! `[upstream.NAME]`.
+
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::super::diagnostics::{Mistake, Severity};
+use super::super::reader::Reader;
+use super::super::settings::UpstreamSettings;
+use super::super::units::{duration, positive_duration, positive_ratio, ratio};
+use super::super::values::{endpoint, expected, file, flag, whole, word};
+use super::{absolute_path, no_twice, unspan};
+use crate::breaker::BreakerParams;
+use crate::retry::RetryParams;
+use crate::throttle::SlotsParams;
+use crate::upstream::balance::Balance;
+use crate::upstream::pool::PoolParams;
+use crate::upstream::probe::ProbeParams;
+use crate::upstream::tls::UpstreamTls;
+use crate::upstream::{Expect, HostHeader, Timeouts};
+
+/// An upstream and the place of its name.
+pub(super) type Named = (Spanned<String>, Option<UpstreamSettings>);
+
+/// One upstream.
+pub(super) fn read(name: &Spanned<String>, upstream: &mut Reader<'_>) -> Named {
+    let endpoints = upstream.some("endpoints", endpoint);
+    upstream.must("endpoints");
+    let endpoints = endpoints.unwrap_or_default();
+    let places = endpoints.iter().map(|endpoint| (endpoint.get_ref().clone(), endpoint.span()));
+    no_twice(upstream, Severity::Error, places, |uri| Mistake::new(format!("the endpoint {uri} is there twice")));
+    let timeouts = upstream.table("timeouts", timeouts);
+    let settings = UpstreamSettings {
+        name: name.get_ref().clone(),
+        balance: upstream.choice("balance", &[("round_robin", Balance::RoundRobin), ("least_of_two", Balance::LeastOfTwo)]),
+        slots: slots(upstream, timeouts.total),
+        breaker: upstream.switch("breaker", |table| breaker(table, timeouts)),
+        retry: upstream.switch("retry", retry).unwrap_or(RetryParams { attempts: 1, ..RetryParams::default() }),
+        timeouts,
+        pool: upstream.table("pool", pool),
+        tls: tls(upstream, endpoints.iter().any(|uri| uri.get_ref().scheme_str() == Some("https"))),
+        probe: upstream.switch("probe", probe),
+        host: upstream.choice("host", &[("keep", HostHeader::Keep), ("upstream", HostHeader::Upstream)]),
+        expect: upstream.choice("expect", &[("relay", Expect::Relay), ("answer", Expect::Answer)]),
+        endpoints: unspan(endpoints),
+    };
+    (name.clone(), (!settings.endpoints.is_empty()).then_some(settings))
+}
+
+fn slots(upstream: &mut Reader<'_>, total: Duration) -> SlotsParams {
+    let slots = upstream.value("slots", |value| {
+        let hint = "0 would let nothing through; to take an upstream out, remove its routes or give them a fallback";
+        whole::<usize>(1)(value).map_err(|mistake| mistake.hint(hint))
+    });
+    let (queue, timeout) = upstream.table("queue", |queue| {
+        let max = queue.optional("max", whole::<usize>(0));
+        // Four for each slot: with more the last one waits longer than it may.
+        (max.unwrap_or((4 * slots).max(64)), queue.value("timeout", positive_duration))
+    });
+    // A backend that is twice over its time is more probably dead than slow.
+    let zombie_hold = upstream.optional("zombie_hold", duration).unwrap_or(2 * total);
+    SlotsParams { slots, queue, timeout, zombie_hold }
+}
+
+fn breaker(table: &mut Reader<'_>, timeouts: Timeouts) -> BreakerParams {
+    let params = BreakerParams {
+        window: table.value("window", positive_duration),
+        minimum: table.value("minimum", whole(1)),
+        failure_ratio: table.value("failure_ratio", positive_ratio),
+        slow: table.optional("slow", positive_duration),
+        slow_ratio: table.value("slow_ratio", positive_ratio),
+        open: table.value("open", positive_duration),
+        open_max: table.value("open_max", positive_duration),
+        trials: table.value("trials", whole(1)),
+    };
+    if params.open_max < params.open {
+        table.error(table.span("open_max"), Mistake::new("`open_max` is shorter than `open`"));
+    }
+    if params.slow.is_some_and(|slow| slow >= timeouts.total) {
+        let mistake = Mistake::new("no call is ever slow: `timeouts.total` ends it before");
+        table.warn(table.span("slow"), mistake);
+    }
+    params
+}
+
+fn retry(table: &mut Reader<'_>) -> RetryParams {
+    let attempts = table.value("attempts", |value| {
+        whole::<u32>(1)(value).map_err(|mistake| mistake.hint("the first try counts: 1 means no retries"))
+    });
+    let params = RetryParams {
+        attempts,
+        budget_ratio: table.value("budget", ratio),
+        budget_min_per_second: table.value("budget_min", |value| {
+            let number = match value {
+                toml::de::DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+                toml::de::DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
+                other => return Err(expected("a number", other)),
+            };
+            number.filter(|number| number.is_finite() && *number >= 0.0).ok_or(Mistake::new("must not be negative"))
+        }),
+        backoff: table.value("backoff", duration),
+        backoff_max: table.value("backoff_max", duration),
+    };
+    if params.backoff_max < params.backoff {
+        table.error(table.span("backoff_max"), Mistake::new("`backoff_max` is shorter than `backoff`"));
+    }
+    params
+}
+
+fn timeouts(table: &mut Reader<'_>) -> Timeouts {
+    let timeouts = Timeouts {
+        connect: table.value("connect", positive_duration),
+        head: table.value("head", positive_duration),
+        total: table.value("total", positive_duration),
+    };
+    for (name, part) in [("connect", timeouts.connect), ("head", timeouts.head)] {
+        if part > timeouts.total {
+            let place = if table.has(name) { table.span(name) } else { table.span("total") };
+            table.error(place, Mistake::new(format!("`{name}` is longer than `total`, which ends everything")));
+        }
+    }
+    timeouts
+}
+
+fn pool(table: &mut Reader<'_>) -> PoolParams {
+    PoolParams {
+        keepalive: table.value("keepalive", flag),
+        idle: table.value("idle", whole(0)),
+        idle_timeout: table.value("idle_timeout", positive_duration),
+        max_requests: table.optional("max_requests", whole(1)),
+    }
+}
+
+fn tls(upstream: &mut Reader<'_>, has_https: bool) -> UpstreamTls {
+    let place = upstream.span("tls");
+    let is_written = upstream.has("tls");
+    let tls = upstream.table("tls", |tls| {
+        for (one, other) in [("client_cert", "client_key"), ("client_key", "client_cert")] {
+            if tls.has(one) && !tls.has(other) {
+                tls.error(tls.span(one), Mistake::new(format!("`{one}` needs `{other}`")));
+            }
+        }
+        let verify = tls.value("verify", flag);
+        if !verify {
+            let mistake = Mistake::new("anybody on the way can read and change what goes to this upstream");
+            tls.warn(tls.span("verify"), mistake.hint("trust its own authority with `ca` instead"));
+        }
+        UpstreamTls {
+            ca: tls.optional("ca", file),
+            client_cert: tls.optional("client_cert", file),
+            client_key: tls.optional("client_key", file),
+            server_name: tls.optional("server_name", server_name),
+            verify,
+        }
+    });
+    if is_written && !has_https {
+        upstream.warn(place, Mistake::new("no endpoint of this upstream is https, so `tls` has no effect"));
+    }
+    tls
+}
+
+fn server_name(value: &toml::de::DeValue<'_>) -> Result<String, Mistake> {
+    let name = word(value)?;
+    let named = UpstreamTls { server_name: Some(name.clone()), ..UpstreamTls::default() };
+    match named.name_for("") {
+        Ok(_) => Ok(name),
+        Err(_) => Err(Mistake::new(format!("`{name}` is not the name of a server"))),
+    }
+}
+
+fn probe(table: &mut Reader<'_>) -> ProbeParams {
+    ProbeParams {
+        path: table.optional("path", absolute_path),
+        every: table.value("every", positive_duration),
+        timeout: table.value("timeout", positive_duration),
+        rise: table.value("rise", whole(1)),
+        fall: table.value("fall", whole(1)),
+    }
+}
