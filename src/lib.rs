@@ -32,3 +32,11 @@ pub mod gateway;
 // 5
 pub mod cli;
 pub mod server;
+
+pub use gateway::{Gateway, Handle};
+pub use listen::Peer;
+pub use metrics::Facts;
+pub use proxy::hooks::Hooks;
+pub use refusal::{Reason, Refusal};
+pub use upstream::body::{ReplyBody, RequestBody};
+pub use upstream::origin::{Call, Origin, Sending};
