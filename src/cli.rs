@@ -1,8 +1,8 @@
 //! The command line: the only file that knows clap, and the only one that prints.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
+#![expect(clippy::print_stderr, reason = "this is the command line")]
 
 use std::error::Error;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +19,13 @@ use crate::server;
 use crate::sim::demo::{self, BarUi, DemoOptions, DemoTargets, DemoUi, PlainUi};
 use crate::sim::profile::Profile;
 use crate::sim::serve::Sim;
+
+/// Prints a line; a reader that has left (`| head`) is no failure.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
 
 /// The gearbox between fast frontends and fragile backends: a caching, throttling, circuit-breaking reverse proxy.
 #[derive(Debug, Parser)]
@@ -130,7 +137,7 @@ pub fn main() -> Result<ExitCode, Failure> {
         Command::Run(args) => run(args),
         Command::Check { file } => Ok(check(&file)),
         Command::Schema => {
-            println!("{:#}", config::schema());
+            say!("{:#}", config::schema());
             Ok(ExitCode::SUCCESS)
         }
         Command::Certs(args) => certs(&args),
@@ -204,7 +211,7 @@ fn check(file: &std::path::Path) -> ExitCode {
             for warning in &loaded.warnings {
                 eprintln!("{warning}");
             }
-            println!("{}: good", file.display());
+            say!("{}: good", file.display());
             ExitCode::SUCCESS
         }
         Err(problems) => {
@@ -216,10 +223,10 @@ fn check(file: &std::path::Path) -> ExitCode {
 
 fn certs(args: &CertsArgs) -> Result<ExitCode, Failure> {
     let made = certs::development_certificates(&args.dir, &args.names, args.force)?;
-    println!("CA           {}", made.ca_cert.display());
-    println!("certificate  {}", made.cert.display());
-    println!("key          {}", made.key.display());
-    println!("For development only: whoever has the CA's key can be anybody to those who trust it.");
+    say!("CA           {}", made.ca_cert.display());
+    say!("certificate  {}", made.cert.display());
+    say!("key          {}", made.key.display());
+    say!("For development only: whoever has the CA's key can be anybody to those who trust it.");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -239,8 +246,8 @@ fn sim(args: &SimArgs) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(args.listen).await?;
         let sim = Sim::start(listener, profile, args.seed, Clock::system())?;
-        println!("a box with {} work processes at http://{}", sim.profile().processes, sim.address());
-        println!("its own count: http://{}/_sim/stats", sim.address());
+        say!("a box with {} work processes at http://{}", sim.profile().processes, sim.address());
+        say!("its own count: http://{}/_sim/stats", sim.address());
         tokio::signal::ctrl_c().await?;
         Ok(ExitCode::SUCCESS)
     })
@@ -264,14 +271,14 @@ fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
     let (Some(&facade), Some(admin)) = (running.listeners.first(), running.admin) else {
         return Err("the facade does not listen".into());
     };
-    println!("fragile backend  http://{}   ({} work processes)", sim.address(), profile.processes);
-    println!("through vaxel    http://{facade}");
-    println!("admin            http://{admin}/metrics");
-    println!();
-    println!("  curl -i http://{facade}/catalog/7        # twice: the second is a hit, see Cache-Status and Age");
-    println!("  curl -i http://{facade}/account/7        # personal: passes, and never enters the cache");
-    println!("  curl -s http://{admin}/metrics | grep vaxel_slots");
-    println!();
+    say!("fragile backend  http://{}   ({} work processes)", sim.address(), profile.processes);
+    say!("through vaxel    http://{facade}");
+    say!("admin            http://{admin}/metrics");
+    say!();
+    say!("  curl -i http://{facade}/catalog/7        # twice: the second is a hit, see Cache-Status and Age");
+    say!("  curl -i http://{facade}/account/7        # personal: passes, and never enters the cache");
+    say!("  curl -s http://{admin}/metrics | grep vaxel_slots");
+    say!();
     let mut options = DemoOptions::default();
     options.load.length = args.stage;
     let targets = DemoTargets { direct: sim.address(), through: facade, sim: &sim };
@@ -283,7 +290,7 @@ fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
         running.stop();
         return Ok(ExitCode::SUCCESS);
     }
-    println!("It stays up for the lines above; Ctrl-C ends it.");
+    say!("It stays up for the lines above; Ctrl-C ends it.");
     running.until_signal()?;
     Ok(ExitCode::SUCCESS)
 }

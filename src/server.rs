@@ -59,7 +59,7 @@ pub enum ServerError {
         /// Which.
         address: SocketAddr,
         /// Why.
-        source: tls::TlsError,
+        source: Box<tls::TlsError>,
     },
     /// The access log cannot be opened.
     #[error("cannot write the access log")]
@@ -113,6 +113,8 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
     runtime.spawn(upkeep(handle.clone()));
+    let probing = handle.clone();
+    runtime.spawn(async move { probing.probe().await });
     Ok(Running { handle, control, threads, runtime, log: writer, listeners, admin })
 }
 
@@ -184,7 +186,7 @@ fn open_listener(
         .as_ref()
         .map(tls::server_config)
         .transpose()
-        .map_err(|source| ServerError::Tls { address, source })?;
+        .map_err(|error| ServerError::Tls { address, source: Box::new(error) })?;
     let open = Arc::new(AtomicUsize::new(0));
     let server = |worker| {
         Arc::new(Server {

@@ -111,7 +111,9 @@ impl Kind {
     /// The section behind the key, if any.
     pub const fn section(&self) -> Option<&'static Section> {
         match self {
-            Self::Table(section) | Self::Switch(section) | Self::Tables(section) | Self::Named(section) => Some(section),
+            Self::Table(section) | Self::Switch(section) | Self::Tables(section) | Self::Named(section) => {
+                Some(section)
+            }
             _ => None,
         }
     }

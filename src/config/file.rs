@@ -2,8 +2,8 @@
 //! default is spelled; `vaxel schema` prints it, `config/vaxel.toml` shows it.
 
 use super::dictionary::Kind::{
-    Choice, Duration, File, Flag, List, Map, Named, Number, OneOrMore, Predicate, Rate, Ratio, Secret, Size, Switch, Table,
-    Tables, Text, Whole,
+    Choice, Duration, File, Flag, List, Map, Named, Number, OneOrMore, Predicate, Rate, Ratio, Secret, Size, Switch,
+    Table, Tables, Text, Whole,
 };
 use super::dictionary::{Key, Section};
 
@@ -19,7 +19,8 @@ pub static FILE: Section = Section {
         Key::new("cache", Table(&STORE), "The cache that all routes share."),
         Key::new("listener", Tables(&LISTENER), "Where vaxel accepts connections; at least one.").required(),
         Key::new("consumer", Named(&CONSUMER), "Who calls. Everybody else is anonymous, told apart by address."),
-        Key::new("upstream", Named(&UPSTREAM), "What is protected: one or several servers that share a capacity.").required(),
+        Key::new("upstream", Named(&UPSTREAM), "What is protected: one or several servers that share a capacity.")
+            .required(),
         Key::new("route", Tables(&ROUTE), "Which requests go where, and how; at least one.").required(),
     ],
 };
@@ -36,16 +37,15 @@ static SERVER: Section = Section {
 static ADMIN: Section = Section {
     name: "[admin]",
     about: "Metrics, health, API and page.",
-    keys: &[
-        Key::new("listen", Text, "Address and port.").default("'127.0.0.1:9900'"),
-    ],
+    keys: &[Key::new("listen", Text, "Address and port.").default("'127.0.0.1:9900'")],
 };
 
 static LOG: Section = Section {
     name: "[log]",
     about: "Logs.",
     keys: &[
-        Key::new("access", Text, "Where a line per request goes: \"stdout\", \"off\", or the path of a file.").default("'stdout'"),
+        Key::new("access", Text, "Where a line per request goes: \"stdout\", \"off\", or the path of a file.")
+            .default("'stdout'"),
         Key::new("query", Flag, "Whether its lines hold the query, which may name people.").default("false"),
         Key::new("format", Choice(FORMATS), "How its lines are written.").default("'json'"),
     ],
@@ -58,10 +58,18 @@ static FORWARDED: Section = Section {
     name: "[forwarded]",
     about: "What upstreams learn of the client.",
     keys: &[
-        Key::new("trusted", List(&Text), "Networks of proxies before vaxel whose Forwarded and X-Forwarded fields are believed.")
-            .default("[]"),
-        Key::new("mode", Choice(FORWARD_MODES), "Which fields upstreams get: X-Forwarded-For, -Proto and -Host, or Forwarded (RFC 7239).")
-            .default("'x-forwarded'"),
+        Key::new(
+            "trusted",
+            List(&Text),
+            "Networks of proxies before vaxel whose Forwarded and X-Forwarded fields are believed.",
+        )
+        .default("[]"),
+        Key::new(
+            "mode",
+            Choice(FORWARD_MODES),
+            "Which fields upstreams get: X-Forwarded-For, -Proto and -Host, or Forwarded (RFC 7239).",
+        )
+        .default("'x-forwarded'"),
     ],
 };
 
@@ -83,8 +91,12 @@ static LISTENER: Section = Section {
     keys: &[
         Key::new("listen", Text, "Address and port.").required(),
         Key::new("tls", Table(&LISTENER_TLS), "HTTPS; without it plain HTTP/1.1 and HTTP/2 with prior knowledge."),
-        Key::new("accept", Choice(ACCEPTS), "How connections reach the workers: spread by the kernel, or handed to the least loaded one.")
-            .default("'reuseport'"),
+        Key::new(
+            "accept",
+            Choice(ACCEPTS),
+            "How connections reach the workers: spread by the kernel, or handed to the least loaded one.",
+        )
+        .default("'reuseport'"),
         Key::new("backlog", Whole, "Connections the kernel keeps until they are accepted.").default("4096"),
         Key::new("connections", Whole, "Open connections; more wait in the backlog.").default("16384"),
         Key::new("head_size", Size, "The largest request head.").default("'64KiB'"),
@@ -103,7 +115,11 @@ static LISTENER_TLS: Section = Section {
     keys: &[
         Key::new("cert", File, "The certificate chain, PEM.").required(),
         Key::new("key", File, "The private key, PEM.").required(),
-        Key::new("client_ca", File, "Certificates that must have signed the client's, PEM; without it clients need none."),
+        Key::new(
+            "client_ca",
+            File,
+            "Certificates that must have signed the client's, PEM; without it clients need none.",
+        ),
     ],
 };
 
@@ -111,8 +127,10 @@ static CONSUMER: Section = Section {
     name: "[consumer.NAME]",
     about: "Who calls.",
     keys: &[
-        Key::new("identify", Table(&IDENTIFY), "How it is recognised: by API key, header value, or network.").required(),
-        Key::new("weight", Whole, "Its share of an upstream when that is scarce, compared with the others'.").default("1"),
+        Key::new("identify", Table(&IDENTIFY), "How it is recognised: by API key, header value, or network.")
+            .required(),
+        Key::new("weight", Whole, "Its share of an upstream when that is scarce, compared with the others'.")
+            .default("1"),
         Key::new("class", Choice(CLASSES), "How urgent its requests are, instead of what the route says."),
         Key::new("rate", Table(&RATE), "How much it may ask for, instead of what the route says."),
     ],
@@ -124,8 +142,16 @@ static IDENTIFY: Section = Section {
     keys: &[
         Key::new("api_key", OneOrMore(&Secret), "Keys, any of which it sends; only their digests are kept."),
         Key::new("api_key_sha256", OneOrMore(&Text), "The same as SHA-256 digests in hexadecimal."),
-        Key::new("header", Text, "The header the key or the value is in: x-api-key for keys if not given. `authorization` may say Bearer."),
-        Key::new("value", Secret, "The value of that header, when there are no keys: for proxies that have checked who it is."),
+        Key::new(
+            "header",
+            Text,
+            "The header the key or the value is in: x-api-key for keys if not given. `authorization` may say Bearer.",
+        ),
+        Key::new(
+            "value",
+            Secret,
+            "The value of that header, when there are no keys: for proxies that have checked who it is.",
+        ),
         Key::new("network", OneOrMore(&Text), "Networks it calls from."),
     ],
 };
@@ -148,9 +174,14 @@ static UPSTREAM: Section = Section {
     keys: &[
         Key::new("endpoints", OneOrMore(&Text), "Its servers: scheme, host, port.").required(),
         Key::new("balance", Choice(BALANCES), "How one of several endpoints is chosen.").default("'round_robin'"),
-        Key::new("slots", Whole, "Requests it works on at the same time, whatever becomes of their clients.").default("32"),
+        Key::new("slots", Whole, "Requests it works on at the same time, whatever becomes of their clients.")
+            .default("32"),
         Key::new("queue", Table(&QUEUE), "Who waits for a slot."),
-        Key::new("zombie_hold", Duration, "How long a slot stays taken after client or timeout gave up; twice `timeouts.total` if not given."),
+        Key::new(
+            "zombie_hold",
+            Duration,
+            "How long a slot stays taken after client or timeout gave up; twice `timeouts.total` if not given.",
+        ),
         Key::new("breaker", Switch(&BREAKER), "When it is left alone.").default("true"),
         Key::new("retry", Switch(&RETRY), "When a request is tried again.").default("true"),
         Key::new("timeouts", Table(&TIMEOUTS), "How long it may take."),
@@ -158,7 +189,8 @@ static UPSTREAM: Section = Section {
         Key::new("tls", Table(&UPSTREAM_TLS), "How https endpoints are spoken to."),
         Key::new("probe", Switch(&PROBE), "How its endpoints are checked while nobody asks.").default("false"),
         Key::new("host", Choice(HOSTS), "Which Host it gets: the client's, or the endpoint's.").default("'keep'"),
-        Key::new("expect", Choice(EXPECTS), "Who answers `Expect: 100-continue`: the upstream, or vaxel at once.").default("'relay'"),
+        Key::new("expect", Choice(EXPECTS), "Who answers `Expect: 100-continue`: the upstream, or vaxel at once.")
+            .default("'relay'"),
     ],
 };
 
@@ -221,7 +253,8 @@ static POOL: Section = Section {
     keys: &[
         Key::new("keepalive", Flag, "Connections are used again.").default("true"),
         Key::new("idle", Whole, "Idle connections kept for each endpoint and worker.").default("64"),
-        Key::new("idle_timeout", Duration, "How long they are kept; less than the upstream keeps them.").default("'4s'"),
+        Key::new("idle_timeout", Duration, "How long they are kept; less than the upstream keeps them.")
+            .default("'4s'"),
         Key::new("max_requests", Whole, "Requests after which a connection is closed; any number if not given."),
     ],
 };
@@ -263,11 +296,16 @@ static ROUTE: Section = Section {
         Key::new("rate", Table(&RATE), "How much each consumer, or anonymous address, may ask for."),
         Key::new("max_body", Size, "The largest request body; any size if not given."),
         Key::new("business_500", Flag, "A 500 is an answer, not a failure: SOAP sends its faults so.").default("false"),
-        Key::new("cache", Switch(&CACHE), "Stores answers: `true` as long as the origin allows, a table to say more.").default("false"),
+        Key::new("cache", Switch(&CACHE), "Stores answers: `true` as long as the origin allows, a table to say more.")
+            .default("false"),
         Key::new("rewrite", Table(&REWRITE), "Another path for the upstream."),
         Key::new("request_headers", Table(&EDITS), "Changes the request to the upstream."),
         Key::new("response_headers", Table(&EDITS), "Changes the answer to the client."),
-        Key::new("fallback", Table(&FALLBACK), "What is answered when the upstream cannot and nothing stale may be served."),
+        Key::new(
+            "fallback",
+            Table(&FALLBACK),
+            "What is answered when the upstream cannot and nothing stale may be served.",
+        ),
     ],
 };
 
@@ -275,11 +313,16 @@ static MATCH: Section = Section {
     name: "match",
     about: "Which requests a route takes.",
     keys: &[
-        Key::new("path", Text, "The path: \"/a\", \"/a/{id}\", \"/a/{*rest}\" for everything below (and \"/a\").").required(),
+        Key::new("path", Text, "The path: \"/a\", \"/a/{id}\", \"/a/{*rest}\" for everything below (and \"/a\").")
+            .required(),
         Key::new("host", Text, "The host: \"erp.example\", or \"*.example\" for all below it; any if not given."),
         Key::new("methods", OneOrMore(&Text), "The methods; any if not given. GET includes HEAD."),
-        Key::new("headers", Map(&Predicate), "Header fields: a value it must have, true (it is there), or false (it is not).")
-            .default("{}"),
+        Key::new(
+            "headers",
+            Map(&Predicate),
+            "Header fields: a value it must have, true (it is there), or false (it is not).",
+        )
+        .default("{}"),
     ],
 };
 
@@ -288,15 +331,31 @@ static CACHE: Section = Section {
     about: "How answers are stored (RFC 9111).",
     keys: &[
         Key::new("ttl", Duration, "How long an answer is fresh where the origin does not say."),
-        Key::new("override", Flag, "`ttl` counts even where the origin says otherwise; never over `private`.").default("false"),
-        Key::new("stale_while_revalidate", Duration, "How long after that it is still served while it is fetched anew.").default("'0s'"),
-        Key::new("stale_if_error", Duration, "How long after that it is served when the upstream fails or is overloaded.").default("'0s'"),
-        Key::new("keep", Duration, "How long after that it is kept only to ask whether it has changed.").default("'1h'"),
+        Key::new("override", Flag, "`ttl` counts even where the origin says otherwise; never over `private`.")
+            .default("false"),
+        Key::new(
+            "stale_while_revalidate",
+            Duration,
+            "How long after that it is still served while it is fetched anew.",
+        )
+        .default("'0s'"),
+        Key::new(
+            "stale_if_error",
+            Duration,
+            "How long after that it is served when the upstream fails or is overloaded.",
+        )
+        .default("'0s'"),
+        Key::new("keep", Duration, "How long after that it is kept only to ask whether it has changed.")
+            .default("'1h'"),
         Key::new("negative", Duration, "How long 404 and 410 are fresh where the origin does not say."),
         Key::new("max_entry", Size, "The largest body stored.").default("'8MiB'"),
         Key::new("per_consumer", Flag, "Each consumer has answers of its own.").default("false"),
-        Key::new("targeted", List(&Text), "Fields that count instead of Cache-Control (RFC 9213), the first one there.")
-            .default("['vaxel-cache-control', 'cdn-cache-control']"),
+        Key::new(
+            "targeted",
+            List(&Text),
+            "Fields that count instead of Cache-Control (RFC 9213), the first one there.",
+        )
+        .default("['vaxel-cache-control', 'cdn-cache-control']"),
         Key::new("query", Table(&QUERY), "Which query parameters make another answer."),
     ],
 };

@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::dictionary::{Key, Kind, Need, Section};
 use super::diagnostics::{Mistake, Severity};
+use super::dictionary::{Key, Kind, Need, Section};
 use super::file::FILE;
 use super::interpolate::{self, Variables};
 use super::values::{expected, text};
@@ -114,7 +114,9 @@ impl Context {
             }
             DeValue::String(text) => Json::from(text.as_ref()),
             DeValue::Boolean(flag) => Json::from(*flag),
-            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).map_or(Json::Null, Json::from),
+            DeValue::Integer(integer) => {
+                i64::from_str_radix(integer.as_str(), integer.radix()).map_or(Json::Null, Json::from)
+            }
             DeValue::Float(float) => float.as_str().parse::<f64>().map_or(Json::Null, Json::from),
             DeValue::Datetime(datetime) => Json::from(datetime.to_string()),
             DeValue::Array(values) => {
@@ -211,7 +213,8 @@ impl<'r> Reader<'r> {
         read: impl Fn(&DeValue<'_>) -> Result<T, Mistake>,
     ) -> Option<Vec<Spanned<T>>> {
         let list = self.list(name, read);
-        let is_empty = |value: &Spanned<DeValue<'_>>| value.get_ref().as_array().is_some_and(|values| values.is_empty());
+        let is_empty =
+            |value: &Spanned<DeValue<'_>>| value.get_ref().as_array().is_some_and(|values| values.is_empty());
         if self.entry(name).is_some_and(is_empty) {
             self.error(self.span(name), Mistake::new(format!("`{name}` must not be empty")));
         }
@@ -219,11 +222,7 @@ impl<'r> Reader<'r> {
     }
 
     /// Free names and their values, in the order of the file.
-    pub(super) fn map<T>(
-        &mut self,
-        name: &str,
-        read: impl Fn(&str, &DeValue<'_>) -> Result<T, Mistake>,
-    ) -> Vec<T> {
+    pub(super) fn map<T>(&mut self, name: &str, read: impl Fn(&str, &DeValue<'_>) -> Result<T, Mistake>) -> Vec<T> {
         let key = self.key(name);
         let Some(value) = self.entry(name) else {
             self.context.note(name, Json::Object(serde_json::Map::new()));

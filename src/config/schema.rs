@@ -18,8 +18,7 @@ pub fn schema() -> Json {
 
 fn section(section: &Section) -> Json {
     let properties: Map<_, _> = section.keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
-    let required: Vec<_> =
-        section.keys.iter().filter(|key| key.need == Need::Required).map(|key| key.name).collect();
+    let required: Vec<_> = section.keys.iter().filter(|key| key.need == Need::Required).map(|key| key.name).collect();
     json!({
         "description": section.about,
         "type": "object",

@@ -87,11 +87,12 @@ pub fn endpoint(value: &DeValue<'_>) -> Result<Uri, Mistake> {
     const HINT: &str = "write scheme, host and port, as in \"http://10.0.0.5:8000\"";
     let written = text(value)?;
     if !written.contains("://") {
-        return Err(Mistake::new(format!("`{written}` has no scheme")).hint(format!("did you mean `http://{written}`?")));
+        return Err(
+            Mistake::new(format!("`{written}` has no scheme")).hint(format!("did you mean `http://{written}`?"))
+        );
     }
-    let uri: Uri = written
-        .parse()
-        .map_err(|error| Mistake::new(format!("`{written}` is not a URL: {error}")).hint(HINT))?;
+    let uri: Uri =
+        written.parse().map_err(|error| Mistake::new(format!("`{written}` is not a URL: {error}")).hint(HINT))?;
     if ![Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&uri.scheme()) {
         return Err(Mistake::new("only http and https endpoints are spoken to").hint(HINT));
     }
@@ -245,7 +246,13 @@ mod tests {
         check(
             whole::<u16>(1),
             &["1", "0xff", "65_535"],
-            &[("0", "at least 1"), ("-3", "at least 1"), ("65536", "too large"), ("1.5", "whole number"), ("'1'", "whole")],
+            &[
+                ("0", "at least 1"),
+                ("-3", "at least 1"),
+                ("65536", "too large"),
+                ("1.5", "whole number"),
+                ("'1'", "whole"),
+            ],
         );
         check(status, &["200", "503"], &[("99", "between 200"), ("101", "between 200"), ("600", "between 200")]);
     }
@@ -274,7 +281,11 @@ mod tests {
 
     #[test]
     fn words_of_http_are_checked() {
-        check(method, &["'GET'", "'MERGE'"], &[("'get'", "write \"GET\""), ("'TRACE'", "never"), ("'A B'", "not a method")]);
+        check(
+            method,
+            &["'GET'", "'MERGE'"],
+            &[("'get'", "write \"GET\""), ("'TRACE'", "never"), ("'A B'", "not a method")],
+        );
         check(header_name, &["'X-Key'"], &[("'X Key'", "not the name")]);
         check(header_value, &["'a b'"], &[(r#""a\nb""#, "line break")]);
         let digest_of_nothing = "'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'";

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::snapshot::{self, Built, Workshop};
 use super::{Builder, Gateway};
@@ -17,6 +18,7 @@ use crate::message::hop::Pseudonym;
 use crate::metrics::{CacheLive, Metrics};
 use crate::proxy::snapshot::{Core, Worker};
 use crate::upstream::Upstream;
+use crate::upstream::probe::ProbeParams;
 
 /// A running gateway. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +29,7 @@ struct Shared {
     workers: Box<[Arc<Worker>]>,
     workshop: Workshop,
     built: Mutex<Built>,
+    reloaded: Notify,
 }
 
 /// Why a gateway cannot be built.
@@ -41,7 +44,7 @@ pub enum StartError {
         /// Whose.
         upstream: String,
         /// Why.
-        source: crate::listen::tls::TlsError,
+        source: Box<crate::listen::tls::TlsError>,
     },
     /// Two routes or patterns cannot be together.
     #[error("route {route}: {reason}")]
@@ -86,7 +89,7 @@ impl Handle {
             })
             .collect();
         core.metrics.reloaded(true, core.clock.moment().wall);
-        Ok(Self(Arc::new(Shared { core, workers, workshop, built: Mutex::new(built) })))
+        Ok(Self(Arc::new(Shared { core, workers, workshop, built: Mutex::new(built), reloaded: Notify::new() })))
     }
 
     /// The view of one event loop; `worker` counts from 0 and wraps.
@@ -112,7 +115,22 @@ impl Handle {
         }
         current.retire(&built);
         *current = built;
+        drop(current);
+        self.0.reloaded.notify_waiters();
         Ok(())
+    }
+
+    /// Waits for the next reload.
+    pub(super) fn reloaded(&self) -> impl Future<Output = ()> + use<'_> {
+        let mut reloaded = Box::pin(self.0.reloaded.notified());
+        // From now on, not from the first poll on.
+        reloaded.as_mut().enable();
+        reloaded
+    }
+
+    /// The upstreams that ask for probes.
+    pub(super) fn probed(&self) -> Vec<(Arc<Upstream>, ProbeParams)> {
+        self.0.built.lock().probed()
     }
 
     /// The counters.

@@ -31,6 +31,7 @@ use crate::upstream::body::{BoxError, Inbound};
 use crate::upstream::origin::Origin;
 
 mod handle;
+mod probing;
 mod snapshot;
 
 pub use handle::{Handle, StartError};

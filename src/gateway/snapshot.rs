@@ -23,6 +23,7 @@ use crate::upstream::connect::Connector;
 use crate::upstream::health::{Ejection, EjectionParams};
 use crate::upstream::origin::{HttpOrigin, Origin};
 use crate::upstream::pool::Pool;
+use crate::upstream::probe::ProbeParams;
 use crate::upstream::resolve::Resolver;
 use crate::upstream::{Endpoint, Upstream, tls};
 
@@ -141,7 +142,7 @@ impl Workshop {
         settings: &UpstreamSettings,
         meter: &Arc<crate::metrics::UpstreamMeter>,
     ) -> Result<Arc<[Endpoint]>, StartError> {
-        let tls_error = |source| StartError::Tls { upstream: settings.name.clone(), source };
+        let tls_error = |error| StartError::Tls { upstream: settings.name.clone(), source: Box::new(error) };
         let encrypted = settings.endpoints.iter().any(|uri| uri.scheme_str() == Some("https"));
         let config = if encrypted { Some(tls::client_config(&settings.tls).map_err(tls_error)?) } else { None };
         let endpoint = |uri: &Uri| {
@@ -155,19 +156,21 @@ impl Workshop {
             };
             let connector = Connector::new(host, port, tls, Arc::clone(&self.resolver));
             let pool = Pool::new(settings.pool.clone(), self.workers, self.core.clock.clone());
-            let (origin, pool): (Arc<dyn Origin>, _) = match self.origins.get(&settings.name) {
+            let (origin, reach): (Arc<dyn Origin>, _) = match self.origins.get(&settings.name) {
                 Some(origin) => (Arc::clone(origin), None),
                 None => {
-                    let meter = Arc::clone(meter);
-                    let origin = HttpOrigin::new(connector, settings.timeouts.connect, Arc::clone(&pool), meter);
-                    (Arc::new(origin), Some(pool))
+                    let (pooled, meter) = (Arc::clone(&pool), Arc::clone(meter));
+                    let origin = HttpOrigin::new(connector.clone(), settings.timeouts.connect, pooled, meter);
+                    (Arc::new(origin), Some((connector, pool)))
                 }
             };
+            let (connector, pool) = reach.unzip();
             Ok(Endpoint {
                 name: uri.to_string().trim_end_matches('/').into(),
                 authority: HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("")),
                 origin,
                 pool,
+                connector,
                 in_flight: AtomicU32::new(0),
             })
         };
@@ -180,6 +183,12 @@ impl Built {
         let settings = self.settings.iter().find(|settings| settings.name == name)?;
         let upstream = self.upstreams.iter().find(|upstream| &*upstream.name == name)?;
         Some((upstream, settings))
+    }
+
+    /// The upstreams that ask for probes.
+    pub(super) fn probed(&self) -> Vec<(Arc<Upstream>, ProbeParams)> {
+        let both = self.upstreams.iter().zip(&self.settings);
+        both.filter_map(|(upstream, settings)| Some((Arc::clone(upstream), settings.probe.clone()?))).collect()
     }
 
     /// Forgets what `next` has no more.

@@ -67,7 +67,8 @@ fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap, old: bool) -> Result<Cow<'a, s
         (None, None) if old => "",
         (None, None) => return Err(Reason::RequestHost),
     };
-    if !valid_host(host) && !(old && host.is_empty()) {
+    let absent = old && host.is_empty();
+    if !absent && !valid_host(host) {
         return Err(Reason::RequestHost);
     }
     if host.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -267,7 +268,7 @@ mod tests {
         fn the_normal_form_is_a_fixed_point(raw in "/([a-zA-Z.%/]|%2[eEfF]|%5[cC]|\\.\\.)*") {
             if let Ok(once) = path(&raw) {
                 prop_assert!(!once.split('/').any(|segment| segment == ".."), "{once}");
-                prop_assert_eq!(path(&once), Ok(once.clone()));
+                prop_assert_eq!(path(&once).as_deref(), Ok(once.as_str()));
             }
         }
     }

@@ -151,7 +151,7 @@ mod tests {
                 let expected = observed.iter().filter(|(_, micros)| Duration::from_micros(*micros) <= *bound).count();
                 prop_assert_eq!(*count, expected as u64);
             }
-            prop_assert_eq!(reading.sum, observed.iter().map(|(_, micros)| Duration::from_micros(*micros)).sum());
+            prop_assert_eq!(reading.sum, observed.iter().map(|(_, micros)| Duration::from_micros(*micros)).sum::<Duration>());
         }
     }
 }

@@ -23,40 +23,40 @@ use crate::upstream::origin::Call;
 use crate::upstream::{Endpoint, Expect, HostHeader, Upstream};
 
 /// A request as it goes to the upstream, apart from what depends on the endpoint.
-pub struct Outgoing {
+pub(super) struct Outgoing {
     /// Its method.
-    pub method: Method,
+    pub(super) method: Method,
     /// Its path and query.
-    pub target: PathAndQuery,
+    pub(super) target: PathAndQuery,
     /// Its fields.
-    pub headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     /// Its body.
-    pub body: Option<Arc<Source>>,
+    pub(super) body: Option<Arc<Source>>,
     /// Whether it changes nothing at the upstream, whatever its method is called.
-    pub safe: bool,
+    pub(super) safe: bool,
     /// The client's side of a protocol switch.
-    pub upgrade: Option<OnUpgrade>,
+    pub(super) upgrade: Option<OnUpgrade>,
 }
 
 /// Who asks, on which route.
 #[derive(Clone, Copy)]
-pub struct Ask<'a> {
+pub(super) struct Ask<'a> {
     /// The event loop.
-    pub worker: &'a Arc<Worker>,
+    pub(super) worker: &'a Arc<Worker>,
     /// The route.
-    pub route: &'a Route,
+    pub(super) route: &'a Route,
     /// What it brings to the queue.
-    pub ticket: Ticket,
+    pub(super) ticket: Ticket,
 }
 
 /// A reply with what it holds; nothing after a switch of protocols, whose tunnel holds it.
-pub type Reply = (Parts, ReplyBody, Option<Held>);
+pub(super) type Reply = (Parts, ReplyBody, Option<Held>);
 
 /// Tries until there is a reply, or no further try is right.
 ///
 /// # Errors
 /// What the gate says, or the reason of the last failure.
-pub async fn attempts(
+pub(super) async fn attempts(
     ask: Ask<'_>,
     mut outgoing: Outgoing,
     tally: &mut Tally,

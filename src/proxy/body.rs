@@ -12,7 +12,7 @@ use crate::cache::flight::Reader;
 use crate::upstream::body::{BoxError, ReplyBody};
 
 /// Where the bytes come from.
-pub enum Content {
+pub(super) enum Content {
     /// Nowhere.
     Empty,
     /// At hand.

@@ -19,69 +19,69 @@ use crate::throttle::rate::Rated;
 use crate::upstream::body::Source;
 
 /// One request and its answer.
-pub struct Exchange {
+pub(super) struct Exchange {
     /// The event loop it runs on.
-    pub worker: Arc<Worker>,
+    pub(super) worker: Arc<Worker>,
     /// The configuration it began with.
-    pub snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Snapshot>,
     /// Its route, once found.
-    pub route: Option<usize>,
+    pub(super) route: Option<usize>,
     /// Who is at the other end of the connection.
-    pub peer: Peer,
+    pub(super) peer: Peer,
     /// The client's address, as trusted proxies tell it.
-    pub client: IpAddr,
+    pub(super) client: IpAddr,
     /// Who calls.
-    pub consumer: Identity,
+    pub(super) consumer: Identity,
     /// Its method.
-    pub method: Method,
+    pub(super) method: Method,
     /// The version it came in.
-    pub version: Version,
+    pub(super) version: Version,
     /// When it came.
-    pub started: Moment,
+    pub(super) started: Moment,
     /// What the access log wants of the request, if there is one.
-    pub noted: Option<Noted>,
+    pub(super) noted: Option<Noted>,
     /// What the rate limit said, for the RateLimit fields.
-    pub rated: Option<Rated>,
+    pub(super) rated: Option<Rated>,
     /// What the cache did.
-    pub cache: CacheResult,
+    pub(super) cache: CacheResult,
     /// Why vaxel answered by itself.
-    pub reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
     /// The status answered.
-    pub status: StatusCode,
+    pub(super) status: StatusCode,
     /// What the upstream's part was.
-    pub tally: Tally,
+    pub(super) tally: Tally,
     /// The request's body, for its length.
-    pub body: Option<Arc<Source>>,
+    pub(super) body: Option<Arc<Source>>,
     /// Drawn when first needed.
-    pub request_id: Option<u64>,
+    pub(super) request_id: Option<u64>,
 }
 
 /// What happened at the upstream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(super) struct Tally {
     /// Attempts made.
-    pub attempts: u32,
+    pub(super) attempts: u32,
     /// Time spent waiting for a slot, if one was asked for.
-    pub queued: Option<Duration>,
+    pub(super) queued: Option<Duration>,
     /// Time from the first attempt until the head of the last answer, or its failure.
-    pub upstream: Option<Duration>,
+    pub(super) upstream: Option<Duration>,
 }
 
 /// What the access log wants of a request.
-pub struct Noted {
+pub(super) struct Noted {
     /// Its target.
-    pub uri: Uri,
+    pub(super) uri: Uri,
     /// Its Host.
-    pub host: Option<HeaderValue>,
+    pub(super) host: Option<HeaderValue>,
     /// Its User-Agent.
-    pub user_agent: Option<HeaderValue>,
+    pub(super) user_agent: Option<HeaderValue>,
     /// Its W3C trace context.
-    pub trace: Option<HeaderValue>,
+    pub(super) trace: Option<HeaderValue>,
 }
 
 impl Noted {
     /// Keeps what the log wants; reference counts, no copies.
-    pub fn of(uri: &Uri, headers: &HeaderMap) -> Self {
+    pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
         Self {
             uri: uri.clone(),
             host: headers.get(header::HOST).cloned(),
@@ -93,28 +93,28 @@ impl Noted {
 
 impl Exchange {
     /// Its route.
-    pub fn route(&self) -> Option<&Route> {
+    pub(super) fn route(&self) -> Option<&Route> {
         self.snapshot.routes.get(self.route?)
     }
 
     /// Its consumer's live state and number.
-    pub fn caller(&self) -> (&Caller, u64) {
+    pub(super) fn caller(&self) -> (&Caller, u64) {
         self.snapshot.caller(&self.consumer)
     }
 
     /// What it brings to the queue of its upstream.
-    pub fn ticket(&self, route: &Route) -> Ticket {
+    pub(super) fn ticket(&self, route: &Route) -> Ticket {
         let (caller, consumer) = self.caller();
         Ticket { consumer, weight: caller.weight, class: caller.class.unwrap_or(route.class), cost: route.cost }
     }
 
     /// Its id, the same in the error body and the access log.
-    pub fn request_id(&mut self) -> u64 {
+    pub(super) fn request_id(&mut self) -> u64 {
         *self.request_id.get_or_insert_with(|| self.worker.draw())
     }
 
     /// Tells everyone who counts that it is over. `sent` bytes of the answer's body were handed to the connection.
-    pub fn finish(mut self: Box<Self>, sent: u64, aborted: bool) {
+    pub(super) fn finish(mut self: Box<Self>, sent: u64, aborted: bool) {
         let now = self.worker.core.clock.now();
         let noted = self.noted.take();
         if noted.is_some() {

@@ -217,9 +217,8 @@ impl Errand {
             Ok(head) => {
                 let head = Arc::new(head);
                 let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
-                let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
-                    Ok((Some(reader), fill)) => (fill, reader),
-                    _ => return own(self.tell, (parts, body, held), "too_large", tally),
+                let Ok((Some(reader), fill)) = shared.map(|fill| (fill.reader(), fill)) else {
+                    return own(self.tell, (parts, body, held), "too_large", tally);
                 };
                 let place = self.place(sent);
                 tell(self.tell, Brought::Shared(Arc::clone(&head), reader), tally);
@@ -295,9 +294,8 @@ pub(super) fn adopt(
     let flight = if head.vary.is_empty() { *primary } else { keyer.variant(*primary, &head.vary, asked) };
     let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
     let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
-    let (fill, reader) = match shared.map(|fill| (fill.reader(), fill)) {
-        Ok((Some(reader), fill)) => (fill, reader),
-        _ => return Err(Box::new((parts, body, held))),
+    let Ok((Some(reader), fill)) = shared.map(|fill| (fill.reader(), fill)) else {
+        return Err(Box::new((parts, body, held)));
     };
     let place = Place { worker: Arc::clone(worker), primary: *primary, flight, asked: asked.clone(), sent };
     tokio::spawn(pour(place, Arc::clone(&head), fill, body, Some(held)));

@@ -27,10 +27,10 @@ use crate::upstream::origin::{OriginError, Sending};
 use crate::upstream::{Endpoint, Upstream};
 
 /// What becomes of an answer nobody waits for any more.
-pub type Late = Box<dyn FnOnce(Response<ReplyBody>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+pub(super) type Late = Box<dyn FnOnce(Response<ReplyBody>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// What one attempt holds. Given back when dropped, whatever happens.
-pub struct Held {
+pub(super) struct Held {
     upstream: Arc<Upstream>,
     endpoint: usize,
     worker: Arc<Worker>,
@@ -52,14 +52,14 @@ struct Silence {
 }
 
 /// An attempt that waits for its head. Dropped while it waits, it becomes a zombie.
-pub struct InFlight {
+pub(super) struct InFlight {
     sending: Option<(Sending, Held)>,
     late: Option<Late>,
 }
 
 impl Held {
     /// Takes what was acquired for an attempt at `endpoint`.
-    pub fn new(
+    pub(super) fn new(
         worker: &Arc<Worker>,
         upstream: &Arc<Upstream>,
         endpoint: usize,
@@ -86,7 +86,7 @@ impl Held {
     }
 
     /// The next frame of the reply; gives everything back at the end.
-    pub fn poll_body(
+    pub(super) fn poll_body(
         &mut self,
         body: &mut ReplyBody,
         cx: &mut Context<'_>,
@@ -111,7 +111,7 @@ impl Held {
     }
 
     /// The client is done with the body: to its end, or it has left and the rest is read without it.
-    pub fn leave(mut self, body: ReplyBody, whole: bool) {
+    pub(super) fn leave(mut self, body: ReplyBody, whole: bool) {
         if whole || self.settled {
             self.settle(self.outcome);
             return;
@@ -185,7 +185,7 @@ impl Drop for Held {
 
 impl InFlight {
     /// An attempt under way. `late` takes the answer if it comes when nobody waits any more.
-    pub fn new(sending: Sending, held: Held, late: Option<Late>) -> Self {
+    pub(super) fn new(sending: Sending, held: Held, late: Option<Late>) -> Self {
         Self { sending: Some((sending, held)), late }
     }
 
@@ -193,7 +193,7 @@ impl InFlight {
     ///
     /// # Errors
     /// What the origin says, or a timeout; then the exchange goes on as a zombie.
-    pub async fn head(
+    pub(super) async fn head(
         mut self,
         patience: Duration,
         request: Option<&Source>,

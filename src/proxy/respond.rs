@@ -25,19 +25,19 @@ use crate::upstream::body::ReplyBody;
 
 /// What Cache-Status says of a forwarded request: `fwd` and, where it helps, `detail`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Forward {
+pub(super) struct Forward {
     /// Why it was forwarded (RFC 9211 section 2.2).
-    pub why: &'static str,
+    pub(super) why: &'static str,
     /// More exactly.
-    pub detail: Option<&'static str>,
+    pub(super) detail: Option<&'static str>,
     /// Whether the answer is stored.
-    pub stored: bool,
+    pub(super) stored: bool,
     /// Whether it shared another request's answer.
-    pub collapsed: bool,
+    pub(super) collapsed: bool,
 }
 
 /// Answers from a stored entry.
-pub fn stored(
+pub(super) fn stored(
     mut exchange: Box<Exchange>,
     entry: &Arc<Entry>,
     request: &HeaderMap,
@@ -86,7 +86,7 @@ pub fn stored(
 }
 
 /// Answers with what a fill streams.
-pub fn filled(
+pub(super) fn filled(
     mut exchange: Box<Exchange>,
     head: &Arc<Head>,
     reader: Reader,
@@ -112,7 +112,7 @@ pub fn filled(
 }
 
 /// Answers with the upstream's own reply.
-pub fn reply(
+pub(super) fn reply(
     mut exchange: Box<Exchange>,
     mut parts: Parts,
     body: ReplyBody,
@@ -144,7 +144,7 @@ pub fn reply(
 }
 
 /// Answers by itself: problem+json (RFC 9457) with the reason, and when to come back.
-pub fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
+pub(super) fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
     let Refusal { reason, retry_after } = refusal;
     exchange.reason = Some(reason);
     let mut body = String::with_capacity(256);
@@ -195,7 +195,7 @@ pub fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<Respons
 }
 
 /// Answers with the route's static fallback; the reason stays visible in Proxy-Status, log and metrics.
-pub fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
+pub(super) fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
     let Some(answer) = exchange.route().and_then(|route| route.fallback.clone()) else {
         return refuse(exchange, refusal);
     };
@@ -217,7 +217,7 @@ pub fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<Respo
 
 impl Forward {
     /// A forwarded request.
-    pub const fn new(why: &'static str) -> Self {
+    pub(super) const fn new(why: &'static str) -> Self {
         Self { why, detail: None, stored: false, collapsed: false }
     }
 
@@ -276,8 +276,8 @@ fn cache_status_of_stored(exchange: &Exchange, entry: &Entry, now: Instant) -> H
     if let CacheResult::Revalidated = exchange.cache {
         return HeaderValue::from_static("vaxel; fwd=stale; fwd-status=304; stored");
     }
-    let fresh = i128::try_from(entry.head.life.fresh.as_secs()).unwrap_or(i128::MAX);
-    let age = i128::try_from(entry.age(now).as_secs()).unwrap_or(i128::MAX);
+    let fresh = i128::from(entry.head.life.fresh.as_secs());
+    let age = i128::from(entry.age(now).as_secs());
     let mut text = String::with_capacity(40);
     let _ = write!(text, "vaxel; hit; ttl={}", fresh - age);
     if let CacheResult::StaleError = exchange.cache {

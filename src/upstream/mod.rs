@@ -19,6 +19,7 @@ use crate::retry::budget::Budget;
 use crate::throttle::slots::Slots;
 
 use balance::{Balance, Load};
+use connect::Connector;
 use health::{Ejection, Turn};
 use origin::Origin;
 use pool::Pool;
@@ -116,6 +117,8 @@ pub struct Endpoint {
     pub origin: Arc<dyn Origin>,
     /// Its idle connections, if it is reached over HTTP.
     pub pool: Option<Arc<Pool>>,
+    /// How it is reached, for probes.
+    pub connector: Option<Connector>,
     /// Requests it is working on.
     pub in_flight: AtomicU32,
 }

@@ -182,7 +182,8 @@ fn protocol(reused: bool) -> impl Fn(&'static str) -> OriginError {
 
 /// What hyper takes as it is and a proxy must not pass on.
 fn check_head(status: StatusCode, version: Version, headers: &HeaderMap, upgrading: bool) -> Result<(), &'static str> {
-    if !(200..=599).contains(&status.as_u16()) && !(status == StatusCode::SWITCHING_PROTOCOLS && upgrading) {
+    let asked_for = upgrading && status == StatusCode::SWITCHING_PROTOCOLS;
+    if !asked_for && !(200..=599).contains(&status.as_u16()) {
         return Err("a status that was not asked for or does not exist");
     }
     if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {

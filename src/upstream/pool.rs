@@ -44,7 +44,6 @@ pub struct Pool {
 struct Shard(Mutex<Links>);
 
 /// Boxed: a link is moved in and out for each request, and is as large as hyper's connection state.
-#[expect(clippy::vec_box, reason = "see above")]
 type Links = Vec<Box<Link>>;
 
 /// Where a link goes when it comes to rest.

@@ -25,7 +25,8 @@ pub(super) fn read(name: &Spanned<String>, consumer: &mut Reader<'_>) -> Named {
     let weight = consumer.value("weight", whole(1));
     let class = class(consumer);
     let rate = rate_params(consumer);
-    let params = identify.map(|identify| ConsumerParams { name: name.get_ref().clone(), identify, weight, class, rate });
+    let params =
+        identify.map(|identify| ConsumerParams { name: name.get_ref().clone(), identify, weight, class, rate });
     (name.clone(), params)
 }
 
@@ -34,7 +35,9 @@ pub(super) fn check(file: &mut Reader<'_>, all: &[Named]) {
     let marks = all.iter().filter_map(|(name, consumer)| Some((name, consumer.as_ref()?)));
     let marks = marks.flat_map(|(name, consumer)| {
         let marks: Vec<String> = match &consumer.identify {
-            Identify::ApiKey { header, sha256 } => sha256.iter().map(|sha256| format!("{header} {sha256:x?}")).collect(),
+            Identify::ApiKey { header, sha256 } => {
+                sha256.iter().map(|sha256| format!("{header} {sha256:x?}")).collect()
+            }
             Identify::Header { name, value } => vec![format!("{name} {:?}", value.as_bytes())],
             Identify::Network(networks) => networks.iter().map(ToString::to_string).collect(),
         };

@@ -12,7 +12,9 @@ use super::super::diagnostics::{Mistake, Severity};
 use super::super::reader::{Reader, is_sensitive};
 use super::super::settings::{RouteSettings, UpstreamSettings};
 use super::super::units::{duration, positive_duration, positive_size, size};
-use super::super::values::{expected, file, flag, header_name, header_name_of, header_value, method, status, text, whole, word};
+use super::super::values::{
+    expected, file, flag, header_name, header_name_of, header_value, method, status, text, whole, word,
+};
 use super::consumer::rate_params;
 use super::{absolute_path, no_twice, unspan};
 use crate::cache::{CacheParams, QueryRule};
@@ -51,7 +53,10 @@ pub(super) fn read(
     if let Some(slots) = slots
         && usize::try_from(cost).is_ok_and(|cost| cost > slots)
     {
-        route.error(route.span("cost"), Mistake::new(format!("a request would take {cost} slots, the upstream has {slots}")));
+        route.error(
+            route.span("cost"),
+            Mistake::new(format!("a request would take {cost} slots, the upstream has {slots}")),
+        );
     }
     let rate = rate_params(route);
     if rate.is_some_and(|rate| rate.burst.get() < cost) {
@@ -92,7 +97,8 @@ pub(super) fn read(
 
 /// What must hold between routes; also gives those without a name one that is unique.
 pub(super) fn check(file: &mut Reader<'_>, routes: &mut [Route]) {
-    let names = routes.iter().filter_map(|route| Some((route.name.as_ref()?.get_ref().clone(), route.name.as_ref()?.span())));
+    let names =
+        routes.iter().filter_map(|route| Some((route.name.as_ref()?.get_ref().clone(), route.name.as_ref()?.span())));
     no_twice(file, Severity::Error, names, |name| {
         Mistake::new(format!("two routes are called `{name}`")).hint("metrics and logs could not tell them apart")
     });

@@ -32,7 +32,8 @@ pub(super) fn read(name: &Spanned<String>, upstream: &mut Reader<'_>) -> Named {
     let timeouts = upstream.table("timeouts", timeouts);
     let settings = UpstreamSettings {
         name: name.get_ref().clone(),
-        balance: upstream.choice("balance", &[("round_robin", Balance::RoundRobin), ("least_of_two", Balance::LeastOfTwo)]),
+        balance: upstream
+            .choice("balance", &[("round_robin", Balance::RoundRobin), ("least_of_two", Balance::LeastOfTwo)]),
         slots: slots(upstream, timeouts.total),
         breaker: upstream.switch("breaker", |table| breaker(table, timeouts)),
         retry: upstream.switch("retry", retry).unwrap_or(RetryParams { attempts: 1, ..RetryParams::default() }),
