@@ -139,6 +139,11 @@ impl Lead {
         Ok(Fill::new(Arc::clone(&self.flight)))
     }
 
+    /// Whether anybody waits for the verdict.
+    pub fn is_waited_for(&self) -> bool {
+        !self.flight.state.lock().seats.is_empty()
+    }
+
     /// The answer may not be shared: every waiter is released at once to ask upstream for itself.
     pub fn alone(mut self) {
         self.decided = true;

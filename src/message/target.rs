@@ -268,7 +268,8 @@ mod tests {
         fn the_normal_form_is_a_fixed_point(raw in "/([a-zA-Z.%/]|%2[eEfF]|%5[cC]|\\.\\.)*") {
             if let Ok(once) = path(&raw) {
                 prop_assert!(!once.split('/').any(|segment| segment == ".."), "{once}");
-                prop_assert_eq!(path(&once).as_deref(), Ok(once.as_str()));
+                let again = path(&once);
+                prop_assert_eq!(again.as_deref(), Ok(once.as_str()));
             }
         }
     }

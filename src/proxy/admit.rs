@@ -110,6 +110,7 @@ fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
         tally: Tally::default(),
         body: None,
         request_id: None,
+        told: false,
         snapshot,
     })
 }

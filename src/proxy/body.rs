@@ -28,11 +28,15 @@ pub struct ResponseBody {
     content: Content,
     exchange: Option<Box<Exchange>>,
     sent: u64,
+    /// The whole, where it is known beforehand.
+    length: Option<u64>,
 }
 
 impl ResponseBody {
     pub(super) fn new(content: Content, exchange: Box<Exchange>) -> Self {
-        Self { content, exchange: Some(exchange), sent: 0 }
+        let mut body = Self { content, exchange: Some(exchange), sent: 0, length: None };
+        body.length = body.size_hint().exact();
+        body
     }
 
     fn end(&mut self, aborted: bool) {
@@ -97,7 +101,7 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // hyper stops polling when the announced length is reached, and never polls an empty body: that is no abort.
-        let whole = self.is_end_stream() || self.size_hint().exact() == Some(0);
+        let whole = self.is_end_stream() || self.length == Some(self.sent);
         if let Content::Reply(body, held) = std::mem::replace(&mut self.content, Content::Empty) {
             held.leave(body, whole);
         }

@@ -54,6 +54,18 @@ pub(super) struct Exchange {
     pub(super) body: Option<Arc<Source>>,
     /// Drawn when first needed.
     pub(super) request_id: Option<u64>,
+    /// Whether everyone who counts has been told.
+    pub(super) told: bool,
+}
+
+impl Drop for Exchange {
+    /// A client that leaves before it has an answer is counted as well.
+    fn drop(&mut self) {
+        if !self.told {
+            self.status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(self.status);
+            self.tell(0, true);
+        }
+    }
 }
 
 /// What happened at the upstream.
@@ -115,6 +127,11 @@ impl Exchange {
 
     /// Tells everyone who counts that it is over. `sent` bytes of the answer's body were handed to the connection.
     pub(super) fn finish(mut self: Box<Self>, sent: u64, aborted: bool) {
+        self.tell(sent, aborted);
+    }
+
+    fn tell(&mut self, sent: u64, aborted: bool) {
+        self.told = true;
         let now = self.worker.core.clock.now();
         let noted = self.noted.take();
         if noted.is_some() {
@@ -165,6 +182,9 @@ impl Exchange {
         }
     }
 }
+
+/// What nginx made the custom for a client that left before it had an answer; never sent.
+const CLIENT_CLOSED: u16 = 499;
 
 /// A number in sixteen hexadecimal digits.
 pub(super) fn hexadecimal(number: u64, digits: &mut [u8; 16]) -> &str {

@@ -1,6 +1,7 @@
 //! Step 7: from an upstream's answer to a stored entry, streamed to everybody who waits while it arrives.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::response::Parts;
@@ -40,6 +41,8 @@ pub(super) struct Errand {
     asked: HeaderMap,
     wanted: Arc<Wanted>,
     tell: Option<oneshot::Sender<(Brought, Tally)>>,
+    /// Whether the upstream was asked already.
+    asked_upstream: AtomicBool,
 }
 
 /// What a fill brings its leader.
@@ -74,6 +77,7 @@ impl Errand {
             asked,
             wanted,
             tell,
+            asked_upstream: AtomicBool::new(false),
         }
     }
 
@@ -99,7 +103,7 @@ impl Errand {
             return tell(self.tell, Brought::Found(entry, CacheResult::Collapsed), tally);
         }
         let sent = worker.core.clock.now();
-        let mut result = self.attempt(route, &mut tally).await;
+        let Some(mut result) = self.first_attempt(route, &lead, &mut tally).await else { return };
         if let Ok((parts, _, _)) = &result
             && parts.status == StatusCode::NOT_MODIFIED
             && let Some(stale) = self.wanted.stale.clone()
@@ -136,15 +140,33 @@ impl Errand {
         fresh.then_some(entry)
     }
 
-    /// The first try: with validators if something is stored.
-    async fn attempt(&mut self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
+    /// The first try: with validators if something is stored. `None`: its client left while it stood in the queue, and
+    /// nobody else wants it.
+    async fn first_attempt(&mut self, route: &Route, lead: &Lead, tally: &mut Tally) -> Option<Result<Reply, Refusal>> {
         for name in CONDITIONS {
             self.outgoing.headers.remove(name);
         }
         if let Some(stale) = &self.wanted.stale {
             reuse::validation(&stale.head, &mut self.outgoing.headers);
         }
-        self.fetch(route, tally).await
+        let mut tell = self.tell.take();
+        let result = {
+            let mut fetch = std::pin::pin!(self.fetch(route, tally));
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut fetch => break result,
+                    () = left(&mut tell), if tell.is_some() => {
+                        tell = None;
+                        if !self.asked_upstream.load(Ordering::Relaxed) && !lead.is_waited_for() {
+                            return None;
+                        }
+                    }
+                }
+            }
+        };
+        self.tell = tell;
+        Some(result)
     }
 
     async fn fetch(&self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
@@ -157,7 +179,11 @@ impl Errand {
             safe: true,
             upgrade: None,
         };
-        let (parts, body, held) = attempt::attempts(ask, outgoing, tally, || Some(self.harvest())).await?;
+        let (parts, body, held) = attempt::attempts(ask, outgoing, tally, || {
+            self.asked_upstream.store(true, Ordering::Relaxed);
+            Some(self.harvest())
+        })
+        .await?;
         match held {
             Some(held) => Ok((parts, body, held)),
             None => Err(Reason::UpstreamProtocol.into()),
@@ -245,6 +271,14 @@ impl Errand {
         }
         lead.refuse(refusal);
         tell(self.tell, Brought::Refused(refusal), tally);
+    }
+}
+
+/// Waits until the leader's client has left.
+async fn left(teller: &mut Option<oneshot::Sender<(Brought, Tally)>>) {
+    match teller {
+        Some(teller) => teller.closed().await,
+        None => std::future::pending().await,
     }
 }
 
