@@ -129,3 +129,8 @@ pub use proxy::hooks::Hooks;
 pub use refusal::{Reason, Refusal};
 pub use upstream::body::{ReplyBody, RequestBody};
 pub use upstream::origin::{Call, Origin, Sending};
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
