@@ -61,9 +61,8 @@ async fn under_hyper(listener: TcpListener, gateway: Gateway) -> Result<(), Fail
     loop {
         let (stream, address) = listener.accept().await?;
         let service = gateway.peer(Peer { address, tls: false });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
         tokio::spawn(connection);
     }
 }
