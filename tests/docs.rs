@@ -1,0 +1,100 @@
+//! Holds what is written about vaxel to what vaxel is.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use vaxel::{Reason, config};
+
+/// `VAXEL_UPDATE_DOCS=1 cargo test --test docs` writes the table anew.
+#[test]
+fn the_readme_lists_every_reason() {
+    let mut table = String::from("| reason | status | what |\n|---|---|---|\n");
+    for reason in Reason::ALL {
+        let _ = writeln!(table, "| `{}` | {} | {} |", reason.code(), reason.status().as_u16(), reason.sentence());
+    }
+    let text = read("README.md");
+    let (before, rest) = text.split_once(BEGIN).expect("the README has the begin mark");
+    let (_, after) = rest.split_once(END).expect("the README has the end mark");
+    let current = format!("{before}{BEGIN}\n{table}{END}{after}");
+    if std::env::var_os("VAXEL_UPDATE_DOCS").is_some() {
+        std::fs::write(root().join("README.md"), &current).unwrap();
+    } else {
+        assert!(text == current, "the README's reasons are not current: VAXEL_UPDATE_DOCS=1 cargo test --test docs");
+    }
+}
+
+#[test]
+fn the_configurations_of_the_readme_are_good() {
+    let text = read("README.md");
+    let blocks: Vec<&str> =
+        text.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        match config::parse(block, "README.md") {
+            Ok(loaded) => assert_eq!(loaded.warnings.to_string(), ""),
+            Err(problems) => panic!("{problems}"),
+        }
+    }
+}
+
+#[test]
+fn links_lead_to_files_that_are_there() {
+    for document in DOCUMENTS {
+        for link in read(document).split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let file = link.split('#').next().unwrap_or_default();
+            if file.is_empty() || link.contains("://") {
+                continue;
+            }
+            let folder = Path::new(document).parent().unwrap();
+            assert!(root().join(folder).join(file).exists(), "{document} links to {link}");
+        }
+    }
+}
+
+/// Every file of the code map exists, and every folder and file right under `src` is on the map.
+#[test]
+fn the_code_map_is_the_code() {
+    let text = read("ARCHITECTURE.md");
+    let map = text.split("## Code map").nth(1).expect("there is a code map").split("\n## ").next().unwrap();
+    let mut parts = Vec::new();
+    for line in map.lines().filter(|line| line.starts_with("| `")) {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let part = cells.next().unwrap().trim_matches('`');
+        assert!(root().join("src").join(part).exists(), "the map has {part}");
+        for word in cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|word| word.ends_with(".rs")) {
+            assert!(root().join("src").join(part).join(word).exists(), "the map has {part}{word}");
+        }
+        parts.push(part.trim_end_matches('/').to_owned());
+    }
+    for entry in std::fs::read_dir(root().join("src")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(parts.contains(&name), "src/{name} is not on the map");
+    }
+}
+
+#[test]
+fn the_architecture_can_be_read_in_one_sitting() {
+    let lines = read("ARCHITECTURE.md").lines().count();
+    assert!(lines <= 200, "{lines} lines");
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "certs/README.md",
+    "docs/METRICS.md",
+];
+
+const BEGIN: &str = "<!-- made from src/refusal.rs; do not edit -->";
+const END: &str = "<!-- end -->";
