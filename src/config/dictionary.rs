@@ -62,11 +62,11 @@ pub enum Kind {
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Several of one kind.
-    List(&'static Kind),
+    List(&'static Self),
     /// One, or several of it.
-    OneOrMore(&'static Kind),
+    OneOrMore(&'static Self),
     /// Any names with values of one kind.
-    Map(&'static Kind),
+    Map(&'static Self),
     /// Text, `true` or `false`.
     Predicate,
     /// A table.

@@ -14,6 +14,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 use toml::de::DeTable;
 
+mod context;
 pub mod diagnostics;
 pub mod dictionary;
 pub mod file;
@@ -28,9 +29,10 @@ pub mod values;
 pub use diagnostics::{Problem, Problems, Severity};
 pub use schema::schema;
 
+use context::Context;
 use diagnostics::Mistake;
 use interpolate::Variables;
-use reader::Context;
+use reader::Reader;
 use settings::Settings;
 
 /// A configuration that can be used.
@@ -108,7 +110,8 @@ fn parse_with(text: &str, name: &str, variables: Variables<'_>) -> Result<Loaded
         }
         return Err(problems);
     }
-    let (settings, context) = Context::read(text, &mut file, variables, meaning::settings);
+    let mut context = Context::new(text, file.get_mut(), variables);
+    let settings = Reader::read(&mut context, file.get_ref(), meaning::settings);
     let masked = masked(text, &context.secrets);
     let mut problems = Problems::new(name, masked.as_str());
     for (severity, span, mistake) in context.problems {

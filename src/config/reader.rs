@@ -3,34 +3,17 @@
 //! A value that cannot be read is reported once and then stands for its default (or for "not there"), so that one
 //! mistake never causes another. Everything that was read, defaults included, is noted for the JSON view, secrets never.
 
-use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostics::{Mistake, Severity};
+use super::context::Context;
+use super::diagnostics::{Mistake, Severity, closest};
 use super::dictionary::{Key, Kind, Need, Section};
 use super::file::FILE;
-use super::interpolate::{self, Variables};
 use super::values::{expected, text};
-
-/// What is collected while the file is read.
-pub(super) struct Context {
-    /// What is wrong, and where.
-    pub(super) problems: Vec<(Severity, Range<usize>, Mistake)>,
-    /// Where secrets stand in the source, quotes included.
-    pub(super) secrets: Vec<Range<usize>>,
-    /// Everything that was read, as in the file, with defaults.
-    pub(super) effective: Json,
-    /// Strings with placeholders, by their start: as they were written.
-    written: HashMap<usize, String>,
-    /// Strings with placeholders that could not be expanded, by their start; already reported.
-    broken: BTreeSet<usize>,
-    /// Where in the file the reader is.
-    path: Vec<String>,
-}
 
 /// Reads one table.
 pub(super) struct Reader<'r> {
@@ -42,101 +25,20 @@ pub(super) struct Reader<'r> {
     asked: Vec<&'static str>,
 }
 
-impl Context {
-    /// Reads the whole file with `read`, after its placeholders were expanded.
+impl<'r> Reader<'r> {
+    /// Reads the whole file with `read`.
     pub(super) fn read<T>(
-        source: &str,
-        file: &mut Spanned<DeTable<'_>>,
-        variables: Variables<'_>,
+        context: &'r mut Context,
+        file: &'r DeTable<'r>,
         read: impl FnOnce(&mut Reader<'_>) -> T,
-    ) -> (T, Self) {
-        let mut context = Self {
-            problems: Vec::new(),
-            secrets: Vec::new(),
-            effective: Json::Object(serde_json::Map::new()),
-            written: HashMap::new(),
-            broken: BTreeSet::new(),
-            path: Vec::new(),
-        };
-        for (_, value) in file.get_mut().iter_mut() {
-            context.expand(source, value, variables);
-        }
+    ) -> T {
         // What is missing in the whole file is missing at its start.
-        let table = &*file.get_ref();
-        let mut reader = Reader { context: &mut context, section: &FILE, table, place: 0..0, asked: Vec::new() };
+        let mut reader = Reader { context, section: &FILE, table: file, place: 0..0, asked: Vec::new() };
         let value = read(&mut reader);
         reader.finish();
-        (value, context)
+        value
     }
 
-    fn expand(&mut self, source: &str, value: &mut Spanned<DeValue<'_>>, variables: Variables<'_>) {
-        let span = value.span();
-        match value.get_mut() {
-            DeValue::String(text) => match interpolate::expand(text, variables) {
-                Ok(None) => {}
-                Ok(Some(expanded)) => {
-                    self.written.insert(span.start, std::mem::replace(text, expanded.into()).into_owned());
-                }
-                Err((placeholder, mistake)) => {
-                    let within = source.get(span.clone()).and_then(|quoted| quoted.find(&placeholder));
-                    let start = span.start + within.unwrap_or(0);
-                    let end = if within.is_some() { start + placeholder.len() } else { span.end };
-                    self.broken.insert(span.start);
-                    self.problems.push((Severity::Error, start..end, mistake));
-                }
-            },
-            DeValue::Array(values) => values.iter_mut().for_each(|value| self.expand(source, value, variables)),
-            DeValue::Table(table) => table.iter_mut().for_each(|(_, value)| self.expand(source, value, variables)),
-            _ => {}
-        }
-    }
-
-    fn note(&mut self, key: &str, value: Json) {
-        let mut at = &mut self.effective;
-        for step in self.path.iter().map(String::as_str).chain([key]) {
-            if !at.is_object() {
-                *at = Json::Object(serde_json::Map::new());
-            }
-            let Json::Object(map) = at else { return };
-            at = map.entry(step).or_insert(Json::Null);
-        }
-        *at = value;
-    }
-
-    /// A value as JSON: placeholders as they were written, secrets masked.
-    fn shown(&mut self, kind: &Kind, value: &DeValue<'_>, span: &Range<usize>, is_default: bool) -> Json {
-        let written = if is_default { None } else { self.written.get(&span.start) };
-        match value {
-            DeValue::String(_) if written.is_some() => written.map_or(Json::Null, |text| Json::from(text.as_str())),
-            DeValue::String(_) if matches!(kind, Kind::Secret) => {
-                self.secrets.push(span.clone());
-                Json::from(MASK)
-            }
-            DeValue::String(text) => Json::from(text.as_ref()),
-            DeValue::Boolean(flag) => Json::from(*flag),
-            DeValue::Integer(integer) => {
-                i64::from_str_radix(integer.as_str(), integer.radix()).map_or(Json::Null, Json::from)
-            }
-            DeValue::Float(float) => float.as_str().parse::<f64>().map_or(Json::Null, Json::from),
-            DeValue::Datetime(datetime) => Json::from(datetime.to_string()),
-            DeValue::Array(values) => {
-                let kind = inner(kind);
-                values.iter().map(|value| self.shown(kind, value.get_ref(), &value.span(), is_default)).collect()
-            }
-            DeValue::Table(table) => {
-                let mut shown = serde_json::Map::new();
-                for (key, value) in table {
-                    let name = key.get_ref().as_ref();
-                    let kind = if is_sensitive(name) { &Kind::Secret } else { inner(kind) };
-                    shown.insert(name.to_owned(), self.shown(kind, value.get_ref(), &value.span(), is_default));
-                }
-                Json::Object(shown)
-            }
-        }
-    }
-}
-
-impl<'r> Reader<'r> {
     /// A value that has a default.
     pub(super) fn value<T>(&mut self, name: &str, read: impl Fn(&DeValue<'_>) -> Result<T, Mistake>) -> T {
         let key = self.key(name);
@@ -432,7 +334,7 @@ impl<'r> Reader<'r> {
         value: &Spanned<DeValue<'_>>,
         read: impl Fn(&DeValue<'_>) -> Result<T, Mistake>,
     ) -> Option<T> {
-        if self.context.broken.contains(&value.span().start) {
+        if self.context.is_broken(value) {
             return None;
         }
         read(value.get_ref()).map_err(|mistake| self.error(value.span(), mistake)).ok()
@@ -455,20 +357,6 @@ fn chosen<T: Copy>(meanings: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T,
     }
 }
 
-/// The kind of what is within a value of `kind`.
-fn inner(kind: &Kind) -> &Kind {
-    match kind {
-        Kind::List(inner) | Kind::OneOrMore(inner) | Kind::Map(inner) => inner,
-        other => other,
-    }
-}
-
-/// Header fields whose values are secrets, wherever an operator sets them.
-pub(super) fn is_sensitive(name: &str) -> bool {
-    const SENSITIVE: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
-    SENSITIVE.iter().any(|sensitive| name.eq_ignore_ascii_case(sensitive))
-}
-
 /// The section that has the key, if exactly one has it.
 fn home_of(name: &str, within: &'static Section) -> Option<&'static str> {
     let own = within.key(name).map(|_| within.name);
@@ -478,8 +366,5 @@ fn home_of(name: &str, within: &'static Section) -> Option<&'static str> {
 
 fn closest_is_far(written: &str, section: &Section) -> bool {
     let names: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
-    super::diagnostics::closest(written, &names).is_none()
+    closest(written, &names).is_none()
 }
-
-/// What stands for a secret.
-const MASK: &str = "***";

@@ -25,8 +25,10 @@ pub struct Rate {
 /// When it is no text, or no duration.
 pub fn duration(value: &DeValue<'_>) -> Result<Duration, Mistake> {
     let written = text_with_unit(value, "a duration", DURATIONS)?;
-    humantime::parse_duration(&written)
-        .map_err(|error| Mistake::new(format!("`{written}` is not a duration: {error}")).hint(DURATIONS))
+    let duration = humantime::parse_duration(&written)
+        .map_err(|error| Mistake::new(format!("`{written}` is not a duration: {error}")).hint(DURATIONS))?;
+    // Added to any instant it must not overflow.
+    if duration > LONGEST { Err(Mistake::new("longer than ten years")) } else { Ok(duration) }
 }
 
 /// A duration that is not zero.
@@ -122,6 +124,7 @@ fn text_with_unit(value: &DeValue<'_>, what: &str, hint: &str) -> Result<String,
     }
 }
 
+const LONGEST: Duration = Duration::from_secs(3_653 * 86_400);
 const DURATIONS: &str = "write it with its unit, as in \"250ms\", \"5s\", \"10m\", \"1d\"";
 const SIZES: &str = "write it with its unit, as in \"64KiB\" (65 536 bytes) or \"1MB\" (1 000 000 bytes)";
 const RATES: &str = "write it as \"200/s\", \"1000/m\", \"5/h\" or \"10000/d\"";
@@ -156,6 +159,7 @@ mod tests {
                 ("'1d'", Ok(millis(86_400_000))),
                 ("'0s'", Ok(Duration::ZERO)),
                 ("5", Err("a duration needs a unit")),
+                ("'11y'", Err("longer than ten years")),
                 ("'5 parsecs'", Err("is not a duration")),
                 ("''", Err("is not a duration")),
                 ("true", Err("expected a duration, found a boolean")),

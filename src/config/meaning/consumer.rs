@@ -4,7 +4,7 @@ use http::HeaderName;
 use sha2::{Digest as _, Sha256};
 use toml::Spanned;
 
-use super::super::diagnostics::{Mistake, Severity};
+use super::super::diagnostics::Mistake;
 use super::super::reader::Reader;
 use super::super::units::rate;
 use super::super::values::{digest, header_name, header_value, network, text, whole};
@@ -47,7 +47,7 @@ pub(super) fn check(file: &mut Reader<'_>, all: &[Named]) {
         Mistake::new("another consumer is recognised by the same key, value or network")
             .hint("nobody could tell the two apart")
     };
-    no_twice(file, Severity::Error, marks, mistake);
+    no_twice(file, marks, mistake);
 }
 
 /// The table `rate` of a consumer or a route.

@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::super::diagnostics::{Mistake, Severity};
+use super::super::diagnostics::Mistake;
 use super::super::reader::Reader;
 use super::super::settings::{AdminSettings, ListenerSettings};
 use super::super::units::{positive_duration, size};
@@ -44,7 +44,7 @@ pub(super) fn check(file: &mut Reader<'_>, all: &[Option<Spanned<ListenerSetting
     // Port 0 is any free port: two of them never clash.
     let listeners = all.iter().flatten().filter(|listener| listener.get_ref().listen.port() != 0);
     let addresses = listeners.clone().map(|listener| (listener.get_ref().listen, listener.span()));
-    no_twice(file, Severity::Error, addresses, |address| Mistake::new(format!("two listeners want {address}")));
+    no_twice(file, addresses, |address| Mistake::new(format!("two listeners want {address}")));
     for listener in listeners {
         let address = listener.get_ref().listen;
         if admin.is_some_and(|admin| admin.listen == address) {

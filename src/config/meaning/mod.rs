@@ -1,13 +1,13 @@
 //! From sections to settings, and what must hold between them. One file per kind of section.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::diagnostics::{Mistake, Severity};
+use super::diagnostics::Mistake;
 use super::reader::Reader;
 use super::settings::{AccessTarget, AdminSettings, CacheStoreSettings, LogSettings, Settings};
 use super::units::{duration, positive_size};
@@ -57,12 +57,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
     let names: Vec<_> = upstreams.iter().map(|(name, upstream)| (name.get_ref().clone(), upstream.as_ref())).collect();
     let mut routes = file.tables("route", |reader| route::read(reader, &names, cache.max_bytes, !consumers.is_empty()));
     route::check(file, &mut routes);
-    let used: Vec<_> = routes.iter().filter_map(|route| Some(route.upstream.as_ref()?.get_ref().as_str())).collect();
-    for (name, _) in &upstreams {
-        if !used.contains(&name.get_ref().as_str()) && !routes.is_empty() {
-            file.warn(name.span(), Mistake::new(format!("no route leads to the upstream `{}`", name.get_ref())));
-        }
-    }
+    warn_of_unused(file, &upstreams, &routes);
     Some(Settings {
         listeners: listeners.into_iter().map(|listener| listener.map(Spanned::into_inner)).collect::<Option<_>>()?,
         admin,
@@ -97,23 +92,32 @@ fn log(log: &mut Reader<'_>) -> LogSettings {
     }
 }
 
+/// Upstreams that no route leads to. Not while a route names one that is not there: it may mean any of them.
+fn warn_of_unused(file: &mut Reader<'_>, upstreams: &[upstream::Named], routes: &[Route]) {
+    let used: Vec<_> = routes.iter().map(|route| route.upstream.as_ref().map(|name| name.get_ref().as_str())).collect();
+    let is_known = |name: &str| upstreams.iter().any(|(upstream, _)| upstream.get_ref() == name);
+    if used.is_empty() || !used.iter().all(|name| name.is_some_and(is_known)) {
+        return;
+    }
+    for (name, _) in upstreams {
+        if !used.contains(&Some(name.get_ref().as_str())) {
+            file.warn(name.span(), Mistake::new(format!("no route leads to the upstream `{}`", name.get_ref())));
+        }
+    }
+}
+
 /// Reports every value that was there before.
 fn no_twice<K: std::hash::Hash + Eq>(
     file: &mut Reader<'_>,
-    severity: Severity,
     values: impl IntoIterator<Item = (K, Range<usize>)>,
     mistake: impl Fn(&K) -> Mistake,
 ) {
-    let mut seen = HashMap::new();
+    let mut seen = HashSet::new();
     for (value, span) in values {
-        if seen.contains_key(&value) {
-            match severity {
-                Severity::Error => file.error(span, mistake(&value)),
-                Severity::Warning => file.warn(span, mistake(&value)),
-            }
-        } else {
-            seen.insert(value, span);
+        if seen.contains(&value) {
+            file.error(span, mistake(&value));
         }
+        seen.insert(value);
     }
 }
 

@@ -8,8 +8,9 @@ use http::{HeaderName, HeaderValue};
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::super::diagnostics::{Mistake, Severity};
-use super::super::reader::{Reader, is_sensitive};
+use super::super::context::is_sensitive;
+use super::super::diagnostics::Mistake;
+use super::super::reader::Reader;
 use super::super::settings::{RouteSettings, UpstreamSettings};
 use super::super::units::{duration, positive_duration, positive_size, size};
 use super::super::values::{
@@ -22,7 +23,7 @@ use crate::message::edits::{HeaderEdits, StaticAnswer};
 use crate::message::hop;
 use crate::outcome::Classes;
 use crate::router::{HeaderPredicate, PatternError, Rewrite, RouteMatch, Router};
-use crate::throttle::Class;
+use crate::throttle::{Class, RateParams};
 
 /// A route as far as it could be read, with places for what is checked between routes.
 pub(super) struct Route {
@@ -30,9 +31,9 @@ pub(super) struct Route {
     /// The name of its upstream.
     pub(super) upstream: Option<Spanned<String>>,
     name: Option<Spanned<String>>,
-    path: Range<usize>,
-    host: Range<usize>,
-    matching: Range<usize>,
+    matching: Option<RouteMatch>,
+    /// Where the table `match`, its path and its host stand.
+    places: [Range<usize>; 3],
 }
 
 /// One route. `upstreams` are all that were named, those with mistakes without their settings.
@@ -45,24 +46,12 @@ pub(super) fn read(
     let name_place = route.span("name");
     let name = route.optional("name", word).map(|name| Spanned::new(name_place, name));
     let places = route.required_table("match", |table| (matching(table), table.span("path"), table.span("host")));
-    let (matching, path, host) = places.unwrap_or((None, route.span("match"), route.span("match")));
+    let all = route.span("match");
+    let (matching, path, host) = places.unwrap_or((None, all.clone(), all.clone()));
     let upstream = route.required("upstream", text).map(|name| Spanned::new(route.span("upstream"), name));
     let index = upstream.as_ref().and_then(|name| upstream_index(route, name, upstreams));
-    let cost = route.value("cost", whole::<u32>(1));
     let slots = index.and_then(|index| Some(upstreams.get(index)?.1?.slots.slots));
-    if let Some(slots) = slots
-        && usize::try_from(cost).is_ok_and(|cost| cost > slots)
-    {
-        route.error(
-            route.span("cost"),
-            Mistake::new(format!("a request would take {cost} slots, the upstream has {slots}")),
-        );
-    }
-    let rate = rate_params(route);
-    if rate.is_some_and(|rate| rate.burst.get() < cost) {
-        let mistake = Mistake::new("no request ever passes: its `cost` is higher than the `burst` of the rate");
-        route.error(route.span("rate"), mistake);
-    }
+    let (cost, rate) = expense(route, slots);
     let require_consumer = route.value("require_consumer", flag);
     if require_consumer && !has_consumers {
         let mistake = Mistake::new("nobody can pass: there is no [consumer.NAME]");
@@ -76,7 +65,7 @@ pub(super) fn read(
     let max_body = route.optional("max_body", size);
     let fallback = route.optional_table("fallback", fallback).flatten();
     let classes = Classes { business_500: route.value("business_500", flag) };
-    let settings = matching.zip(index).map(|(matching, upstream)| RouteSettings {
+    let settings = matching.clone().zip(index).map(|(matching, upstream)| RouteSettings {
         name: name.as_ref().map_or_else(|| matching.path.clone(), |name| name.get_ref().clone()),
         matching,
         upstream,
@@ -92,14 +81,31 @@ pub(super) fn read(
         fallback,
         classes,
     });
-    Route { settings, upstream, name, path, host, matching: route.span("match") }
+    Route { settings, upstream, name, matching, places: [all, path, host] }
+}
+
+/// What a request costs, and how much each caller may spend.
+fn expense(route: &mut Reader<'_>, slots: Option<usize>) -> (u32, Option<RateParams>) {
+    let cost = route.value("cost", whole::<u32>(1));
+    if let Some(slots) = slots
+        && usize::try_from(cost).is_ok_and(|cost| cost > slots)
+    {
+        let mistake = Mistake::new(format!("a request would take {cost} slots, the upstream has {slots}"));
+        route.error(route.span("cost"), mistake);
+    }
+    let rate = rate_params(route);
+    if rate.is_some_and(|rate| rate.burst.get() < cost) {
+        let mistake = Mistake::new("no request ever passes: its `cost` is higher than the `burst` of the rate");
+        route.error(route.span("rate"), mistake);
+    }
+    (cost, rate)
 }
 
 /// What must hold between routes; also gives those without a name one that is unique.
 pub(super) fn check(file: &mut Reader<'_>, routes: &mut [Route]) {
     let names =
         routes.iter().filter_map(|route| Some((route.name.as_ref()?.get_ref().clone(), route.name.as_ref()?.span())));
-    no_twice(file, Severity::Error, names, |name| {
+    no_twice(file, names, |name| {
         Mistake::new(format!("two routes are called `{name}`")).hint("metrics and logs could not tell them apart")
     });
     let mut taken: HashSet<String> =
@@ -111,18 +117,19 @@ pub(super) fn check(file: &mut Reader<'_>, routes: &mut [Route]) {
         settings.name = names.into_iter().find(|name| !taken.contains(name)).unwrap_or(path);
         taken.insert(settings.name.clone());
     }
-    let table: Vec<_> = routes.iter().filter_map(|route| Some((route, route.settings.as_ref()?))).collect();
-    let patterns = table.iter().map(|(_, settings)| (settings.matching.clone(), ())).collect();
+    let table: Vec<_> = routes.iter().filter_map(|route| Some((route, route.matching.as_ref()?))).collect();
+    let patterns = table.iter().map(|(_, matching)| ((*matching).clone(), ())).collect();
     for (index, error) in Router::build(patterns).err().unwrap_or_default() {
-        let Some((route, _)) = table.get(index) else { continue };
+        let Some((Route { places: [matching, path, host], .. }, _)) = table.get(index) else { continue };
         match &error {
             PatternError::Unreachable { by } => {
-                let by = table.get(*by).map_or("another", |(_, settings)| settings.name.as_str());
+                let by = table.get(*by).and_then(|(route, _)| route.settings.as_ref());
+                let by = by.map_or("another route", |settings| settings.name.as_str());
                 let mistake = Mistake::new(format!("no request can reach this route: `{by}` takes all of them first"));
-                file.error(route.matching.clone(), mistake.hint("give it other methods, headers or another host"));
+                file.error(matching.clone(), mistake.hint("give it other methods, headers or another host"));
             }
-            PatternError::Host => file.error(route.host.clone(), Mistake::new(error.to_string())),
-            _ => file.error(route.path.clone(), Mistake::new(error.to_string())),
+            PatternError::Host => file.error(host.clone(), Mistake::new(error.to_string())),
+            _ => file.error(path.clone(), Mistake::new(error.to_string())),
         }
     }
 }
@@ -197,7 +204,7 @@ fn rewrite(table: &mut Reader<'_>) -> Option<Rewrite> {
         _ => absolute_path(value),
     };
     let (strip, add) = (table.value("strip", prefix), table.value("add", prefix));
-    if strip == add {
+    if strip == add && strip.is_empty() {
         let mistake = Mistake::new("`rewrite` changes nothing").hint("give it `strip`, `add`, or both");
         table.error(table.place(), mistake);
     }
@@ -252,7 +259,7 @@ fn fallback(table: &mut Reader<'_>) -> Option<StaticAnswer> {
     if table.has("body") && table.has("body_file") {
         table.error(table.span("body_file"), Mistake::new("`body` is given already: keep one of the two"));
     }
-    let body = from_file.map(Bytes::from).or(body.map(Bytes::from)).unwrap_or_default();
+    let body = from_file.map(Bytes::from).or_else(|| body.map(Bytes::from)).unwrap_or_default();
     if !body.is_empty() && matches!(status.as_u16(), 204 | 205 | 304) {
         table.error(table.span("status"), Mistake::new(format!("a {} has no body", status.as_u16())));
     }

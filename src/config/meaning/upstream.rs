@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::super::diagnostics::{Mistake, Severity};
+use super::super::diagnostics::Mistake;
 use super::super::reader::Reader;
 use super::super::settings::UpstreamSettings;
 use super::super::units::{duration, positive_duration, positive_ratio, ratio};
@@ -28,7 +28,7 @@ pub(super) fn read(name: &Spanned<String>, upstream: &mut Reader<'_>) -> Named {
     upstream.must("endpoints");
     let endpoints = endpoints.unwrap_or_default();
     let places = endpoints.iter().map(|endpoint| (endpoint.get_ref().clone(), endpoint.span()));
-    no_twice(upstream, Severity::Error, places, |uri| Mistake::new(format!("the endpoint {uri} is there twice")));
+    no_twice(upstream, places, |uri| Mistake::new(format!("the endpoint {uri} is there twice")));
     let timeouts = upstream.table("timeouts", timeouts);
     let settings = UpstreamSettings {
         name: name.get_ref().clone(),
@@ -36,7 +36,7 @@ pub(super) fn read(name: &Spanned<String>, upstream: &mut Reader<'_>) -> Named {
             .choice("balance", &[("round_robin", Balance::RoundRobin), ("least_of_two", Balance::LeastOfTwo)]),
         slots: slots(upstream, timeouts.total),
         breaker: upstream.switch("breaker", |table| breaker(table, timeouts)),
-        retry: upstream.switch("retry", retry).unwrap_or(RetryParams { attempts: 1, ..RetryParams::default() }),
+        retry: upstream.switch("retry", retry).unwrap_or_else(|| RetryParams { attempts: 1, ..RetryParams::default() }),
         timeouts,
         pool: upstream.table("pool", pool),
         tls: tls(upstream, endpoints.iter().any(|uri| uri.get_ref().scheme_str() == Some("https"))),
@@ -56,7 +56,7 @@ fn slots(upstream: &mut Reader<'_>, total: Duration) -> SlotsParams {
     let (queue, timeout) = upstream.table("queue", |queue| {
         let max = queue.optional("max", whole::<usize>(0));
         // Four for each slot: with more the last one waits longer than it may.
-        (max.unwrap_or((4 * slots).max(64)), queue.value("timeout", positive_duration))
+        (max.unwrap_or_else(|| slots.saturating_mul(4).max(64)), queue.value("timeout", positive_duration))
     });
     // A backend that is twice over its time is more probably dead than slow.
     let zombie_hold = upstream.optional("zombie_hold", duration).unwrap_or(2 * total);
@@ -97,7 +97,9 @@ fn retry(table: &mut Reader<'_>) -> RetryParams {
                 toml::de::DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
                 other => return Err(expected("a number", other)),
             };
-            number.filter(|number| number.is_finite() && *number >= 0.0).ok_or(Mistake::new("must not be negative"))
+            number
+                .filter(|number| number.is_finite() && *number >= 0.0)
+                .ok_or_else(|| Mistake::new("must not be negative"))
         }),
         backoff: table.value("backoff", duration),
         backoff_max: table.value("backoff_max", duration),
