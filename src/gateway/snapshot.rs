@@ -44,6 +44,8 @@ pub(super) struct Built {
     rates: HashMap<String, (RateParams, Arc<RateLimiter>)>,
 }
 
+type Reached = (Arc<[Endpoint]>, Arc<Mutex<Ejection>>);
+
 impl Workshop {
     pub(super) fn new(core: Arc<Core>, origins: HashMap<String, Arc<dyn Origin>>, workers: usize, seed: u64) -> Self {
         let resolver = Arc::new(Resolver::new(core.clock.clone()));
@@ -52,12 +54,17 @@ impl Workshop {
 
     /// Makes what `settings` ask for; takes over from `before` what still fits.
     pub(super) fn build(&self, settings: &Settings, before: Option<&Built>) -> Result<Built, StartError> {
-        let upstreams = settings
-            .upstreams
-            .iter()
-            .map(|upstream| self.upstream(upstream, before.and_then(|before| before.find(&upstream.name))))
-            .collect::<Result<Vec<_>, _>>()?;
+        // What can fail comes first: what is carried over is changed only when the settings are sure to come into force.
         check_routes(settings)?;
+        let find = |upstream: &UpstreamSettings| before.and_then(|before| before.find(&upstream.name));
+        let upstreams = &settings.upstreams;
+        let reached = upstreams.iter().map(|upstream| self.reach(upstream, find(upstream)));
+        let reached = reached.collect::<Result<Vec<_>, _>>()?;
+        let upstreams: Vec<_> = upstreams
+            .iter()
+            .zip(reached)
+            .map(|(upstream, reached)| self.upstream(upstream, find(upstream), reached))
+            .collect();
         let mut rates = HashMap::new();
         let named = settings.routes.iter().filter_map(|route| Some((route_rate(route), route.rate?)));
         let consumers =
@@ -85,13 +92,14 @@ impl Workshop {
         &self,
         settings: &UpstreamSettings,
         before: Option<(&Arc<Upstream>, &UpstreamSettings)>,
-    ) -> Result<Arc<Upstream>, StartError> {
+        (endpoints, health): Reached,
+    ) -> Arc<Upstream> {
         let clock = &self.core.clock;
         let now = clock.now();
         if let Some((upstream, old)) = before
             && old == settings
         {
-            return Ok(Arc::clone(upstream));
+            return Arc::clone(upstream);
         }
         let slots = match before {
             Some((upstream, _)) => {
@@ -110,16 +118,7 @@ impl Workshop {
                 None => Arc::new(Mutex::new(Breaker::new(params, self.seed, now))),
             }
         });
-        let meter = self.core.metrics.upstream(&settings.name);
-        let reachable = before.filter(|(_, old)| old.reaches_like(settings));
-        let (endpoints, health) = match reachable {
-            Some((upstream, _)) => (Arc::clone(&upstream.endpoints), Arc::clone(&upstream.health)),
-            None => {
-                let health = Ejection::new(EjectionParams::default(), settings.endpoints.len());
-                (self.endpoints(settings, &meter)?, Arc::new(Mutex::new(health)))
-            }
-        };
-        Ok(Arc::new(Upstream {
+        Arc::new(Upstream {
             name: settings.name.as_str().into(),
             endpoints,
             health,
@@ -133,8 +132,22 @@ impl Workshop {
             zombie_hold: settings.slots.zombie_hold,
             host: settings.host,
             expect: settings.expect,
-            meter,
-        }))
+            meter: self.core.metrics.upstream(&settings.name),
+        })
+    }
+
+    /// The endpoints of an upstream and what is known of them.
+    fn reach(
+        &self,
+        settings: &UpstreamSettings,
+        before: Option<(&Arc<Upstream>, &UpstreamSettings)>,
+    ) -> Result<Reached, StartError> {
+        if let Some((upstream, _)) = before.filter(|(_, old)| old.reaches_like(settings)) {
+            return Ok((Arc::clone(&upstream.endpoints), Arc::clone(&upstream.health)));
+        }
+        let health = Ejection::new(EjectionParams::default(), settings.endpoints.len());
+        let meter = self.core.metrics.upstream(&settings.name);
+        Ok((self.endpoints(settings, &meter)?, Arc::new(Mutex::new(health))))
     }
 
     fn endpoints(

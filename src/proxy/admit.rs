@@ -1,6 +1,7 @@
 //! Steps 1 to 3, and the lookup: everything that waits for nothing. Admission by consumer stands before the cache and
 //! before any work; protection of the backend stands after it, as a hit costs the backend nothing.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -18,7 +19,7 @@ use crate::listen::Peer;
 use crate::message::target::Target;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
-use crate::throttle::rate::{RateLimiter, Rated};
+use crate::throttle::rate::Rated;
 use crate::upstream::body::Inbound;
 
 /// How far a request came without waiting.
@@ -141,7 +142,7 @@ fn admit<'a>(
     if route.require_consumer && matches!(exchange.consumer, Identity::Anonymous(_)) {
         return Err(Reason::ConsumerUnknown.into());
     }
-    exchange.rated = rate(exchange, route)?;
+    rate(exchange, route)?;
     Ok(route)
 }
 
@@ -157,15 +158,21 @@ fn identify(exchange: &Exchange, parts: &Parts) -> Identity {
     identity
 }
 
-/// The consumer's own rate, then the route's. What the route's says goes into the RateLimit fields.
-fn rate(exchange: &Exchange, route: &Route) -> Result<Option<Rated>, Refusal> {
+/// The consumer's own rate, then the route's. What the route's says goes into the RateLimit fields, of a refusal too.
+fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
     let (caller, number) = exchange.caller();
-    let check = |limiter: &Arc<RateLimiter>| {
-        let rated = limiter.check(number, std::num::NonZeroU32::MIN);
-        if rated.allowed { Ok(rated) } else { Err(Refusal::from(Reason::RateExceeded).after(rated.retry_after)) }
-    };
-    caller.rate.as_ref().map(check).transpose()?;
-    route.rate.as_ref().map(|rate| check(&rate.limiter)).transpose()
+    let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
+    if let Some(limiter) = &caller.rate {
+        allowed(&limiter.check(number, cost))?;
+    }
+    if let Some(rate) = &route.rate {
+        allowed(exchange.rated.insert(rate.limiter.check(number, cost)))?;
+    }
+    Ok(())
+}
+
+fn allowed(rated: &Rated) -> Result<(), Refusal> {
+    if rated.allowed { Ok(()) } else { Err(Refusal::from(Reason::RateExceeded).after(rated.retry_after)) }
 }
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.

@@ -252,7 +252,9 @@ impl Errand {
             }
             Err(why) => {
                 // An error passes; what is personal stays so for a while.
-                if !failed {
+                if failed {
+                    self.back_off();
+                } else {
                     core.store.mark_uncacheable(self.wanted.flight, core.clock.now());
                 }
                 lead.alone();
@@ -265,10 +267,15 @@ impl Errand {
         self.wanted.stale.as_ref().is_some_and(|stale| reuse::on_error(&stale.head, &self.wanted.control, now))
     }
 
-    fn failed(self, lead: Lead, refusal: Refusal, tally: Tally) {
+    /// What is stored is not refreshed again for a while.
+    fn back_off(&self) {
         if let Some(stale) = &self.wanted.stale {
             stale.refresh_failed(self.worker.core.clock.now(), self.worker.draw());
         }
+    }
+
+    fn failed(self, lead: Lead, refusal: Refusal, tally: Tally) {
+        self.back_off();
         lead.refuse(refusal);
         tell(self.tell, Brought::Refused(refusal), tally);
     }

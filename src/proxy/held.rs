@@ -121,9 +121,11 @@ impl Held {
         let hold = self.upstream.zombie_hold;
         runtime.spawn(async move {
             let mut body = body;
-            let _ = tokio::time::timeout(hold, drain(&mut body, DRAINED)).await;
-            if body.is_end_stream() {
-                self.settle(self.outcome);
+            match tokio::time::timeout(hold, drain(&mut body, DRAINED)).await {
+                Ok(Some(Ok(()))) => self.settle(self.outcome),
+                Ok(Some(Err(_))) => self.settle(Outcome::Broken),
+                // Given up: dropped, it teaches nothing.
+                Ok(None) | Err(_) => {}
             }
         });
     }
@@ -262,7 +264,7 @@ impl Drop for InFlight {
                 let Ok(response) = sending.await else { return };
                 match late {
                     Some(late) => late(response).await,
-                    None => drain(&mut response.into_body(), DRAINED).await,
+                    None => drop(drain(&mut response.into_body(), DRAINED).await),
                 }
             };
             let _ = tokio::time::timeout(hold, ending).await;
@@ -271,15 +273,18 @@ impl Drop for InFlight {
     }
 }
 
-/// Reads a body nobody wants, up to `most` bytes: past that, closing the connection is cheaper for everybody.
-async fn drain(body: &mut ReplyBody, most: u64) {
+/// Reads a body nobody wants, up to `most` bytes: past that, closing the connection is cheaper for everybody. Says how
+/// the body ended, if it did.
+async fn drain(body: &mut ReplyBody, most: u64) -> Option<Result<(), BoxError>> {
     let mut read = 0;
-    while let Some(Ok(frame)) = std::future::poll_fn(|cx| body.poll_frame(cx)).await {
-        read += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if read > most {
-            return;
+    while read <= most {
+        match std::future::poll_fn(|cx| body.poll_frame(cx)).await {
+            Some(Ok(frame)) => read += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(error)) => return Some(Err(error)),
+            None => return Some(Ok(())),
         }
     }
+    None
 }
 
 fn timeout() -> OriginError {

@@ -99,8 +99,10 @@ pub(super) fn filled(
     // Ranges never come here: a request for a part of what is not stored goes alone.
     if reuse::answer(head, u64::MAX, &exchange.method, request) == Answer::NotModified {
         not_modified(&mut response);
-    } else {
+    } else if exchange.method != Method::HEAD {
         *response.body_mut() = Content::Fill(reader);
+    } else if let Some(length) = reader.length() {
+        set_length(response.headers_mut(), length);
     }
     let headers = response.headers_mut();
     if head.initial_age.as_secs() > 0 {
@@ -136,7 +138,11 @@ pub(super) fn reply(
     *response.headers_mut() = parts.headers;
     *response.extensions_mut() = parts.extensions;
     match held {
-        Some(held) if exchange.method == Method::HEAD => held.leave(body, true),
+        Some(held) if exchange.method == Method::HEAD => {
+            // A fill asks with GET on behalf of HEAD: then there is a body to come that nobody wants.
+            let whole = body.is_end_stream();
+            held.leave(body, whole);
+        }
         Some(held) => *response.body_mut() = Content::Reply(body, Box::new(held)),
         None => {}
     }
