@@ -139,9 +139,14 @@ impl Lead {
         Ok(Fill::new(Arc::clone(&self.flight)))
     }
 
-    /// Whether anybody waits for the verdict.
-    pub fn is_waited_for(&self) -> bool {
-        !self.flight.state.lock().seats.is_empty()
+    /// Ready when nobody waits for the verdict (any more).
+    pub fn poll_unwanted(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.flight.state.lock();
+        if state.seats.is_empty() {
+            return Poll::Ready(());
+        }
+        state.leader = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// The answer may not be shared: every waiter is released at once to ask upstream for itself.
@@ -330,6 +335,8 @@ struct State {
     stage: Stage,
     seats: Seats,
     next_seat: u64,
+    /// The leader, parked until nobody waits.
+    leader: Option<Waker>,
 }
 
 #[derive(Debug)]
@@ -360,7 +367,7 @@ impl State {
     }
 
     /// Gives up a seat, which is to be dropped after the lock, for its waker may hold anything. The waker returned
-    /// is the fill's, if that made room for it.
+    /// is the fill's, if that made room for it, or the leader's, if nobody waits any more.
     fn leave(&mut self, number: u64) -> (Option<Seat>, Option<Waker>) {
         let seat = self.seats.remove(&number);
         match (&mut self.stage, &seat) {
@@ -368,6 +375,7 @@ impl State {
                 pour.forget(left);
                 (seat, pour.unpark_fill())
             }
+            _ if self.seats.is_empty() => (seat, self.leader.take()),
             _ => (seat, None),
         }
     }

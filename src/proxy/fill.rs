@@ -150,15 +150,17 @@ impl Errand {
             reuse::validation(&stale.head, &mut self.outgoing.headers);
         }
         let mut tell = self.tell.take();
+        let in_background = tell.is_none();
         let result = {
             let mut fetch = std::pin::pin!(self.fetch(route, tally));
             loop {
+                let queued = !in_background && !self.asked_upstream.load(Ordering::Relaxed);
                 tokio::select! {
                     biased;
                     result = &mut fetch => break result,
-                    () = left(&mut tell), if tell.is_some() => {
-                        tell = None;
-                        if !self.asked_upstream.load(Ordering::Relaxed) && !lead.is_waited_for() {
+                    () = left(&mut tell), if tell.is_some() => tell = None,
+                    () = std::future::poll_fn(|cx| lead.poll_unwanted(cx)), if queued && tell.is_none() => {
+                        if !self.asked_upstream.load(Ordering::Relaxed) {
                             return None;
                         }
                     }

@@ -1,0 +1,6 @@
+//! Tests of the whole: scenarios in virtual time over scripted backends.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that goes wrong panics")]
+#![allow(unreachable_pub, reason = "nothing is exported from a test binary")]
+
+mod harness;
+mod scenarios;

@@ -1,0 +1,219 @@
+//! Many who ask for the same at once, and one who fetches it.
+
+use crate::harness::{SECOND, by, in_turn, ms, ok, reset, status, world};
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_cold_requests_reach_the_origin_once_and_stream_while_it_answers() {
+    let page = ok("first ").then(10 * SECOND, "second").cached("max-age=60").after(ms(100));
+    let world = world().origin(page).route("cache = true").opens();
+    let begun = world.clock.now();
+    let readers: Vec<_> = (0..1000)
+        .map(|_| {
+            let request = world.get("/");
+            tokio::spawn(async move {
+                let mut answer = request.opens().await;
+                (answer.piece().await, answer)
+            })
+        })
+        .collect();
+    let mut reading = Vec::new();
+    for reader in readers {
+        reading.push(reader.await.unwrap());
+    }
+    assert_eq!(world.clock.now() - begun, ms(100), "everybody reads before the answer is complete");
+    world.slots(1, 0, 0);
+    for (first, answer) in reading {
+        assert_eq!(first, "first ");
+        answer.reads().await.is(200).says("second");
+    }
+    assert_eq!(world.clock.now() - begun, ms(100) + 10 * SECOND);
+    world.origin.was_asked(1);
+    world.counts("vaxel_requests_total{cache=\"miss\"}", 1.0);
+    world.counts("vaxel_requests_total{cache=\"collapsed\"}", 999.0);
+    world.get("/").await.is(200).says("first second");
+    world.origin.was_asked(1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_the_body_arrives_reads_it_from_the_beginning() {
+    let page = ok("first ").then(SECOND, "second").cached("max-age=60");
+    let world = world().origin(page).route("cache = true").opens();
+    let early = world.get("/").goes();
+    world.passes(ms(500)).await;
+    world.get("/").await.is(200).says("first second");
+    early.await.says("first second");
+    world.origin.was_asked(1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_leader_leaves_the_others_still_get_the_answer_and_it_is_stored() {
+    let world = world().origin(ok("hello").cached("max-age=60").after(SECOND)).route("cache = true").opens();
+    let leader = world.get("/").goes();
+    world.breathes().await;
+    let others: Vec<_> = (0..10).map(|_| world.get("/").goes()).collect();
+    world.passes(ms(500)).await;
+    leader.leaves().await;
+    for other in others {
+        other.await.is(200).says("hello");
+    }
+    world.get("/").await.is(200).has("cache-status", "vaxel; hit; ttl=59");
+    world.origin.was_asked(1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_everybody_leaves_the_answer_is_stored_all_the_same() {
+    let page = ok("first ").then(SECOND, "second").cached("max-age=60").after(SECOND);
+    let world = world().origin(page).route("cache = true").opens();
+    for pause in [ms(500), ms(1500)] {
+        let visits: Vec<_> = (0..3).map(|_| world.get("/").goes()).collect();
+        world.passes(pause).await;
+        for visit in visits {
+            visit.leaves().await;
+        }
+        world.slots(1, 0, 0);
+        world.passes(3 * SECOND).await;
+        world.get("/").await.is(200).says("first second");
+        world.asks("DELETE", "/").await.is(200);
+        world.passes(3 * SECOND).await;
+    }
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_origin_fails_before_the_head_everybody_who_waited_is_refused_once() {
+    let world = world().origin(reset().after(SECOND)).route("cache = true").upstream("retry = false").opens();
+    let visits: Vec<_> = (0..10).map(|_| world.get("/").goes()).collect();
+    for visit in visits {
+        visit.await.is(502).refused("upstream.reset");
+    }
+    world.origin.was_asked(1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_leader_waited_too_long_for_a_slot_one_of_the_others_leads_on() {
+    let pages =
+        by(|seen| if seen.target == "/long" { ok("").after(ms(2500)) } else { ok("page").cached("max-age=60") });
+    let world = world()
+        .origin(pages)
+        .route("cache = true")
+        .upstream("slots = 1\nqueue = { max = 10, timeout = \"2s\" }")
+        .opens();
+    let long = world.get("/long").goes();
+    world.breathes().await;
+    let leader = world.get("/page").goes();
+    world.passes(SECOND).await;
+    let others: Vec<_> = (0..5).map(|_| world.get("/page").goes()).collect();
+    leader.await.is(503).refused("queue.timeout");
+    for other in others {
+        other.await.is(200).says("page");
+    }
+    long.await.is(200);
+    world.origin.was_asked(2);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_fetch_panics_one_of_the_others_leads_on() {
+    let faulty = by(|seen| {
+        assert!(seen.number > 0, "the first one panics, as this scenario wants it");
+        ok("hello").cached("max-age=60")
+    });
+    let world = world().origin(faulty).route("cache = true").opens();
+    let visits: Vec<_> = (0..5).map(|_| world.get("/").goes()).collect();
+    let mut answers = Vec::new();
+    for visit in visits {
+        answers.push(visit.await);
+    }
+    assert_eq!(answers.iter().filter(|answer| answer.status == 500).count(), 1);
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 4);
+    world.origin.was_asked(2);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_off_is_seen_by_every_reader_and_never_stored() {
+    let broken = ok("half").breaks().cached("max-age=60").after(ms(100));
+    let world = world().origin(in_turn([broken, ok("whole").cached("max-age=60")])).route("cache = true").opens();
+    let visits: Vec<_> = (0..5).map(|_| world.get("/").goes()).collect();
+    for visit in visits {
+        let answer = visit.await;
+        assert!(answer.broken && answer.body == "half", "{answer:?}");
+    }
+    world.counts("vaxel_cache_entries", 0.0);
+    world.get("/").await.is(200).says("whole");
+    world.origin.was_asked(2);
+    world.counts("vaxel_upstream_attempts_total{outcome=\"broken\"}", 1.0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_shorter_than_announced_is_never_stored() {
+    let short =
+        status(200).with("content-length", "11").then(ms(1), "half").unannounced().breaks().cached("max-age=60");
+    let world = world().origin(short).route("cache = true").opens();
+    assert!(world.get("/").await.broken);
+    world.counts("vaxel_cache_entries", 0.0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_for_all_releases_those_who_waited_at_once() {
+    let world = world().origin(ok("mine").cached("private").after(SECOND)).route("cache = true").opens();
+    let begun = world.clock.now();
+    let visits: Vec<_> = (0..5).map(|_| world.get("/").goes()).collect();
+    for visit in visits {
+        visit.await.is(200).says("mine");
+    }
+    assert_eq!(world.clock.now() - begun, 2 * SECOND, "the others went side by side, not one after the other");
+    world.origin.was_asked(5);
+    // It is remembered: nobody waits for anybody any more.
+    let visits: Vec<_> = (0..5).map(|_| world.get("/").goes()).collect();
+    for visit in visits {
+        visit.await.is(200).has("cache-status", "vaxel; fwd=uri-miss; fwd-status=200; detail=uncacheable");
+    }
+    assert_eq!(world.clock.now() - begun, 3 * SECOND);
+    // And forgotten once there is an answer for all.
+    world.origin.now(ok("ours").cached("max-age=60"));
+    world.get("/").await.is(200).says("ours");
+    world.breathes().await;
+    world.get("/").await.is(200).says("ours").has("cache-status", "vaxel; hit; ttl=60");
+    world.origin.was_asked(11);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_in_two_languages_reaches_the_origin_twice() {
+    let greet = by(|seen| {
+        ok(seen.field("accept-language").to_owned()).cached("max-age=60").with("vary", "accept-language").after(SECOND)
+    });
+    let world = world().origin(greet).route("cache = true").opens();
+    let languages = ["sv", "en"];
+    let visits: Vec<_> =
+        (0..100).map(|n| (n, world.get("/").with("accept-language", languages[n % 2]).goes())).collect();
+    for (n, visit) in visits {
+        visit.await.is(200).says(languages[n % 2]);
+    }
+    world.origin.was_asked(2);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_origin_is_not_shared_and_not_remembered() {
+    let world = world()
+        .origin(by(|seen| if seen.number < 3 { status(500).after(SECOND) } else { ok("well").cached("max-age=60") }))
+        .route("cache = true")
+        .upstream("retry = false")
+        .opens();
+    let visits: Vec<_> = (0..3).map(|_| world.get("/").goes()).collect();
+    for visit in visits {
+        visit.await.is(500);
+    }
+    world.get("/").await.is(200).says("well");
+    world.breathes().await;
+    world.get("/").await.has("cache-status", "vaxel; hit; ttl=60");
+    world.rests().await;
+}

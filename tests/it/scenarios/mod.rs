@@ -1,0 +1,14 @@
+//! What Vaxel does, told as scenarios in virtual time. Each asserts on the answers, on what the origin saw, and on the
+//! metrics.
+
+mod breaker;
+mod caching;
+mod collapsing;
+mod identity;
+mod rate;
+mod reload;
+mod retrying;
+mod slots;
+mod stale;
+mod validation;
+mod zombies;

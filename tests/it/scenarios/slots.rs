@@ -1,0 +1,254 @@
+//! The origin never sees more work at once than it has slots, and everybody waits fairly.
+
+use vaxel::sim::dice::Dice;
+
+use crate::harness::{MINUTE, SECOND, by, in_turn, ms, ok, with_seeds, world};
+
+#[test]
+fn the_origin_never_sees_more_than_its_slots_whoever_leaves() {
+    with_seeds(12, async |seed| {
+        let mut dice = Dice::new(seed);
+        let slots = 1 + dice.roll() as usize % 8;
+        let script = by(move |seen| {
+            let mut dice = Dice::new(seed ^ seen.number as u64);
+            let reply = ok("head ").after(ms(dice.roll() % 300)).then(ms(dice.roll() % 300), "body");
+            match dice.roll() % 8 {
+                0 => reply.breaks(),
+                1 => reply.status(500),
+                2 => reply.unannounced(),
+                _ if seen.target.starts_with("/cached") => reply.cached("max-age=1, stale-while-revalidate=1"),
+                _ => reply,
+            }
+        });
+        let upstream = format!(
+            "slots = {slots}\nbreaker = false\nqueue = {{ max = {}, timeout = \"3s\" }}\n\
+             timeouts = {{ connect = \"250ms\", head = \"250ms\", total = \"1s\" }}\nzombie_hold = \"1m\"",
+            20 + dice.roll() % 200
+        );
+        let world = world().origin(script).upstream(&upstream).route("cache = true").opens();
+        let mut visits = Vec::new();
+        for _ in 0..500 {
+            let target = match dice.roll() % 3 {
+                0 => format!("/cached/{}", dice.roll() % 20),
+                _ => format!("/{}", dice.roll()),
+            };
+            let method = if dice.roll().is_multiple_of(5) { "POST" } else { "GET" };
+            visits.push(world.asks(method, &target).goes());
+            if dice.roll().is_multiple_of(4) {
+                world.passes(ms(dice.roll() % 50)).await;
+            }
+            if dice.roll().is_multiple_of(3) {
+                let left = dice.roll() as usize % visits.len();
+                visits.swap_remove(left).may_leave();
+            }
+            let standing = world.standing();
+            let taken = standing.busy + standing.zombie;
+            assert!(world.origin.running() <= taken && taken <= slots, "{taken} of {slots} taken");
+        }
+        for visit in visits {
+            let answer = visit.await;
+            if answer.status == 503 {
+                answer.retry_after();
+            }
+        }
+        world.passes(MINUTE).await;
+        assert!(world.origin.most() <= slots, "{} at once, {slots} slots", world.origin.most());
+        assert_eq!(world.origin.most(), slots, "the slots were used");
+        world.rests().await;
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
+    let world =
+        world().origin(ok("").after(SECOND)).upstream("slots = 1\nqueue = { max = 2, timeout = \"5s\" }").opens();
+    let served: Vec<_> = (0..3).map(|_| world.get("/").goes()).collect();
+    world.breathes().await;
+    world.slots(1, 0, 2);
+    let begun = world.clock.now();
+    let refused = world.get("/").await;
+    assert_eq!(world.clock.now(), begun, "it did not wait");
+    refused.is(503).refused("queue.full").retry_after();
+    let problem = refused.problem();
+    assert_eq!(problem["title"], "Service Unavailable");
+    assert_eq!(problem["detail"], "The queue before the upstream is full.");
+    assert_eq!(problem["request_id"].as_str().map(str::len), Some(16));
+    assert_eq!(refused.field("proxy-status"), "vaxel; error=connection_limit_reached; details=\"queue.full\"");
+    for visit in served {
+        visit.await.is(200);
+    }
+    world.origin.was_asked(3);
+    world.counts("vaxel_refusals_total{route=\"all\",reason=\"queue.full\"}", 1.0);
+    world.counts("vaxel_queue_wait_seconds_count{upstream=\"erp\"}", 3.0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_head_request_has_no_body() {
+    let world = world().origin(ok("").after(SECOND)).upstream("slots = 1\nqueue = { max = 0 }").opens();
+    let served = world.get("/").goes();
+    world.breathes().await;
+    let refused = world.asks("HEAD", "/").await;
+    assert!(refused.is(503).body.is_empty() && refused.field("retry-after") != "", "{refused:?}");
+    served.await.is(200);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_the_queue_allows() {
+    let world =
+        world().origin(ok("").after(10 * SECOND)).upstream("slots = 1\nqueue = { max = 5, timeout = \"2s\" }").opens();
+    let long = world.get("/").goes();
+    world.breathes().await;
+    let begun = world.clock.now();
+    world.get("/").await.is(503).refused("queue.timeout").retry_after();
+    assert_eq!(world.clock.now() - begun, 2 * SECOND);
+    long.await.is(200);
+    world.origin.was_asked(1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hopeless_wait_is_refused_at_once() {
+    let world =
+        world().origin(ok("").after(SECOND)).upstream("slots = 1\nqueue = { max = 50, timeout = \"3s\" }").opens();
+    for _ in 0..10 {
+        world.get("/").await.is(200);
+    }
+    let waiting: Vec<_> = (0..4).map(|_| world.get("/").goes()).collect();
+    world.breathes().await;
+    world.slots(1, 0, 3);
+    let begun = world.clock.now();
+    let refused = world.get("/").await;
+    assert_eq!(world.clock.now(), begun);
+    let seconds = refused.is(503).refused("queue.hopeless").retry_after();
+    assert!((3..=5).contains(&seconds), "four seconds of work, give or take a fifth: {seconds}");
+    for visit in waiting {
+        visit.await;
+    }
+    world.rests().await;
+}
+
+const SHOP_AND_BATCH: &str = "[consumer.shop]\nidentify = { header = \"x-app\", value = \"shop\" }\n\
+                              [consumer.batch]\nidentify = { header = \"x-app\", value = \"batch\" }";
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_consumer_delays_another_by_one_service_time() {
+    let world = world()
+        .origin(ok("").after(ms(100)))
+        .upstream("slots = 1\nqueue = { max = 100, timeout = \"1m\" }")
+        .gateway(SHOP_AND_BATCH)
+        .opens();
+    let flood: Vec<_> = (0..50).map(|_| world.get("/job").with("x-app", "batch").goes()).collect();
+    world.passes(ms(50)).await;
+    let begun = world.clock.now();
+    for _ in 0..5 {
+        let before = world.clock.now();
+        world.get("/page").with("x-app", "shop").await.is(200);
+        let waited = world.clock.now() - before;
+        assert!(waited <= ms(300), "{waited:?}");
+    }
+    assert!(world.clock.now() - begun <= SECOND + ms(100), "they take turns");
+    for job in flood {
+        job.await.is(200);
+    }
+    world.counts("vaxel_consumer_requests_total{consumer=\"batch\"}", 50.0);
+    world.counts("vaxel_consumer_requests_total{consumer=\"shop\"}", 5.0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn consumers_share_a_scarce_origin_by_their_weights() {
+    let world = world()
+        .origin(ok("").after(ms(100)))
+        .upstream("slots = 2\nqueue = { max = 500, timeout = \"1m\" }")
+        .gateway(
+            "[consumer.big]\nweight = 3\nidentify = { header = \"x-app\", value = \"big\" }\n\
+             [consumer.small]\nidentify = { header = \"x-app\", value = \"small\" }",
+        )
+        .opens();
+    let ask = |app: &'static str| world.get("/").with("x-app", app).goes();
+    let visits: Vec<_> = (0..200).map(|n| ask(if n % 2 == 0 { "big" } else { "small" })).collect();
+    world.passes(5 * SECOND).await;
+    let served = |app: &str| world.metric(&format!("vaxel_consumer_requests_total{{consumer=\"{app}\"}}"));
+    let share = served("big") / served("small");
+    assert!((2.4..=3.6).contains(&share), "{} to {}", served("big"), served("small"));
+    for visit in visits {
+        visit.await.is(200);
+    }
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_the_queue_leaves_no_trace() {
+    for route in ["", "cache = true"] {
+        let world = world().origin(ok("").after(SECOND)).upstream("slots = 1").route(route).opens();
+        let first = world.get("/1").goes();
+        world.breathes().await;
+        let second = world.get("/2").goes();
+        let third = world.get("/3").goes();
+        world.passes(ms(500)).await;
+        world.slots(1, 0, 2);
+        second.leaves().await;
+        world.breathes().await;
+        world.slots(1, 0, 1);
+        first.await.is(200);
+        third.await.is(200);
+        world.origin.was_asked(2);
+        world.rests().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_leaves_the_queue_leaves_no_trace() {
+    let world = world().origin(ok("").after(SECOND)).upstream("slots = 1").route("cache = true").opens();
+    let first = world.get("/1").goes();
+    world.breathes().await;
+    let crowd: Vec<_> = (0..5).map(|_| world.get("/2").goes()).collect();
+    world.passes(ms(100)).await;
+    world.slots(1, 0, 1);
+    for visit in crowd {
+        visit.leaves().await;
+        world.passes(ms(100)).await;
+    }
+    world.slots(1, 0, 0);
+    first.await.is(200);
+    world.origin.was_asked(1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_holds_its_slot_to_the_end() {
+    let pages = in_turn([ok("a").then(SECOND, "b"), ok("")]);
+    let world = world().origin(pages).upstream("slots = 1").opens();
+    let first = world.get("/").opens().await;
+    world.slots(1, 0, 0);
+    let second = world.get("/").goes();
+    world.passes(ms(500)).await;
+    assert!(!second.is_done());
+    first.reads().await.is(200).says("ab");
+    second.await.is(200);
+    assert_eq!(world.origin.most(), 1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn urgent_requests_pass_those_that_can_wait() {
+    let world = world()
+        .origin(ok("").after(ms(100)))
+        .upstream("slots = 1\nqueue = { max = 100, timeout = \"1m\" }")
+        .route("class = \"batch\"")
+        .gateway(
+            "[[route]]\nname = \"urgent\"\nupstream = \"erp\"\nclass = \"interactive\"\nmatch = { path = \"/urgent\" }",
+        )
+        .opens();
+    let jobs: Vec<_> = (0..20).map(|_| world.get("/job").goes()).collect();
+    world.passes(ms(50)).await;
+    let begun = world.clock.now();
+    world.get("/urgent").await.is(200);
+    assert!(world.clock.now() - begun <= ms(200));
+    for job in jobs {
+        job.await.is(200);
+    }
+    world.rests().await;
+}
