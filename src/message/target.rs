@@ -28,6 +28,10 @@ impl<'a> Target<'a> {
     /// [`Reason::RequestHost`] when there is not exactly one valid host (RFC 9112 section 3.2) and
     /// [`Reason::RequestTarget`] when the path means different things to different servers.
     pub fn of(uri: &'a Uri, headers: &'a HeaderMap, old: bool) -> Result<Self, Reason> {
+        // Only CONNECT names an authority alone (RFC 9112 section 3.2.3), and CONNECT is never relayed.
+        if uri.scheme().is_none() && uri.authority().is_some() {
+            return Err(Reason::RequestTarget);
+        }
         let host = host(uri, headers, old)?;
         let path = normal_path(uri.path())?;
         Ok(Self { host, path, query: uri.query() })
@@ -111,6 +115,9 @@ fn normal_path(path: &str) -> Result<Cow<'_, str>, Reason> {
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode_unreserved(path)?;
+    if decoded.split('/').any(hides_dots) {
+        return Err(Reason::RequestTarget);
+    }
     if !decoded.contains("/.") {
         return Ok(decoded);
     }
@@ -145,8 +152,7 @@ fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, Reason> {
     Ok(Cow::Owned(out))
 }
 
-/// RFC 3986 section 5.2.4. A path that climbs above its root, or that hides a dot segment behind an encoded slash, is
-/// refused: servers disagree on what it names.
+/// RFC 3986 section 5.2.4. A path that climbs above its root is refused: servers disagree on what it names.
 fn remove_dot_segments(path: &str) -> Result<String, Reason> {
     let mut kept: Vec<&str> = Vec::new();
     let mut open = false;
@@ -155,7 +161,6 @@ fn remove_dot_segments(path: &str) -> Result<String, Reason> {
         match segment {
             "." => {}
             ".." => drop(kept.pop().ok_or(Reason::RequestTarget)?),
-            _ if hides_dots(segment) => return Err(Reason::RequestTarget),
             _ => kept.push(segment),
         }
     }
@@ -170,6 +175,7 @@ fn remove_dot_segments(path: &str) -> Result<String, Reason> {
     Ok(out)
 }
 
+/// Whether a dot segment hides behind an encoded slash: some servers see it, and some do not.
 fn hides_dots(segment: &str) -> bool {
     (segment.contains("%2F") || segment.contains("%5C"))
         && segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(|piece| matches!(piece, "." | ".."))

@@ -121,6 +121,10 @@ fn check(worker: &Worker, parts: &Parts) -> Result<(), Refusal> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::RequestMethod.into());
     }
+    // RFC 9112 section 3.2.4.
+    if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
+        return Err(Reason::RequestTarget.into());
+    }
     if worker.core.pseudonym.seen_in(&parts.headers) {
         return Err(Reason::RequestLoop.into());
     }

@@ -188,7 +188,8 @@ impl Outgoing {
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.headers.clone();
-        if upstream.host == HostHeader::Upstream {
+        // HTTP/1.0 may come without a Host; HTTP/1.1 may not go on without (RFC 9112 section 3.2).
+        if upstream.host == HostHeader::Upstream || !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, endpoint.authority.clone());
         }
         if let Some(hooks) = &worker.core.hooks {

@@ -261,4 +261,4 @@ def _die_with_parent():
 _LIBC = ctypes.CDLL(None)
 _SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
-LINES_SHOWN = 60
+LINES_SHOWN = 30

@@ -118,10 +118,8 @@ def main():
 def through_vaxel(test, erp, direct):
     """The same day through Vaxel; then its books against the client's and the server's."""
     port, admin = free_ports(2)
-    template = (ROOT / "tests/real/tryton.toml").read_text()
-    config = test.write("vaxel.toml", template.format(
-        listen=f"127.0.0.1:{port}", admin=f"127.0.0.1:{admin}", erp=f"http://127.0.0.1:{erp.port}"))
-    vaxel = test.vaxel("run", "--config", config)
+    vaxel = test.vaxel("run", "--config", ROOT / "tests/real/tryton.toml", env=os.environ | {
+        "LISTEN": f"127.0.0.1:{port}", "ADMIN": f"127.0.0.1:{admin}", "ERP": f"http://127.0.0.1:{erp.port}"})
     listening(port, vaxel)
     listening(admin, vaxel)
     with Wire() as wire:
