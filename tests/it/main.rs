@@ -5,4 +5,5 @@
 mod harness;
 mod hygiene;
 mod scenarios;
+mod tidy;
 mod wire;

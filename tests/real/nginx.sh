@@ -9,5 +9,5 @@ done
 
 python3 tests/real/nginx.py "$@" &
 child=$!
-trap 'kill -TERM "$child" 2>/dev/null; wait "$child" 2>/dev/null || true' EXIT INT TERM
+trap 'kill -TERM "$child" 2>/dev/null || true; wait "$child" 2>/dev/null || true' EXIT INT TERM
 wait "$child"

@@ -19,5 +19,5 @@ fi
 
 "$venv/bin/python" tests/real/tryton.py "$@" &
 child=$!
-trap 'kill -TERM "$child" 2>/dev/null; wait "$child" 2>/dev/null || true' EXIT INT TERM
+trap 'kill -TERM "$child" 2>/dev/null || true; wait "$child" 2>/dev/null || true' EXIT INT TERM
 wait "$child"
