@@ -4,7 +4,7 @@
 //! text ─ toml ─► spanned tables ─ interpolate ─► reader (by the dictionary of `file`) ─ meaning ─► Settings
 //!                                                   └────────── Problems (diagnostics) ◄──┘
 //! ```
-//! - [`file`] spells every section, key and default once; [`schema()`] prints it as JSON Schema
+//! - [`mod@file`] spells every section, key and default once; [`schema()`] prints it as JSON Schema
 //! - [`settings`] is what the parts are built from; nothing below this module knows TOML or serde
 //! - [`units`], [`values`]: what single values mean
 //! - `meaning`: one file per kind of section, and what must hold between them

@@ -1,6 +1,6 @@
 //! Requests per time: GCRA, by the `governor` crate, over buckets of our own.
 //!
-//! governor's keyed stores grow with every key they see (governor#171), and keys come from the network. [`Buckets`] holds
+//! governor's keyed stores grow with every key they see (governor#171), and keys come from the network. `Buckets` holds
 //! a bounded number. A bucket that has filled up again says no more than none, and its place is taken over by the next
 //! key that needs one; state that says something is never evicted, or whoever floods with new keys could wash his own
 //! record away. Keys that find no place share a bucket with others in the same case.

@@ -25,7 +25,7 @@ mod client;
 mod exposition;
 mod origin;
 
-pub use client::{Answer, Client, Visit};
+pub use client::{Client, Visit};
 pub use origin::{Reply, Script, ScriptedOrigin, Seen, by, hang, in_turn, ok, refused, reset, status};
 
 pub const SECOND: Duration = Duration::from_secs(1);

@@ -26,8 +26,6 @@ struct Shared {
 
 /// One connection, on the side of the server.
 pub(crate) struct Talk {
-    /// Which connection it is, from 0.
-    pub(crate) number: usize,
     pub(crate) reader: BufReader<Recorder>,
 }
 
@@ -50,12 +48,12 @@ impl Origin {
                 if state.stopped.load(Ordering::Acquire) {
                     return;
                 }
-                let number = state.connections.fetch_add(1, Ordering::AcqRel);
+                state.connections.fetch_add(1, Ordering::AcqRel);
                 let (script, shared) = (Arc::clone(&script), Arc::clone(&state));
                 std::thread::spawn(move || {
                     let _ = stream.set_nodelay(true);
                     let _ = stream.set_read_timeout(Some(DEADLINE));
-                    let _ = script(&mut Talk { number, reader: BufReader::new(Recorder { stream, shared }) });
+                    let _ = script(&mut Talk { reader: BufReader::new(Recorder { stream, shared }) });
                 });
             }
         });
