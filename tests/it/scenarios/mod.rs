@@ -5,6 +5,7 @@ mod breaker;
 mod caching;
 mod collapsing;
 mod identity;
+mod purging;
 mod rate;
 mod reload;
 mod retrying;
