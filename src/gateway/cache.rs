@@ -1,16 +1,25 @@
 //! The operator's hand on the cache: purges, what is stored, and what one request would get.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
+use serde::Serialize;
 
 use super::Handle;
 use crate::cache::entry::Head;
 use crate::cache::key::KeyParts;
 use crate::cache::purge::{Depth, Pick, Purge};
+use crate::listen::Peer;
 use crate::message::target::Target;
-use crate::metrics;
-use crate::proxy::snapshot::{Route, Snapshot};
+use crate::metrics::{self, CacheResult};
+use crate::proxy::inspect;
+use crate::proxy::snapshot::{Route, Snapshot, Worker};
+use crate::refusal::Reason;
+
+pub use crate::proxy::inspect::{EntryView, Inspection, KeyView, Verdict};
 
 /// Which stored answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +42,54 @@ pub enum Extent {
     Upstream(String),
     /// All answers.
     All,
+}
+
+/// How the store stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CacheReport {
+    /// Stored answers.
+    pub entries: u64,
+    /// Lists of the fields by which answers vary.
+    pub lists: u64,
+    /// Remembrances that answers may not be shared.
+    pub marks: u64,
+    /// What all that weighs, in bytes, as of the last upkeep.
+    pub bytes: u64,
+    /// What it may weigh.
+    pub capacity: u64,
+    /// Answers that had to go to make room, since the start.
+    pub evictions: u64,
+    /// Fetches under way that others may join.
+    pub flights: u64,
+    /// Bytes they hold, or have announced.
+    pub fills: u64,
+    /// Finished requests to routes that cache, by what the cache did.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// The share of them that was answered from the store without waiting for the upstream; none: no requests.
+    pub hit_ratio: Option<f64>,
+    /// The same for each route, in the order of the configuration.
+    pub routes: Vec<RouteReport>,
+}
+
+/// How the store stands for one route.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteReport {
+    /// Its name.
+    pub route: String,
+    /// Where it leads.
+    pub upstream: String,
+    /// Whether it caches.
+    pub caches: bool,
+    /// Stored answers to the URLs it takes.
+    pub entries: u64,
+    /// Those of them that are not fresh.
+    pub stale: u64,
+    /// What they weigh, in bytes.
+    pub bytes: u64,
+    /// Finished requests, by what the cache did.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// As in [`CacheReport::hit_ratio`].
+    pub hit_ratio: Option<f64>,
 }
 
 /// Why nothing was purged.
@@ -100,11 +157,78 @@ impl Handle {
         Ok(affected)
     }
 
-    /// What requests see of the configuration now.
-    fn snapshot(&self) -> std::sync::Arc<Snapshot> {
-        // There is at least one worker, and all see the same.
-        self.0.workers.first().expect("a gateway has a worker").snapshot.load_full()
+    /// What is stored, and how well it serves. Walks through the whole store: not for an event loop.
+    pub fn cache_report(&self) -> CacheReport {
+        let (snapshot, core) = (self.snapshot(), &self.0.core);
+        let now = core.clock.now();
+        let mut routes: Vec<_> = snapshot.routes.iter().map(RouteReport::of).collect();
+        let census = core.store.census(|entry| {
+            let first = candidates(&snapshot, &entry.head).next();
+            if let Some(route) = first.and_then(|(index, _)| routes.get_mut(index)) {
+                route.entries += 1;
+                route.stale += u64::from(entry.is_soft_purged() || entry.head.staleness(now).is_some());
+                route.bytes += u64::from(entry.weight());
+            }
+        });
+        let mut requests = BTreeMap::new();
+        for (result, count) in routes.iter().flat_map(|route| &route.requests) {
+            *requests.entry(*result).or_default() += count;
+        }
+        let stats = core.store.stats();
+        CacheReport {
+            entries: census.entries,
+            lists: census.lists,
+            marks: census.marks,
+            bytes: stats.bytes,
+            capacity: stats.capacity,
+            evictions: stats.evicted,
+            flights: core.flights.len() as u64,
+            fills: core.flights.bytes(),
+            hit_ratio: hit_ratio(&requests),
+            requests,
+            routes,
+        }
     }
+
+    /// What a request from `peer` would get from the store now, and why. It is not sent, counted or limited.
+    ///
+    /// # Errors
+    /// Why it would be refused before the store is asked.
+    pub fn inspect(&self, parts: &Parts, peer: Peer) -> Result<Inspection, Reason> {
+        inspect::inspect(self.first_worker(), parts, peer)
+    }
+
+    /// What requests see of the configuration now; all workers see the same.
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.first_worker().snapshot.load_full()
+    }
+
+    fn first_worker(&self) -> &Arc<Worker> {
+        self.0.workers.first().expect("a gateway has at least one worker")
+    }
+}
+
+impl RouteReport {
+    fn of(route: &Route) -> Self {
+        let counted = CacheResult::ALL.into_iter().filter(|result| *result != CacheResult::Off);
+        let requests = counted.map(|result| (result.code(), route.meter.count(result))).collect();
+        Self {
+            route: route.name.to_string(),
+            upstream: route.upstream.name.to_string(),
+            caches: route.cache.is_some(),
+            entries: 0,
+            stale: 0,
+            bytes: 0,
+            hit_ratio: hit_ratio(&requests),
+            requests,
+        }
+    }
+}
+
+fn hit_ratio(requests: &BTreeMap<&'static str, u64>) -> Option<f64> {
+    let all: u64 = requests.values().sum();
+    let hits = [CacheResult::Hit, CacheResult::Stale].map(|result| requests.get(result.code()).copied());
+    (all > 0).then(|| hits.into_iter().flatten().sum::<u64>() as f64 / all as f64)
 }
 
 /// The spellings under which answers to `url` may be stored: one for each rule of the routes that may take it.

@@ -5,6 +5,7 @@ mod breaker;
 mod caching;
 mod collapsing;
 mod identity;
+mod inspecting;
 mod purging;
 mod rate;
 mod reload;
