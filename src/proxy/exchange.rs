@@ -12,6 +12,7 @@ use super::snapshot::{Caller, Route, Snapshot, Worker};
 use crate::clock::Moment;
 use crate::consumer::Identity;
 use crate::listen::Peer;
+use crate::message::trace::TRACEPARENT;
 use crate::metrics::{CacheResult, Facts};
 use crate::refusal::Reason;
 use crate::throttle::Ticket;
@@ -98,7 +99,7 @@ impl Noted {
             uri: uri.clone(),
             host: headers.get(header::HOST).cloned(),
             user_agent: headers.get(header::USER_AGENT).cloned(),
-            trace: headers.get("traceparent").cloned(),
+            trace: headers.get(TRACEPARENT).cloned(),
         }
     }
 }
