@@ -427,6 +427,7 @@ mod tests {
             response_bytes: u64::MAX,
             attempts: 2,
             aborted: true,
+            traced: None,
         };
         let line = Line {
             listener: Some("0.0.0.0:8443"),

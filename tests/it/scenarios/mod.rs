@@ -11,4 +11,5 @@ mod retrying;
 mod slots;
 mod stale;
 mod validation;
+mod watching;
 mod zombies;
