@@ -13,7 +13,7 @@ use crate::cache::CacheParams;
 use crate::cache::control::RequestControl;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Key, KeyParts};
-use crate::cache::reuse::{self, Reuse};
+use crate::cache::reuse::{self, Bypass, Reuse};
 use crate::cache::store::{FoundSlot, Lookup};
 use crate::message::target::Target;
 use crate::metrics::CacheResult;
@@ -95,8 +95,15 @@ impl Address {
     }
 }
 
-/// Looks into the store.
-pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &Target<'_>, safe: bool) -> Looked {
+/// Looks into the store. `content`: the request has a body.
+pub(super) fn look(
+    exchange: &Exchange,
+    route: &Route,
+    parts: &Parts,
+    target: &Target<'_>,
+    safe: bool,
+    content: bool,
+) -> Looked {
     let Some(params) = &route.cache else { return Looked::Alone(CacheResult::Off, None, None) };
     let core = &exchange.worker.core;
     let key_parts = key_parts(exchange, route, params, parts, target);
@@ -108,8 +115,12 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     if !safe || !matches!(parts.method, Method::GET | Method::HEAD) {
         return alone(CacheResult::Pass, "method", "method");
     }
-    if let Some(bypass) = reuse::bypass(&parts.method, &parts.headers) {
-        return alone(CacheResult::Bypass, "bypass", bypass.code());
+    if let Some(bypass) = reuse::bypass(&parts.method, &parts.headers, content) {
+        // What was asked for with content is nobody else's answer.
+        return match alone(CacheResult::Bypass, "bypass", bypass.code()) {
+            Looked::Alone(result, forward, _) if bypass == Bypass::Content => Looked::Alone(result, forward, None),
+            others => others,
+        };
     }
     if parts.headers.contains_key(header::UPGRADE) {
         return alone(CacheResult::Bypass, "bypass", "upgrade");
