@@ -82,7 +82,7 @@ pub async fn accept<A: Answer>(server: Arc<Server>, listener: TcpListener, answe
         });
         match next.await {
             None => return,
-            Some(Ok((stream, address))) => admit(&server, stream, address, &answer),
+            Some(Ok((stream, address))) => admit(&server, stream, address, &answer, None),
             Some(Err(error)) => {
                 // Out of descriptors or memory, most often: wait for connections to end instead of spinning.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -92,9 +92,18 @@ pub async fn accept<A: Answer>(server: Arc<Server>, listener: TcpListener, answe
     }
 }
 
+/// A connection's place at its worker, dropped with it: how whoever handed it over counts what a worker has.
+pub type Place = Arc<()>;
+
 /// Serves an accepted connection in a task of its own, or turns it away when there are too many.
-pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: SocketAddr, answer: &impl Fn(Peer) -> A) {
-    let ticket = Ticket::take(server);
+pub fn admit<A: Answer>(
+    server: &Arc<Server>,
+    stream: TcpStream,
+    address: SocketAddr,
+    answer: &impl Fn(Peer) -> A,
+    place: Option<Place>,
+) {
+    let ticket = Ticket::take(server, place);
     let _ = stream.set_nodelay(true);
     let Some(ticket) = ticket else {
         server.meter.refused(server.worker, ConnectionRefusal::Limit);
@@ -104,7 +113,7 @@ pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: Socket
     let peer = Peer { address, tls: server.tls.is_some() };
     let answer = answer(peer);
     tokio::spawn(async move {
-        let server = Arc::clone(&ticket.0);
+        let server = Arc::clone(&ticket.server);
         let mut open = server.drain.open();
         if let Err(error) = connection(&server, stream, answer, &mut open).await {
             tracing::debug!(%error, %address, "connection ended");
@@ -113,12 +122,15 @@ pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: Socket
     });
 }
 
-/// Counts a connection in `Server::open` until dropped, whatever ends it.
-struct Ticket(Arc<Server>);
+/// Counts a connection in `Server::open`, and at its place, until dropped, whatever ends it.
+struct Ticket {
+    server: Arc<Server>,
+    _place: Option<Place>,
+}
 
 impl Ticket {
-    fn take(server: &Arc<Server>) -> Option<Self> {
-        let ticket = Self(Arc::clone(server));
+    fn take(server: &Arc<Server>, place: Option<Place>) -> Option<Self> {
+        let ticket = Self { server: Arc::clone(server), _place: place };
         server.meter.accepted(server.worker);
         (server.open.fetch_add(1, Ordering::Relaxed) < server.limits.connections).then_some(ticket)
     }
@@ -126,10 +138,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.meter.closed(self.0.worker);
+        self.server.open.fetch_sub(1, Ordering::Relaxed);
+        self.server.meter.closed(self.server.worker);
         if std::thread::panicking() {
-            self.0.metrics.panicked();
+            self.server.metrics.panicked();
         }
     }
 }
