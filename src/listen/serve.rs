@@ -161,7 +161,7 @@ async fn turn_away(server: Arc<Server>, mut stream: TcpStream) {
 async fn connection<A: Answer>(server: &Server, stream: TcpStream, answer: A, open: &mut Open) -> Result<(), BoxError> {
     let patience = Patience { head: server.limits.head_timeout, idle: server.limits.idle_timeout };
     let Some(tls) = &server.tls else {
-        let (stream, prefix) = tokio::time::timeout(patience.idle, preface(stream)).await??;
+        let (stream, prefix) = preface(stream, patience).await?;
         return if prefix.as_ref() == PREFACE {
             http2(server, Wire::http2(stream, prefix, patience), answer, open).await
         } else {
@@ -183,15 +183,22 @@ async fn connection<A: Answer>(server: &Server, stream: TcpStream, answer: A, op
     }
 }
 
-/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.4).
-async fn preface(mut stream: TcpStream) -> io::Result<(TcpStream, Bytes)> {
+/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.4). It may stay
+/// idle before its first byte; with that a head has begun.
+async fn preface(mut stream: TcpStream, patience: Patience) -> io::Result<(TcpStream, Bytes)> {
     let mut read = BytesMut::with_capacity(PREFACE.len());
-    while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+    let mut more = async |read: &mut BytesMut| {
         let mut rest = (&mut stream).take((PREFACE.len() - read.len()) as u64);
-        if rest.read_buf(&mut read).await? == 0 {
-            break;
+        rest.read_buf(read).await
+    };
+    let mut left = tokio::time::timeout(patience.idle, more(&mut read)).await??;
+    let rest = async {
+        while left > 0 && read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+            left = more(&mut read).await?;
         }
-    }
+        io::Result::Ok(())
+    };
+    tokio::time::timeout(patience.head, rest).await??;
     Ok((stream, read.freeze()))
 }
 
