@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+mod answers;
 pub(crate) mod client;
+mod h2;
 pub(crate) mod message;
 pub(crate) mod origin;
 pub(crate) mod rig;
+mod timers;
+mod tls;
 mod trips;
 
 /// For whatever must happen at all; only a test that fails waits so long.
