@@ -157,6 +157,7 @@ fn busy() -> Metrics {
     listener.refused(0, ConnectionRefusal::Limit);
     listener.handshake(0, Handshake::Failed);
     metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
+    metrics.store().purged(Extent::Route, true, 3);
     metrics.watch_access_log(Box::new(|| 9));
     metrics.panicked();
     metrics.reloaded(true, SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
@@ -210,6 +211,9 @@ fn everything_that_is_counted_is_shown() {
             ("vaxel_cache_entries", 1.0),
             ("vaxel_cache_evictions_total", 2.0),
             ("vaxel_cache_fills_bytes", 3.0),
+            (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
+            (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
+            (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),
             ("vaxel_access_log_dropped_total", 9.0),
             ("vaxel_worker_panics_total", 1.0),
             (r#"vaxel_config_reloads_total{result="ok"}"#, 1.0),

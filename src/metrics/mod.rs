@@ -13,6 +13,7 @@ mod listener;
 pub mod names;
 mod route;
 mod shard;
+mod store;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use self::listener::{ConnectionRefusal, Handshake, ListenerMeter};
 #[cfg(test)]
 pub(crate) use self::route::plain;
 pub use self::route::{ConsumerMeter, RouteMeter};
+pub use self::store::{Extent, StoreMeter};
 pub use self::upstream::{EndpointLive, Live, UpstreamMeter};
 
 /// The metrics of one gateway. Cheap to clone; all clones are the same metrics.
@@ -101,6 +103,11 @@ impl Metrics {
         self.find(&self.state.listeners, name, ListenerMeter::new)
     }
 
+    /// The counters of the store that no request moves.
+    pub fn store(&self) -> &StoreMeter {
+        &self.state.store
+    }
+
     /// Reads the state of the cache through `watch` at each scrape. It must not scrape.
     pub fn watch_cache(&self, watch: Box<dyn Fn() -> CacheLive + Send + Sync>) {
         *self.state.cache.lock() = Some(Arc::from(watch));
@@ -164,6 +171,7 @@ struct State {
     consumers: Meters<ConsumerMeter>,
     listeners: Meters<ListenerMeter>,
     cache: Watched<CacheLive>,
+    store: StoreMeter,
     access_log: Watched<u64>,
     panics: AtomicU64,
     reloads: Mutex<Reloads>,
@@ -190,6 +198,7 @@ impl State {
             to.count(&names::CACHE_EVICTIONS, &[], live.evictions);
             to.count(&names::CACHE_FILLS, &[], live.fills);
         }
+        self.store.collect(to);
         if let Some(dropped) = ask(&self.access_log) {
             to.count(&names::ACCESS_LOG_DROPPED, &[], dropped);
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::facts::{CODES, CacheResult, METHODS, Pace};
 use super::listener::{ConnectionRefusal, Handshake};
 use super::route::CONSUMER_RESULTS;
+use super::store::{DEPTHS, Extent};
 use super::upstream::{CONNECTION_KINDS, STATES};
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
@@ -95,6 +96,10 @@ metrics! {
         "Entries that had to go to make room.";
     CACHE_FILLS = Gauge Bytes "vaxel_cache_fills_bytes" []
         "Memory held by bodies that are being fetched into the cache.";
+    CACHE_PURGES = Counter Count "vaxel_cache_purges_total" ["extent"]
+        "Purges an operator asked for, by what they were to cover.";
+    CACHE_PURGED = Counter Count "vaxel_cache_purged_entries_total" ["depth"]
+        "Stored entries that those purges took out (hard) or made stale (soft).";
 
     QUEUE_WAIT = Histogram Seconds "vaxel_queue_wait_seconds" ["upstream"]
         "Time requests waited for a slot, those that got none included.";
@@ -254,6 +259,8 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
     let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     vec![
         ("method", code(REQUESTS.name), METHODS.to_vec()),
+        ("extent", code(CACHE_PURGES.name), Extent::CODES.to_vec()),
+        ("depth", code(CACHE_PURGED.name), DEPTHS.to_vec()),
         ("code", code(REQUESTS.name), CODES.to_vec()),
         ("cache", code(REQUESTS.name), cache.clone()),
         ("result", code(CACHE_REQUESTS.name), cache),

@@ -53,22 +53,26 @@ impl RouteMeter {
         self.shards.add(worker, SHADOWS + reason as usize, 1);
     }
 
+    /// How many finished exchanges had this result.
+    pub fn count(&self, cache: CacheResult) -> u64 {
+        let places = (0..METHODS.len()).flat_map(|method| (0..CODES.len()).map(move |code| (method, code)));
+        places.map(|(method, code)| self.shards.sum(request_index(method, code, cache))).sum()
+    }
+
     pub(super) fn collect(&self, to: &mut Families) {
         let name = &*self.name;
         to.push(&names::ROUTE_INFO, &[name, &self.upstream.lock()], 1.0);
         for cache in CacheResult::ALL {
-            let mut total = 0;
             for (method, method_label) in METHODS.iter().enumerate() {
                 for (code, code_label) in CODES.iter().enumerate() {
                     let count = self.shards.sum(request_index(method, code, cache));
-                    total += count;
                     // Most of the combinations never happen; a series for each would cost the scraper, not us.
                     if count > 0 {
                         to.count(&names::REQUESTS, &[name, method_label, code_label, cache.code()], count);
                     }
                 }
             }
-            to.count(&names::CACHE_REQUESTS, &[name, cache.code()], total);
+            to.count(&names::CACHE_REQUESTS, &[name, cache.code()], self.count(cache));
         }
         for pace in Pace::ALL {
             to.histogram(&names::REQUEST_DURATION, &[name, pace.code()], &duration(pace).read(&self.shards));

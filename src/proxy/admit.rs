@@ -101,7 +101,8 @@ pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
     open(worker, &parts, peer)
 }
 
-fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
+/// The facts of a request as it comes.
+pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
     let snapshot = worker.snapshot.load_full();
     let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
     Box::new(Exchange {
@@ -148,6 +149,18 @@ fn admit<'a>(
     parts: &Parts,
     target: &Target<'_>,
 ) -> Result<&'a Route, Refusal> {
+    let route = place(exchange, snapshot, parts, target)?;
+    rate(exchange, route)?;
+    Ok(route)
+}
+
+/// Route and consumer.
+pub(super) fn place<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    parts: &Parts,
+    target: &Target<'_>,
+) -> Result<&'a Route, Refusal> {
     let found = snapshot.router.find(&target.host, &target.route_path(), &parts.method, &parts.headers);
     let index = *found.ok_or(Reason::RouteNone)?;
     exchange.route = Some(index);
@@ -156,7 +169,6 @@ fn admit<'a>(
     if route.require_consumer && matches!(exchange.consumer, Identity::Anonymous(_)) {
         return Err(Reason::ConsumerUnknown.into());
     }
-    rate(exchange, route)?;
     Ok(route)
 }
 

@@ -241,7 +241,12 @@ impl Errand {
             held.leave(body, false);
             return self.failed(lead, Reason::UpstreamStatus.into(), tally);
         }
-        match head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, sent) {
+        let judged = if failed && self.wanted.stale.is_some() {
+            Err(Unstorable::Status) // a failure takes no answer's place
+        } else {
+            head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, sent)
+        };
+        match judged {
             Ok(head) => {
                 let head = Arc::new(head);
                 let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
