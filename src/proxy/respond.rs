@@ -335,9 +335,11 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         | Reason::RequestHost
         | Reason::RequestTarget
         | Reason::RequestCoding
+        | Reason::RequestHeadTooLarge
+        | Reason::RequestTargetTooLong
         | Reason::RequestTooLarge
         | Reason::RequestBody => "vaxel; error=http_request_error",
-        Reason::CacheOnly | Reason::Draining => return None,
+        Reason::CacheOnly => return None,
     })
 }
 
