@@ -40,6 +40,14 @@ impl ResponseBody {
         body
     }
 
+    /// What is at hand, told as sent.
+    pub(super) fn into_bytes(mut self) -> Bytes {
+        let Content::Full(bytes) = std::mem::replace(&mut self.content, Content::Empty) else { return Bytes::new() };
+        self.sent = bytes.len() as u64;
+        self.end(Ending::Whole);
+        bytes
+    }
+
     fn end(&mut self, ending: Ending) {
         if let Some(exchange) = self.exchange.take() {
             exchange.finish(self.sent, ending);
