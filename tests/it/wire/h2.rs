@@ -70,7 +70,7 @@ fn alpn_decides_between_the_protocols() {
     let rig = Rig::with(origin.address, |settings| {
         settings.listeners.iter_mut().for_each(|listener| listener.tls = Some(certs.params(false)));
     });
-    let trusting = UpstreamTls { ca: Some(certs.made.ca_cert.clone()), ..UpstreamTls::default() };
+    let trusting = UpstreamTls { ca: Some(certs.made.ca_cert), ..UpstreamTls::default() };
     let trusting = client_config(&trusting).unwrap();
     for (offered, chosen) in [(&["h2", "http/1.1"][..], "h2"), (&["http/1.1"], "http/1.1"), (&["h2"], "h2")] {
         let mut config = (*trusting).clone();
