@@ -169,7 +169,7 @@ fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         },
         (None, Some(upstream)) => {
             let mut settings = Settings::for_upstream(checked(upstream)?, args.listen);
-            settings.admin = Some(AdminSettings { listen: args.admin });
+            settings.admin = Some(AdminSettings::at(args.admin));
             if let (Some(slots), Some(upstream)) = (args.slots, settings.upstreams.first_mut()) {
                 upstream.slots.slots = slots.max(1);
                 upstream.slots.queue = (4 * slots).max(64);
@@ -263,7 +263,7 @@ fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
     })?;
     let upstream = format!("http://{}", sim.address()).parse()?;
     let mut settings = Settings::for_upstream(upstream, SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.admin = Some(AdminSettings { listen: SocketAddr::from(([127, 0, 0, 1], 0)) });
+    settings.admin = Some(AdminSettings::at(SocketAddr::from(([127, 0, 0, 1], 0))));
     for upstream in &mut settings.upstreams {
         upstream.slots.slots = profile.processes;
     }
