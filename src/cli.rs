@@ -27,6 +27,8 @@ macro_rules! say {
     }};
 }
 
+mod remote;
+
 /// The gearbox between fast frontends and fragile backends: a caching, throttling, circuit-breaking reverse proxy.
 #[derive(Debug, Parser)]
 #[command(name = "vaxel", version, max_term_width = 100)]
@@ -52,6 +54,10 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration.
     Schema,
+    /// Take answers out of the cache of a running vaxel, or make them stale.
+    Purge(remote::PurgeArgs),
+    /// Show how the cache of a running vaxel stands, or what one request would get from it and why.
+    Cache(remote::CacheArgs),
     /// Make a development CA and a certificate signed by it.
     Certs(CertsArgs),
     /// Serve a simulated fragile backend.
@@ -140,6 +146,8 @@ pub fn main() -> Result<ExitCode, Failure> {
             say!("{:#}", config::schema());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Purge(args) => remote::purge(args),
+        Command::Cache(args) => remote::cache(&args),
         Command::Certs(args) => certs(&args),
         Command::Sim(args) => sim(&args),
         Command::Demo(args) => demo(&args),

@@ -361,7 +361,7 @@ impl AdminSource for Control {
             token: current.and_then(|admin| admin.token),
             metrics: current.is_some_and(|admin| admin.token_for_metrics),
             // Nobody asks where nothing listens.
-            listen: self.admin.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |admin| admin.listen),
+            listen: self.admin.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |admin| admin.listen),
         }
     }
 

@@ -5,7 +5,9 @@
 
 mod access;
 mod cache;
+pub mod client;
 mod serve;
+pub mod text;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
