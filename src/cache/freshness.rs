@@ -143,7 +143,7 @@ pub fn refreshed(
     let told = ResponseControl::parse(not_modified, &params.targeted);
     for name in not_modified.keys() {
         let describes_body = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE].contains(name);
-        if describes_body || *name == VARY || !storing::is_stored(name, not_modified, &told) {
+        if describes_body || *name == VARY || !storing::is_stored(name, not_modified, &told, params) {
             continue;
         }
         headers.remove(name);

@@ -127,17 +127,31 @@ impl Keyer {
         mixer.finish()
     }
 
-    /// The partition of an identity: `consumer` (a number the caller gives each consumer) and the credentials in the
-    /// request, for one consumer may speak for many users: Authorization, else Cookie. Different credentials never
-    /// share answers, at the price of a partition per session.
+    /// The partition of an identity: `consumer` (a number the caller gives each consumer) and all credentials in the
+    /// request, for one consumer may speak for many users, and one Authorization for many sessions. Different
+    /// credentials never share answers, at the price of a partition per session.
     pub fn partition(&self, consumer: u64, headers: &HeaderMap) -> u64 {
         let mut mixer = self.mixer();
         mixer.number(consumer);
-        let field = if headers.contains_key(AUTHORIZATION) { AUTHORIZATION } else { COOKIE };
-        for credential in headers.get_all(&field) {
-            mixer.piece(credential.as_bytes());
+        for field in [AUTHORIZATION, COOKIE] {
+            for credential in headers.get_all(&field) {
+                mixer.piece(field.as_str().as_bytes());
+                mixer.piece(credential.as_bytes());
+            }
         }
         mixer.low.finish()
+    }
+
+    /// The number of something that has a name, the same in all configurations.
+    pub fn number(&self, name: &str) -> u64 {
+        let mut mixer = self.mixer();
+        mixer.piece(name.as_bytes());
+        mixer.low.finish()
+    }
+
+    /// Collects the pieces of a number.
+    pub(super) fn pieces(&self) -> Pieces {
+        Pieces { mixer: self.mixer(), any: false }
     }
 
     fn mixer(&self) -> Mixer {
@@ -187,6 +201,26 @@ fn hexadecimal(number: u64) -> [u8; 16] {
         *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     }
     digits
+}
+
+/// Named pieces of a number, if there are any.
+pub(super) struct Pieces {
+    mixer: Mixer,
+    any: bool,
+}
+
+impl Pieces {
+    /// One more; order counts.
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
+        self.any = true;
+        self.mixer.piece(name);
+        self.mixer.piece(value);
+    }
+
+    /// The number; `None` without pieces.
+    pub(super) fn finish(self) -> Option<u64> {
+        self.any.then(|| self.mixer.low.finish())
+    }
 }
 
 /// Feeds the same pieces to both hashes.
@@ -371,7 +405,8 @@ mod tests {
         assert_eq!(partition(1, &[]), partition(1, &[("foo", "1")]));
         assert_ne!(partition(1, &[]), partition(2, &[]));
         assert_ne!(partition(1, &[("authorization", "a")]), partition(1, &[("authorization", "b")]));
-        assert_eq!(partition(1, &[("authorization", "a")]), partition(1, &[("authorization", "a"), ("cookie", "b")]));
+        assert_ne!(partition(1, &[("authorization", "a")]), partition(1, &[("authorization", "a"), ("cookie", "b")]));
+        assert_ne!(partition(1, &[("authorization", "a")]), partition(1, &[("cookie", "a")]));
         assert_ne!(partition(1, &[("cookie", "a")]), partition(1, &[("cookie", "b")]));
     }
 

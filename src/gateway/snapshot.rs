@@ -227,6 +227,7 @@ pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snaps
         .iter()
         .map(|consumer| Caller {
             name: consumer.name.as_str().into(),
+            identity: core.store.keyer().number(&consumer.name),
             weight: consumer.weight,
             class: consumer.class,
             rate: built.rate(&consumer_rate(&consumer.name)),
@@ -240,6 +241,7 @@ pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snaps
         known,
         anonymous: Caller {
             name: "anonymous".into(),
+            identity: 0,
             weight: 1,
             class: None,
             rate: None,
@@ -256,6 +258,7 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
     let rate = settings.rate.zip(built.rate(&route_rate(settings)));
     Route {
         name: settings.name.as_str().into(),
+        number: core.store.keyer().number(&settings.name),
         meter: core.metrics.route(&settings.name, &upstream.name),
         upstream,
         cache: settings.cache.clone(),

@@ -131,6 +131,7 @@ fn busy() -> Metrics {
     meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
     meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, aborted: true, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
+    CacheEvent::ALL.into_iter().for_each(|event| meter.event(0, event));
     metrics.consumer("webshop").record(0, &plain());
     metrics.anonymous().record(1, &Facts { reason: Some(Reason::QueueFull), ..plain() });
     let upstream = metrics.upstream("erp");

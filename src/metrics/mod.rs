@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 
 use self::collector::{Families, Shed};
-pub use self::facts::{CODES, CacheResult, Facts, METHODS, OTHER, Pace};
+pub use self::facts::{CODES, CacheEvent, CacheResult, Facts, METHODS, OTHER, Pace};
 pub use self::listener::{ConnectionRefusal, Handshake, ListenerMeter};
 #[cfg(test)]
 pub(crate) use self::route::plain;

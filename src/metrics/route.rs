@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 
 use super::collector::Families;
-use super::facts::{CODES, CacheResult, Facts, METHODS, Pace, code_index, method_index};
+use super::facts::{CODES, CacheEvent, CacheResult, Facts, METHODS, Pace, code_index, method_index};
 use super::names;
 use super::shard::{Shards, Span};
 use crate::refusal::Reason;
@@ -53,6 +53,11 @@ impl RouteMeter {
         self.shards.add(worker, SHADOWS + reason as usize, 1);
     }
 
+    /// Counts what a rule of the cache did.
+    pub fn event(&self, worker: usize, event: CacheEvent) {
+        self.shards.add(worker, EVENTS + event as usize, 1);
+    }
+
     pub(super) fn collect(&self, to: &mut Families) {
         let name = &*self.name;
         to.push(&names::ROUTE_INFO, &[name, &self.upstream.lock()], 1.0);
@@ -76,6 +81,12 @@ impl RouteMeter {
         to.count(&names::REQUEST_BYTES, &[name], self.shards.sum(REQUEST_BYTES));
         to.count(&names::RESPONSE_BYTES, &[name], self.shards.sum(RESPONSE_BYTES));
         to.count(&names::CLIENT_ABORTS, &[name], self.shards.sum(ABORTS));
+        for event in CacheEvent::ALL {
+            let count = self.shards.sum(EVENTS + event as usize);
+            if count > 0 {
+                to.count(&names::CACHE_EVENTS, &[name, event.code()], count);
+            }
+        }
         for reason in Reason::ALL {
             for (metric, first) in [(&names::REFUSALS, REFUSALS), (&names::SHADOW_REFUSALS, SHADOWS)] {
                 let count = self.shards.sum(first + *reason as usize);
@@ -130,7 +141,8 @@ const ABORTS: usize = REQUEST_BYTES + 1;
 const DURATIONS: usize = ABORTS + 1;
 const REFUSALS: usize = DURATIONS + Pace::ALL.len() * Span::len(names::LATENCIES);
 const SHADOWS: usize = REFUSALS + Reason::ALL.len();
-const COUNTERS: usize = SHADOWS + Reason::ALL.len();
+const EVENTS: usize = SHADOWS + Reason::ALL.len();
+const COUNTERS: usize = EVENTS + CacheEvent::ALL.len();
 
 /// The facts of a plain request, for tests.
 #[cfg(test)]
@@ -176,6 +188,7 @@ mod tests {
         }
         places.extend(REFUSALS..REFUSALS + Reason::ALL.len());
         places.extend(SHADOWS..SHADOWS + Reason::ALL.len());
+        places.extend(EVENTS..EVENTS + CacheEvent::ALL.len());
         places.sort_unstable();
         assert_eq!(places, (0..COUNTERS).collect::<Vec<_>>());
     }

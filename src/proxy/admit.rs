@@ -42,7 +42,7 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         check(worker, &parts)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
-        Ok((route, lookup::look(&exchange, route, &parts, &target, safe)))
+        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe)))
     });
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
@@ -100,6 +100,7 @@ fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
         peer,
         client,
         consumer: Identity::Anonymous(client),
+        identity: None,
         method: parts.method.clone(),
         version: parts.version,
         started: worker.core.clock.moment(),

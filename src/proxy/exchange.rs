@@ -32,6 +32,8 @@ pub(super) struct Exchange {
     pub(super) client: IpAddr,
     /// Who calls.
     pub(super) consumer: Identity,
+    /// The same as the cache of its route tells users apart, if it does.
+    pub(super) identity: Option<u64>,
     /// Its method.
     pub(super) method: Method,
     /// The version it came in.

@@ -14,6 +14,7 @@ use super::held::{Held, Late};
 use super::lookup::{Address, Wanted};
 use super::outgoing::CONDITIONS;
 use super::snapshot::{Route, Snapshot, Worker};
+use super::standing;
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
 use crate::cache::key::Key;
@@ -36,6 +37,8 @@ pub(super) struct Errand {
     snapshot: Arc<Snapshot>,
     route: usize,
     ticket: Ticket,
+    /// On whose behalf.
+    identity: Option<u64>,
     outgoing: Outgoing,
     /// The fields the leader asked with: what Vary selects by.
     asked: HeaderMap,
@@ -47,8 +50,8 @@ pub(super) struct Errand {
 
 /// What a fill brings its leader.
 pub(super) enum Brought {
-    /// An answer for everybody, while it arrives.
-    Shared(Arc<Head>, Reader),
+    /// An answer for everybody, while it arrives, and the fields of the leader's own.
+    Shared(Arc<Head>, Reader, Box<HeaderMap>),
     /// What is stored now.
     Found(Arc<Entry>, CacheResult),
     /// An answer for the leader alone, and why.
@@ -73,6 +76,7 @@ impl Errand {
             snapshot: Arc::clone(&exchange.snapshot),
             route,
             ticket,
+            identity: exchange.identity,
             outgoing,
             asked,
             wanted,
@@ -186,6 +190,7 @@ impl Errand {
             Some(self.harvest())
         })
         .await?;
+        standing::witness(&self.worker, route, self.identity, parts.status);
         match held {
             Some(held) => Ok((parts, body, held)),
             None => Err(Reason::UpstreamProtocol.into()),
@@ -195,12 +200,14 @@ impl Errand {
     /// Stores an answer that comes too late for everybody who waited.
     fn harvest(&self) -> Late {
         let (snapshot, route, wanted) = (Arc::clone(&self.snapshot), self.route, Arc::clone(&self.wanted));
+        let identity = self.identity;
         let place = self.place(self.worker.core.clock.now());
         Box::new(move |response| {
             Box::pin(async move {
                 let (parts, body) = response.into_parts();
-                let params = snapshot.routes.get(route).and_then(|route| route.cache.as_ref());
-                let Some(params) = params else { return };
+                let Some(route) = snapshot.routes.get(route) else { return };
+                standing::witness(&place.worker, route, identity, parts.status);
+                let Some(params) = &route.cache else { return };
                 let judged =
                     head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.sent);
                 let Ok(head) = judged else { return };
@@ -249,12 +256,14 @@ impl Errand {
                     return own(self.tell, (parts, body, held), "too_large", tally);
                 };
                 let place = self.place(sent);
-                tell(self.tell, Brought::Shared(Arc::clone(&head), reader), tally);
+                tell(self.tell, Brought::Shared(Arc::clone(&head), reader, Box::new(parts.headers)), tally);
                 pour(place, head, fill, body, Some(held)).await;
             }
             Err(why) => {
-                // An error passes; what is personal stays so for a while.
-                if failed {
+                // An error passes, and that one was turned away says nothing of what is stored; what is personal stays
+                // so for a while.
+                let of_the_asker = why == Unstorable::Status && self.wanted.stale.is_some();
+                if failed || of_the_asker {
                     self.back_off();
                 } else {
                     core.store.mark_uncacheable(self.wanted.flight, core.clock.now());
@@ -325,7 +334,7 @@ pub(super) fn adopt(
     asked: &HeaderMap,
     reply: Reply,
     sent: Instant,
-) -> Result<(Arc<Head>, Reader), Box<Reply>> {
+) -> Result<(Arc<Head>, Reader, HeaderMap), Box<Reply>> {
     let (parts, body, held) = reply;
     let storable = route.cache.as_ref().and_then(|params| {
         let head = head(worker, params, address, method, asked, &parts, sent).ok()?;
@@ -342,7 +351,7 @@ pub(super) fn adopt(
     };
     let place = Place { worker: Arc::clone(worker), primary: *primary, flight, asked: asked.clone(), sent };
     tokio::spawn(pour(place, Arc::clone(&head), fill, body, Some(held)));
-    Ok((head, reader))
+    Ok((head, reader, parts.headers))
 }
 
 /// Judges whether an answer may be stored.

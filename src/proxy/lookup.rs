@@ -9,6 +9,7 @@ use http::{Method, header};
 use super::exchange::Exchange;
 use super::respond::Forward;
 use super::snapshot::Route;
+use super::standing;
 use crate::cache::CacheParams;
 use crate::cache::control::RequestControl;
 use crate::cache::entry::Entry;
@@ -16,7 +17,7 @@ use crate::cache::key::{Key, KeyParts};
 use crate::cache::reuse::{self, Reuse};
 use crate::cache::store::{FoundSlot, Lookup};
 use crate::message::target::Target;
-use crate::metrics::CacheResult;
+use crate::metrics::{CacheEvent, CacheResult};
 use crate::refusal::Reason;
 
 /// The way onward.
@@ -96,10 +97,11 @@ impl Address {
 }
 
 /// Looks into the store.
-pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &Target<'_>, safe: bool) -> Looked {
+pub(super) fn look(exchange: &mut Exchange, route: &Route, parts: &Parts, target: &Target<'_>, safe: bool) -> Looked {
     let Some(params) = &route.cache else { return Looked::Alone(CacheResult::Off, None, None) };
+    exchange.identity = standing::identity(exchange, params, &parts.headers);
     let core = &exchange.worker.core;
-    let key_parts = key_parts(exchange, route, params, parts, target);
+    let key_parts = key_parts(exchange, route, params, target);
     let primary = core.store.keyer().primary(&key_parts, &params.query);
     let address = || Address::of(&key_parts);
     let alone = |result, why, detail| {
@@ -116,6 +118,13 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     }
     let now = exchange.started.mono;
     let control = RequestControl::parse(&parts.headers);
+    if !standing::is_let_in(exchange, route, params, exchange.identity) {
+        if control.only_if_cached {
+            return Looked::Refuse(Reason::CacheOnly);
+        }
+        route.meter.event(exchange.worker.index, CacheEvent::Unproven);
+        return alone(CacheResult::Bypass, "bypass", "unproven");
+    }
     let asked = Lookup { primary, parts: &key_parts, rule: &params.query, headers: &parts.headers };
     let found = core.store.find(&asked, now);
     let flight = found.key;
@@ -148,29 +157,19 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
         return alone(CacheResult::Pass, why, if partial { "range" } else { "unstored" });
     }
     // Answers to credentials are rarely for all: nobody is made to wait for one.
-    if parts.headers.contains_key(header::AUTHORIZATION) && !params.per_consumer && entry.is_none() {
+    if parts.headers.contains_key(header::AUTHORIZATION) && !params.knows_identities() && entry.is_none() {
         return alone(CacheResult::Pass, why, "authorization");
     }
     Looked::Fetch(Wanted { address: address(), primary, flight, stale: entry, control }, Forward::new(why))
 }
 
-fn key_parts<'a>(
-    exchange: &Exchange,
-    route: &'a Route,
-    params: &CacheParams,
-    parts: &Parts,
-    target: &'a Target<'_>,
-) -> KeyParts<'a> {
-    let partition = params.per_consumer.then(|| {
-        let (_, number) = exchange.caller();
-        exchange.worker.core.store.keyer().partition(number, &parts.headers)
-    });
+fn key_parts<'a>(exchange: &Exchange, route: &'a Route, params: &CacheParams, target: &'a Target<'_>) -> KeyParts<'a> {
     KeyParts {
         scheme: if exchange.peer.tls { "https" } else { "http" },
         host: &target.host,
         path: &target.path,
         query: target.query,
         upstream: &route.upstream.name,
-        partition,
+        partition: standing::partition(&exchange.worker, params, exchange.identity),
     }
 }

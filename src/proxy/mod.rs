@@ -34,6 +34,7 @@ mod lookup;
 mod outgoing;
 mod respond;
 pub mod snapshot;
+mod standing;
 mod trip;
 mod tunnel;
 

@@ -15,6 +15,7 @@ use super::lookup::{Address, Wanted};
 use super::outgoing;
 use super::respond::{self, Forward};
 use super::snapshot::Route;
+use super::standing;
 use crate::cache::flight::{Joined, Lead, Verdict};
 use crate::cache::key::Key;
 use crate::cache::reuse;
@@ -71,6 +72,7 @@ async fn alone(
         Ok(reply) => reply,
         Err(refusal) => return respond::fallback(exchange, refusal),
     };
+    standing::witness(&worker, route, exchange.identity, parts.status);
     let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
     if !safe {
         fill::invalidate(&worker, route, &address, &parts);
@@ -83,9 +85,10 @@ async fn alone(
     let adopted = fill::adopt(&worker, route, &address, &exchange.method, &asked, (parts, body, held), sent);
     let forward = forward.unwrap_or(Forward::new("miss"));
     match adopted {
-        Ok((head, reader)) => {
-            let forward = Forward { stored: true, detail: None, ..forward };
-            respond::filled(exchange, &head, reader, &asked, forward)
+        Ok((head, reader, own)) => {
+            let detail = forward.detail.filter(|_| forward.why == "bypass");
+            let forward = Forward { stored: true, detail, ..forward };
+            respond::filled(exchange, &head, reader, &asked, forward, Some(own))
         }
         Err(reply) => {
             let (parts, body, held) = *reply;
@@ -127,7 +130,7 @@ async fn fetch(
         Verdict::Stream(head, reader) if head.selects(&asked) && fill::is_at(&head, &exchange, &wanted) => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Collapsed;
-            respond::filled(exchange, &head, reader, &asked, Forward { collapsed: true, ..forward })
+            respond::filled(exchange, &head, reader, &asked, Forward { collapsed: true, ..forward }, None)
         }
         Verdict::Found(entry) if entry.head.selects(&asked) && fill::is_at(&entry.head, &exchange, &wanted) => {
             let mut exchange = exchange;
@@ -172,8 +175,8 @@ async fn bring(
     };
     exchange.tally = tally;
     match brought {
-        Brought::Shared(head, reader) => {
-            respond::filled(exchange, &head, reader, &asked, Forward { stored: true, ..forward })
+        Brought::Shared(head, reader, own) => {
+            respond::filled(exchange, &head, reader, &asked, Forward { stored: true, ..forward }, Some(*own))
         }
         Brought::Found(entry, result) => {
             exchange.cache = result;

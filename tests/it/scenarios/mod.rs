@@ -8,6 +8,7 @@ mod identity;
 mod rate;
 mod reload;
 mod retrying;
+mod sharing;
 mod slots;
 mod stale;
 mod validation;
