@@ -16,6 +16,15 @@ use crate::cache::{QueryRule, parameter_name};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub u128);
 
+impl Key {
+    /// The key of the flight that brings what is at this place in its generation `generation`.
+    pub const fn in_generation(self, generation: u64) -> Self {
+        // Odd, so that different generations give different keys; as of most places only generation 0 is ever seen,
+        // their flights have their own key.
+        Self(self.0 ^ (generation as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
+}
+
 /// What a key is made of. The parts are taken as they are: the caller normalises scheme, host (lower case, no default
 /// port) and path once, before routing and key alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +116,11 @@ impl Keyer {
         mixer.number(u64::from(parts.partition.is_some()));
         mixer.number(parts.partition.unwrap_or_default());
         mixer.finish()
+    }
+
+    /// The key of the URL of `parts`, whoever asks; `primary` is their key.
+    pub fn url(&self, primary: Key, parts: &KeyParts<'_>, rule: &QueryRule) -> Key {
+        if parts.partition.is_none() { primary } else { self.primary(&KeyParts { partition: None, ..*parts }, rule) }
     }
 
     /// The key of the variant of `primary` that a request with `headers` selects by the fields `vary` (in normal form,

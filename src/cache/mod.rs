@@ -7,6 +7,7 @@
 //! - [`freshness`]: age and lifetime; the update by a 304
 //! - [`reuse`]: may the stored answer serve this request; conditional requests in both directions
 //! - [`identity`]: whose answers these are
+//! - [`fence`]: what was read before a write ended is not taken for what is there after it
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
 //! - [`entry`]: the stored answer
 //!
@@ -24,6 +25,7 @@ use identity::{CookiePattern, IdentityRule};
 
 pub mod control;
 pub mod entry;
+pub mod fence;
 pub mod flight;
 pub mod freshness;
 pub mod identities;

@@ -298,6 +298,11 @@ static ROUTE: Section = Section {
         Key::new("business_500", Flag, "A 500 is an answer, not a failure: SOAP sends its faults so.").default("false"),
         Key::new("cache", Switch(&CACHE), "Stores answers: `true` as long as the origin allows, a table to say more.")
             .default("false"),
+        Key::new(
+            "group",
+            Text,
+            "Routes of one group show the same data: an unsafe request on one outdates what is stored for all of them.",
+        ),
         Key::new("rewrite", Table(&REWRITE), "Another path for the upstream."),
         Key::new("request_headers", Table(&EDITS), "Changes the request to the upstream."),
         Key::new("response_headers", Table(&EDITS), "Changes the answer to the client."),

@@ -109,11 +109,18 @@ pub enum CacheEvent {
     Withdrawn,
     /// A 401 made an identity's own answers forgotten.
     Forgotten,
+    /// An unsafe request outdated what is stored of the route's group.
+    Invalidated,
+    /// What was found is outdated.
+    Outdated,
+    /// An answer was not stored, for something was written while it came.
+    Fenced,
 }
 
 impl CacheEvent {
     /// Every event, in order.
-    pub const ALL: [Self; 3] = [Self::Unproven, Self::Withdrawn, Self::Forgotten];
+    pub const ALL: [Self; 6] =
+        [Self::Unproven, Self::Withdrawn, Self::Forgotten, Self::Invalidated, Self::Outdated, Self::Fenced];
 
     /// The stable word for logs and metric labels.
     pub const fn code(self) -> &'static str {
@@ -121,6 +128,9 @@ impl CacheEvent {
             Self::Unproven => "unproven",
             Self::Withdrawn => "withdrawn",
             Self::Forgotten => "forgotten",
+            Self::Invalidated => "invalidated",
+            Self::Outdated => "outdated",
+            Self::Fenced => "fenced",
         }
     }
 }

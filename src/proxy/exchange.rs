@@ -75,6 +75,8 @@ impl Drop for Exchange {
 pub(super) struct Tally {
     /// Attempts made.
     pub(super) attempts: u32,
+    /// Whether a byte of one may have reached the upstream.
+    pub(super) reached: bool,
     /// Time spent waiting for a slot, if one was asked for.
     pub(super) queued: Option<Duration>,
     /// Time from the first attempt until the head of the last answer, or its failure.

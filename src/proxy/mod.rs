@@ -37,6 +37,7 @@ pub mod snapshot;
 mod standing;
 mod trip;
 mod tunnel;
+mod write;
 
 pub use body::ResponseBody;
 use snapshot::Worker;

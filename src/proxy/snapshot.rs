@@ -11,6 +11,7 @@ use http::HeaderValue;
 use super::access_log::WorkerLog;
 use super::hooks::Hooks;
 use crate::cache::CacheParams;
+use crate::cache::fence::{Fence, UrlFences};
 use crate::cache::flight::Flights;
 use crate::cache::identities::Identities;
 use crate::cache::store::Store;
@@ -76,6 +77,8 @@ pub struct Route {
     pub number: u64,
     /// Where it leads.
     pub upstream: Arc<Upstream>,
+    /// What was written to the routes that show the same data.
+    pub group: Option<Arc<Fence>>,
     /// How it caches, if it does.
     pub cache: Option<CacheParams>,
     /// What each consumer may ask of it.
@@ -110,6 +113,8 @@ pub struct Core {
     pub store: Store,
     /// Who may have what is shared, and whose answers are forgotten.
     pub identities: Identities,
+    /// What was written to each URL.
+    pub urls: UrlFences,
     /// Fills under way.
     pub flights: Flights,
     /// All counters.

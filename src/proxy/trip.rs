@@ -10,12 +10,13 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Ask, Outgoing};
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Tally};
-use super::fill::{self, Brought, Errand};
+use super::fill::{self, Brought, Errand, Read};
 use super::lookup::{Address, Wanted};
 use super::outgoing;
 use super::respond::{self, Forward};
 use super::snapshot::Route;
 use super::standing;
+use super::write::Write;
 use crate::cache::flight::{Joined, Lead, Verdict};
 use crate::cache::key::Key;
 use crate::cache::reuse;
@@ -66,23 +67,29 @@ async fn alone(
     let worker = Arc::clone(&exchange.worker);
     let ask = Ask { worker: &worker, route, ticket: exchange.ticket(route) };
     let safe = outgoing.safe;
-    let sent = worker.core.clock.now();
-    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || None).await;
+    let write = if safe { None } else { Write::of(&exchange, route, address.as_ref()) };
+    let read = address.as_ref().filter(|_| safe).and_then(|(_, address)| Read::now(&worker, route, address));
+    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
     let (parts, body, held) = match result {
         Ok(reply) => reply,
-        Err(refusal) => return respond::fallback(exchange, refusal),
+        Err(refusal) => {
+            if let Some(write) = write {
+                write.failed(exchange.tally.reached);
+            }
+            return respond::fallback(exchange, refusal);
+        }
     };
+    if let Some(write) = write {
+        write.ended(&parts);
+    }
     standing::witness(&worker, route, exchange.identity, parts.status);
     let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
-    if !safe {
-        fill::invalidate(&worker, route, &address, &parts);
-    }
-    let (asked, held) = match (asked, held) {
-        (Some(asked), Some(held)) if safe => (asked, held),
-        (_, held) => return respond::reply(exchange, parts, body, held, forward),
+    let (asked, held, read) = match (asked, held, read) {
+        (Some(asked), Some(held), Some(read)) => (asked, held, read),
+        (_, held, _) => return respond::reply(exchange, parts, body, held, forward),
     };
     // What was not expected to be for everybody may be after all.
-    let adopted = fill::adopt(&worker, route, &address, &exchange.method, &asked, (parts, body, held), sent);
+    let adopted = fill::adopt(&exchange, route, &address, &asked, (parts, body, held), read);
     let forward = forward.unwrap_or(Forward::new("miss"));
     match adopted {
         Ok((head, reader, own)) => {
@@ -99,7 +106,8 @@ async fn alone(
 
 /// Refreshes what is served stale, in the background, unless somebody does already.
 pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, wanted: Wanted) {
-    let (Joined::Lead(lead), Ok(runtime)) = (exchange.worker.core.flights.join(wanted.flight), Handle::try_current())
+    let (Joined::Lead(lead), Ok(runtime)) =
+        (exchange.worker.core.flights.join(wanted.flight_now()), Handle::try_current())
     else {
         return;
     };
@@ -121,7 +129,7 @@ async fn fetch(
     forward: Forward,
 ) -> Response<ResponseBody> {
     let flights = &exchange.worker.core.flights;
-    let waiter = match flights.join(wanted.flight) {
+    let waiter = match flights.join(wanted.flight_now()) {
         Joined::Lead(lead) => return bring(exchange, outgoing, asked, wanted, forward, lead).await,
         Joined::Wait(waiter) => waiter,
     };

@@ -59,6 +59,7 @@ pub(super) fn read(
         route.error(route.span("require_consumer"), mistake);
     }
     let class = route.choice("class", &CLASSES);
+    let group = route.optional("group", word);
     let cache = route.switch("cache", |cache| self::cache(cache, store));
     let rewrite = route.optional_table("rewrite", rewrite).flatten();
     let request_headers = route.table("request_headers", edits);
@@ -73,6 +74,7 @@ pub(super) fn read(
         rewrite,
         request_headers,
         response_headers,
+        group,
         cache,
         rate,
         class,

@@ -12,4 +12,5 @@ mod sharing;
 mod slots;
 mod stale;
 mod validation;
+mod writes;
 mod zombies;
