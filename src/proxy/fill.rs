@@ -231,8 +231,10 @@ impl Errand {
                 let Ok(head) = judged else { return };
                 if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight_now()) {
                     let head = Arc::new(head);
-                    if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) {
-                        pour(place, head, fill, body, None).await;
+                    if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry)
+                        && pour(place, head, fill, body, None).await
+                    {
+                        route.meter.harvested();
                     }
                 }
             })
@@ -268,7 +270,12 @@ impl Errand {
             held.leave(body, false);
             return self.failed(lead, Reason::UpstreamStatus.into(), tally);
         }
-        match head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, read.sent) {
+        let judged = if failed && self.wanted.stale.is_some() {
+            Err(Unstorable::Status) // a failure takes no answer's place
+        } else {
+            head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, read.sent)
+        };
+        match judged {
             Ok(head) => {
                 let head = Arc::new(head);
                 let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
@@ -341,29 +348,38 @@ fn own(teller: Option<oneshot::Sender<(Brought, Tally)>>, reply: Reply, why: &'s
     }
 }
 
-/// Takes an answer that one request fetched for itself into the store, if it may be stored and nobody else fills the
-/// same place.
+/// Whether an answer that one request fetched for itself may be stored after all: what of it. Apart from [`adopt`], as
+/// it most often may not, and a reply is large to hand over and back.
+pub(super) fn adoptable(
+    exchange: &Exchange,
+    route: &Route,
+    address: &Address,
+    asked: &HeaderMap,
+    parts: &Parts,
+    read: Read,
+) -> Option<Head> {
+    head(&exchange.worker, route.cache.as_ref()?, address, &exchange.method, asked, parts, read.sent).ok()
+}
+
+/// Takes such an answer into the store, if nobody else fills the same place.
 ///
 /// # Errors
-/// The reply, untouched, when it may not.
+/// The reply, untouched, when somebody does.
 pub(super) fn adopt(
     exchange: &Exchange,
     route: &Route,
-    (primary, address): &(Key, Address),
+    (primary, address): (Key, Address),
+    head: Head,
     asked: &HeaderMap,
     reply: Reply,
     read: Read,
 ) -> Result<(Arc<Head>, Reader, HeaderMap), Box<Reply>> {
     let (parts, body, held) = reply;
-    let worker = &exchange.worker;
-    let storable = route.cache.as_ref().and_then(|params| {
-        let head = head(worker, params, address, &exchange.method, asked, &parts, read.sent).ok()?;
-        Some((params, Arc::new(head)))
-    });
-    let Some((params, head)) = storable else { return Err(Box::new((parts, body, held))) };
-    let core = &worker.core;
+    let Some(params) = &route.cache else { return Err(Box::new((parts, body, held))) };
+    let head = Arc::new(head);
+    let core = &exchange.worker.core;
     let keyer = core.store.keyer();
-    let flight = if head.vary.is_empty() { *primary } else { keyer.variant(*primary, &head.vary, asked) };
+    let flight = if head.vary.is_empty() { primary } else { keyer.variant(primary, &head.vary, asked) };
     let Joined::Lead(lead) = core.flights.join(flight.in_generation(read.mark.flight)) else {
         return Err(Box::new((parts, body, held)));
     };
@@ -372,10 +388,10 @@ pub(super) fn adopt(
         return Err(Box::new((parts, body, held)));
     };
     let place = Place {
-        worker: Arc::clone(worker),
-        primary: *primary,
+        worker: Arc::clone(&exchange.worker),
+        primary,
         flight,
-        address: address.clone(),
+        address,
         route: (Arc::clone(&exchange.snapshot), exchange.route.unwrap_or(usize::MAX)),
         asked: asked.clone(),
         read,
@@ -426,8 +442,8 @@ impl Place {
     }
 }
 
-/// Streams a body into a fill, and the whole of it into the store.
-async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) {
+/// Streams a body into a fill, and the whole of it into the store. Returns whether it was stored.
+async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) -> bool {
     let core = &place.worker.core;
     let mut kept = true;
     loop {
@@ -437,7 +453,10 @@ async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody
         });
         let Some(frame) = next.await else { break };
         // A body that breaks off is never stored, and its readers learn of it.
-        let Ok(frame) = frame else { return fill.abort() };
+        let Ok(frame) = frame else {
+            fill.abort();
+            return false;
+        };
         let Ok(data) = frame.into_data() else { continue };
         match fill.push(data).await {
             Flow::Kept => {}
@@ -449,14 +468,16 @@ async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody
                 if let Some(held) = held {
                     held.leave(body, false);
                 }
-                return fill.abort();
+                fill.abort();
+                return false;
             }
         }
     }
     // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
-    fill.finish(|body| {
+    let stored = fill.finish(|body| {
         place.store(Arc::new(Entry::new(head, body.clone()).in_generation(place.read.mark.generation)));
     });
+    stored.is_some()
 }
 
 /// Whether what a fill brings is an answer to this very request and not to one with the same hash.

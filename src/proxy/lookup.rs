@@ -34,6 +34,17 @@ pub(super) enum Looked {
     Refuse(Reason),
 }
 
+impl Looked {
+    /// What a rule of the cache has done to a request that goes on.
+    pub(super) fn event(&self) -> Option<CacheEvent> {
+        match self {
+            Self::Alone(_, Some(Forward { detail: Some(UNPROVEN), .. }), _) => Some(CacheEvent::Unproven),
+            Self::Fetch(Wanted { is_outdated: true, .. }, _) => Some(CacheEvent::Outdated),
+            _ => None,
+        }
+    }
+}
+
 /// What a fill is to bring.
 #[derive(Clone)]
 pub(super) struct Wanted {
@@ -159,8 +170,7 @@ pub(super) fn look(exchange: &mut Exchange, route: &Route, parts: &Parts, target
         if control.only_if_cached {
             return Looked::Refuse(Reason::CacheOnly);
         }
-        route.meter.event(exchange.worker.index, CacheEvent::Unproven);
-        return alone(CacheResult::Bypass, "bypass", "unproven");
+        return alone(CacheResult::Bypass, "bypass", UNPROVEN);
     }
     let asked = Lookup { primary, parts: &key_parts, rule: &params.query, headers: &parts.headers };
     let found = core.store.find(&asked, now);
@@ -174,7 +184,6 @@ pub(super) fn look(exchange: &mut Exchange, route: &Route, parts: &Parts, target
     let (entry, why) = match found.slot {
         FoundSlot::Entry(entry) if entry.generation() != fences.generation() => {
             is_outdated = true;
-            route.meter.event(exchange.worker.index, CacheEvent::Outdated);
             let stands_in = reuse::decide_outdated(&entry.head, &control, now) == Reuse::OnlyOnError;
             (stands_in.then_some(entry), "stale")
         }
@@ -227,7 +236,8 @@ fn read_elsewhere(exchange: &Exchange, parts: &Parts, target: &Target<'_>) -> Op
     Some((url, Address::of(&key_parts, url, index)))
 }
 
-fn key_parts<'a>(
+/// What the answer to a request is stored under.
+pub(super) fn key_parts<'a>(
     exchange: &Exchange,
     route: &'a Route,
     target: &'a Target<'_>,
@@ -242,3 +252,6 @@ fn key_parts<'a>(
         partition,
     }
 }
+
+/// The detail of a request whose identity the upstream has not let in of late.
+const UNPROVEN: &str = "unproven";

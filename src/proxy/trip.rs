@@ -89,9 +89,11 @@ async fn alone(
         (_, held, _) => return respond::reply(exchange, parts, body, held, forward),
     };
     // What was not expected to be for everybody may be after all.
-    let adopted = fill::adopt(&exchange, route, &address, &asked, (parts, body, held), read);
     let forward = forward.unwrap_or(Forward::new("miss"));
-    match adopted {
+    let Some(head) = fill::adoptable(&exchange, route, &address.1, &asked, &parts, read) else {
+        return respond::reply(exchange, parts, body, Some(held), Some(forward));
+    };
+    match fill::adopt(&exchange, route, address, head, &asked, (parts, body, held), read) {
         Ok((head, reader, own)) => {
             let detail = forward.detail.filter(|_| forward.why == "bypass");
             let forward = Forward { stored: true, detail, ..forward };
