@@ -159,6 +159,8 @@ pub struct RouteSettings {
     pub request_headers: HeaderEdits,
     /// Changes the answer to the client.
     pub response_headers: HeaderEdits,
+    /// Routes of one group show the same data: an unsafe request on one outdates what is stored for all.
+    pub group: Option<String>,
     /// How answers are stored, if they are.
     pub cache: Option<CacheParams>,
     /// How much each consumer or anonymous address may ask for.

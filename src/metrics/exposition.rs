@@ -131,6 +131,7 @@ pub(super) fn busy() -> Metrics {
     meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
     meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, ending: Ending::Aborted, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
+    CacheEvent::ALL.into_iter().for_each(|event| meter.event(0, event));
     meter.harvested();
     let costly = Facts {
         upstream_time: Some(Duration::from_millis(1_500)),

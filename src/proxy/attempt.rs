@@ -87,6 +87,7 @@ pub(super) async fn attempts(
         let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes).await;
         let now = worker.core.clock.now();
         tally.upstream = Some(now.saturating_duration_since(begun));
+        tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
         let wait = match head {
             Ok((response, held)) => match course.after_answer(&outgoing, &response, &route.classes, now) {
                 None => return Ok(received(response, held, outgoing.upgrade.take())),
