@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
@@ -17,6 +17,7 @@ use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::target::Target;
+use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::rate::Rated;
@@ -121,6 +122,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,
+        trace: TraceId::sampled(&parts.headers),
         request_id: None,
         told: false,
         snapshot,
@@ -203,7 +205,11 @@ fn allowed(rated: &Rated) -> Result<(), Refusal> {
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.
 pub(super) fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
-    method.is_safe() && !METHOD_OVERRIDES.iter().any(|name| headers.contains_key(*name))
+    method.is_safe() && !METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name))
 }
 
-const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+static METHOD_OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];

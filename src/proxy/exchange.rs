@@ -12,7 +12,8 @@ use super::snapshot::{Caller, Route, Snapshot, Worker};
 use crate::clock::Moment;
 use crate::consumer::Identity;
 use crate::listen::Peer;
-use crate::metrics::{CacheResult, Facts};
+use crate::message::trace::{TRACEPARENT, TraceId};
+use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
 use crate::throttle::Ticket;
 use crate::throttle::rate::Rated;
@@ -52,6 +53,8 @@ pub(super) struct Exchange {
     pub(super) tally: Tally,
     /// The request's body, for its length.
     pub(super) body: Option<Arc<Source>>,
+    /// The trace it belongs to, if its caller records it.
+    pub(super) trace: Option<TraceId>,
     /// Drawn when first needed.
     pub(super) request_id: Option<u64>,
     /// Whether everyone who counts has been told.
@@ -63,7 +66,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.told {
             self.status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(self.status);
-            self.tell(0, true);
+            self.tell(0, Ending::Aborted);
         }
     }
 }
@@ -98,7 +101,7 @@ impl Noted {
             uri: uri.clone(),
             host: headers.get(header::HOST).cloned(),
             user_agent: headers.get(header::USER_AGENT).cloned(),
-            trace: headers.get("traceparent").cloned(),
+            trace: headers.get(TRACEPARENT).cloned(),
         }
     }
 }
@@ -126,18 +129,18 @@ impl Exchange {
     }
 
     /// Tells everyone who counts that it is over. `sent` bytes of the answer's body were handed to the connection.
-    pub(super) fn finish(mut self: Box<Self>, sent: u64, aborted: bool) {
-        self.tell(sent, aborted);
+    pub(super) fn finish(mut self: Box<Self>, sent: u64, ending: Ending) {
+        self.tell(sent, ending);
     }
 
-    fn tell(&mut self, sent: u64, aborted: bool) {
+    fn tell(&mut self, sent: u64, ending: Ending) {
         self.told = true;
         let now = self.worker.core.clock.now();
         let noted = self.noted.take();
         if noted.is_some() {
             self.request_id();
         }
-        let facts = self.facts(sent, aborted, now);
+        let facts = self.facts(sent, ending, now);
         let index = self.worker.index;
         let route = self.route();
         route.map_or(&self.snapshot.unrouted, |route| &route.meter).record(index, &facts);
@@ -166,7 +169,7 @@ impl Exchange {
         }
     }
 
-    fn facts(&self, sent: u64, aborted: bool, now: Instant) -> Facts<'_> {
+    fn facts(&self, sent: u64, ending: Ending, now: Instant) -> Facts<'_> {
         Facts {
             method: &self.method,
             status: self.status,
@@ -178,7 +181,8 @@ impl Exchange {
             request_bytes: self.body.as_ref().map_or(0, |body| body.bytes()),
             response_bytes: sent,
             attempts: self.tally.attempts,
-            aborted,
+            ending,
+            traced: self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) }),
         }
     }
 }

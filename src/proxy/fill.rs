@@ -199,15 +199,17 @@ impl Errand {
         Box::new(move |response| {
             Box::pin(async move {
                 let (parts, body) = response.into_parts();
-                let params = snapshot.routes.get(route).and_then(|route| route.cache.as_ref());
-                let Some(params) = params else { return };
+                let Some(route) = snapshot.routes.get(route) else { return };
+                let Some(params) = &route.cache else { return };
                 let judged =
                     head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.sent);
                 let Ok(head) = judged else { return };
                 if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight) {
                     let head = Arc::new(head);
-                    if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) {
-                        pour(place, head, fill, body, None).await;
+                    if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry)
+                        && pour(place, head, fill, body, None).await
+                    {
+                        route.meter.harvested();
                     }
                 }
             })
@@ -317,35 +319,45 @@ fn own(teller: Option<oneshot::Sender<(Brought, Tally)>>, reply: Reply, why: &'s
     }
 }
 
-/// Takes an answer that one request fetched for itself into the store, if it may be stored and nobody else fills the
-/// same place.
+/// Whether an answer that one request fetched for itself may be stored after all: what of it. Apart from [`adopt`], as
+/// it most often may not, and a reply is large to hand over and back.
+pub(super) fn adoptable(
+    worker: &Worker,
+    route: &Route,
+    address: &Address,
+    method: &Method,
+    asked: &HeaderMap,
+    parts: &Parts,
+    sent: Instant,
+) -> Option<Head> {
+    head(worker, route.cache.as_ref()?, address, method, asked, parts, sent).ok()
+}
+
+/// Takes such an answer into the store, if nobody else fills the same place.
 ///
 /// # Errors
-/// The reply, untouched, when it may not.
+/// The reply, untouched, when somebody does.
 pub(super) fn adopt(
     worker: &Arc<Worker>,
     route: &Route,
-    (primary, address): &(Key, Address),
-    method: &Method,
+    primary: Key,
+    head: Head,
     asked: &HeaderMap,
     reply: Reply,
     sent: Instant,
 ) -> Result<(Arc<Head>, Reader), Box<Reply>> {
     let (parts, body, held) = reply;
-    let storable = route.cache.as_ref().and_then(|params| {
-        let head = head(worker, params, address, method, asked, &parts, sent).ok()?;
-        Some((params, Arc::new(head)))
-    });
-    let Some((params, head)) = storable else { return Err(Box::new((parts, body, held))) };
+    let Some(params) = &route.cache else { return Err(Box::new((parts, body, held))) };
+    let head = Arc::new(head);
     let core = &worker.core;
     let keyer = core.store.keyer();
-    let flight = if head.vary.is_empty() { *primary } else { keyer.variant(*primary, &head.vary, asked) };
+    let flight = if head.vary.is_empty() { primary } else { keyer.variant(primary, &head.vary, asked) };
     let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
     let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
     let Ok((Some(reader), fill)) = shared.map(|fill| (fill.reader(), fill)) else {
         return Err(Box::new((parts, body, held)));
     };
-    let place = Place { worker: Arc::clone(worker), primary: *primary, flight, asked: asked.clone(), sent };
+    let place = Place { worker: Arc::clone(worker), primary, flight, asked: asked.clone(), sent };
     tokio::spawn(pour(place, Arc::clone(&head), fill, body, Some(held)));
     Ok((head, reader))
 }
@@ -381,8 +393,8 @@ struct Place {
     sent: Instant,
 }
 
-/// Streams a body into a fill, and the whole of it into the store.
-async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) {
+/// Streams a body into a fill, and the whole of it into the store. Returns whether it was stored.
+async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) -> bool {
     let core = &place.worker.core;
     let mut kept = true;
     loop {
@@ -392,7 +404,10 @@ async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody
         });
         let Some(frame) = next.await else { break };
         // A body that breaks off is never stored, and its readers learn of it.
-        let Ok(frame) = frame else { return fill.abort() };
+        let Ok(frame) = frame else {
+            fill.abort();
+            return false;
+        };
         let Ok(data) = frame.into_data() else { continue };
         match fill.push(data).await {
             Flow::Kept => {}
@@ -404,15 +419,17 @@ async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody
                 if let Some(held) = held {
                     held.leave(body, false);
                 }
-                return fill.abort();
+                fill.abort();
+                return false;
             }
         }
     }
     // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
-    fill.finish(|body| {
+    let stored = fill.finish(|body| {
         let entry = Arc::new(Entry::new(head, body.clone()));
         store(&place.worker, place.primary, &place.asked, entry, place.sent);
     });
+    stored.is_some()
 }
 
 /// An unsafe request has changed what is stored for its target, and for what it names beside it (RFC 9111 section 4.4).
