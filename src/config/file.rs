@@ -122,11 +122,21 @@ static LISTENER_TLS: Section = Section {
     keys: &[
         Key::new("cert", File, "The certificate chain, PEM.").required(),
         Key::new("key", File, "The private key, PEM.").required(),
+        Key::new("also", Tables(&PAIR), "Further certificates, shown to clients that ask for their names (SNI)."),
         Key::new(
             "client_ca",
             File,
             "Certificates that must have signed the client's, PEM; without it clients need none.",
         ),
+    ],
+};
+
+static PAIR: Section = Section {
+    name: "also of tls",
+    about: "A further certificate; the names it is for decide who is shown it.",
+    keys: &[
+        Key::new("cert", File, "The certificate chain, PEM.").required(),
+        Key::new("key", File, "The private key, PEM.").required(),
     ],
 };
 

@@ -192,6 +192,13 @@ impl Settings {
     }
 }
 
+impl ListenerSettings {
+    /// Whether a running listener serves `other` as well: all but the certificates is fixed when it begins to listen.
+    pub fn listens_like(&self, other: &Self) -> bool {
+        self.tls.is_some() == other.tls.is_some() && *self == Self { tls: self.tls.clone(), ..other.clone() }
+    }
+}
+
 impl UpstreamSettings {
     /// Whether `other` reaches the same endpoints in the same way, so that connections and health can go on.
     pub fn reaches_like(&self, other: &Self) -> bool {

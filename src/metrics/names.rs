@@ -147,6 +147,8 @@ metrics! {
         "Connections of clients taken.";
     LISTENER_REFUSED = Counter Count "vaxel_listener_refused_total" ["listener", "reason"]
         "Connections of clients not taken, by reason.";
+    CERTIFICATE_EXPIRY = Gauge Seconds "vaxel_certificate_expiry_timestamp_seconds" ["listener", "certificate"]
+        "Unix time at which a listener's certificate ends, by its file.";
     TLS_HANDSHAKES = Counter Count "vaxel_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes with clients, by result.";
 

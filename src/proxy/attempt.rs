@@ -14,6 +14,7 @@ use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
 use super::snapshot::{Route, Worker};
+use crate::message::chain;
 use crate::message::trace::TraceId;
 use crate::outcome::{Classes, Failure, classify_status};
 use crate::refusal::{Reason, Refusal};
@@ -97,7 +98,7 @@ pub(super) async fn attempts(
                 }
             },
             Err(error) => {
-                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = %error.chain(), "attempt failed");
+                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = chain(&error), "attempt failed");
                 let Some(wait) = course.again(&outgoing, Ended::Failure(error.failure), now) else {
                     return Err(refusal(error.failure, outgoing.body.as_deref()));
                 };
