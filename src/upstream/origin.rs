@@ -225,20 +225,6 @@ fn check_head(status: StatusCode, version: Version, headers: &HeaderMap, upgradi
 /// Bytes hyper may buffer of one reply: enough for large heads, and large reads for large bodies.
 const READ_BUFFER: usize = 256 * 1024;
 
-impl OriginError {
-    /// The whole chain of causes in one line, for the log.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;

@@ -11,6 +11,7 @@ pub(crate) mod rig;
 mod timers;
 mod tls;
 mod trips;
+mod upstream_tls;
 
 /// For whatever must happen at all; only a test that fails waits so long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -21,7 +21,7 @@ use vaxel::upstream::tls::{UpstreamTls, client_config};
 use super::DEADLINE;
 use super::origin::{Origin, ok};
 use super::rig::Rig;
-use super::tls::Certificates;
+use super::upstream_tls::Certificates;
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 

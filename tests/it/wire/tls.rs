@@ -1,170 +1,145 @@
-//! TLS towards the origin: whom Vaxel trusts, what it shows, which name it expects.
+//! TLS towards clients: which certificate they are shown, and how it is renewed while the server runs.
 
-use std::io::{self, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
-use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned};
-use tempfile::TempDir;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use vaxel::config;
 use vaxel::listen::certs::{DevCerts, development_certificates};
-use vaxel::listen::tls::{TlsParams, server_config};
-use vaxel::upstream::tls::{UpstreamTls, client_config};
 
-use super::message::{Message, line};
+use super::client::Client;
+use super::message::Message;
 use super::origin::{Origin, ok};
 use super::rig::Rig;
 
-/// An authority and a certificate by it, in a directory of their own.
-pub(crate) struct Certificates {
-    pub(crate) made: DevCerts,
-    _dir: TempDir,
+/// Certificates for `names` of an authority of their own, in the folder `into`.
+fn certificates(into: &Path, names: &[&str]) -> DevCerts {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    development_certificates(into, &names, true).expect("the folder can be written")
 }
 
-impl Certificates {
-    pub(crate) fn make(names: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        Self { made: development_certificates(dir.path(), &names, false).unwrap(), _dir: dir }
-    }
-
-    /// For a listener; `mutual`: that asks its clients for a certificate by the same authority.
-    pub(crate) fn params(&self, mutual: bool) -> TlsParams {
-        let DevCerts { ca_cert, cert, key, .. } = &self.made;
-        TlsParams { cert: cert.clone(), key: key.clone(), client_ca: mutual.then(|| ca_cert.clone()) }
-    }
+/// The server's certificate as the file holds it.
+fn held(path: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(path).expect("a certificate")
 }
 
-/// A server that says by which name it was asked, and whether a certificate was shown to it.
-pub(crate) struct Secure {
-    address: SocketAddr,
-    stopped: Arc<AtomicBool>,
+/// GETs `/` from `name` over HTTPS; the answer, and the certificate that was shown. None when the handshake fails.
+fn visit(rig: &Rig, authority: &Path, name: &'static str) -> Option<(Message, CertificateDer<'static>)> {
+    let mut roots = RootCertStore::empty();
+    roots.add(held(authority)).expect("an authority");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(name).expect("a name")).expect("TLS");
+    let tcp = TcpStream::connect(rig.address).expect("the server listens");
+    tcp.set_read_timeout(Some(super::DEADLINE)).expect("a duration above zero");
+    let mut stream = StreamOwned::new(connection, tcp);
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).ok()?;
+    let shown = stream.conn.peer_certificates()?.first()?.clone().into_owned();
+    let mut reader = text.as_slice();
+    let mut message = Message::head(&mut reader).ok()??;
+    message.response_body(&mut reader, "GET");
+    Some((message, shown))
 }
 
-pub(crate) fn serving(certs: &Certificates, mutual: bool) -> Secure {
-    let config = server_config(&certs.params(mutual)).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let stopped = Arc::new(AtomicBool::new(false));
-    let state = Arc::clone(&stopped);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            if state.load(Ordering::Acquire) {
-                return;
-            }
-            let config = Arc::clone(&config);
-            std::thread::spawn(move || answer(stream, config));
-        }
-    });
-    Secure { address, stopped }
+/// A server with TLS, from a file that a reload reads again.
+fn rig(folder: &Path, origin: &Origin, tls: &str) -> Rig {
+    let file = folder.join("vaxel.toml");
+    write_config(&file, origin, tls);
+    let loaded = config::load(&file).expect("the configuration is good");
+    Rig::loaded(loaded, Some(file))
 }
 
-fn answer(mut socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
-    socket.set_read_timeout(Some(super::DEADLINE))?;
-    let connection = ServerConnection::new(config).map_err(io::Error::other)?;
-    let talked = talk(StreamOwned::new(connection, socket.try_clone()?));
-    // As servers do that want their alert read: closing with bytes unread would reset the connection.
-    socket.shutdown(Shutdown::Write)?;
-    io::copy(&mut socket, &mut io::sink())?;
-    talked
+fn write_config(file: &Path, origin: &Origin, tls: &str) {
+    let text = format!(
+        "server = {{ workers = 1 }}\nadmin = {{ listen = \"127.0.0.1:0\" }}\nlog = {{ access = \"off\" }}\n\
+         [[listener]]\nlisten = \"127.0.0.1:0\"\ntls = {tls}\n\
+         [upstream.u]\nendpoints = \"http://{}\"\n\
+         [[route]]\nupstream = \"u\"\nmatch = {{ path = \"/{{*rest}}\" }}\n",
+        origin.address
+    );
+    fs::write(file, text).expect("the folder can be written");
 }
 
-fn talk(stream: StreamOwned<ServerConnection, TcpStream>) -> io::Result<()> {
-    let mut stream = io::BufReader::new(stream);
-    while Message::head(&mut stream)?.is_some() {
-        let connection = &stream.get_ref().conn;
-        let (name, shown) = (connection.server_name().unwrap_or("-"), connection.peer_certificates().is_some());
-        let text = ok(&format!("{name} {shown}"));
-        stream.get_mut().write_all(text.as_bytes())?;
-    }
-    Ok(())
+fn tls(certs: &DevCerts, more: &str) -> String {
+    format!("{{ cert = {:?}, key = {:?}{more} }}", certs.cert, certs.key)
 }
 
-impl Drop for Secure {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Release);
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
-/// What a client gets from `server` behind Vaxel with `tls`, twice: the second time over a session resumed.
-#[track_caller]
-fn check(server: SocketAddr, tls: UpstreamTls, expected: Result<&str, &str>) {
-    let rig = Rig::towards(&format!("https://{server}"), |settings| {
-        settings.upstreams.iter_mut().for_each(|upstream| upstream.tls = tls.clone());
-        settings.upstreams.iter_mut().for_each(|upstream| upstream.pool.keepalive = false);
-    });
-    for _ in 0..2 {
-        let answer = rig.get("/");
-        match expected {
-            Ok(text) => assert_eq!((answer.status(), answer.text()), (200, text), "{tls:?}: {answer:?}"),
-            Err(reason) => assert_eq!((answer.status(), answer.reason()), (502, Some(reason)), "{tls:?}: {answer:?}"),
-        }
-    }
+#[test]
+fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = certificates(&folder.path().join("site"), &["erp.example"]);
+    let shop = certificates(&folder.path().join("shop"), &["*.shop.example"]);
+    let origin = Origin::answering(|request| ok(request.field("x-forwarded-proto").unwrap_or_default()));
+    let also = format!(", also = [{}]", tls(&shop, ""));
+    let rig = rig(folder.path(), &origin, &tls(&site, &also));
+    let (answer, shown) = visit(&rig, &site.ca_cert, "erp.example").expect("a handshake");
+    assert_eq!((answer.text(), shown), ("https", held(&site.cert)));
+    let (answer, shown) = visit(&rig, &shop.ca_cert, "a.shop.example").expect("a handshake");
+    assert_eq!((answer.status(), shown), (200, held(&shop.cert)));
+    assert!(visit(&rig, &site.ca_cert, "stranger.example").is_none(), "the client takes no other's certificate");
+    let now = rig.running().handle().clock().moment().wall;
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    let expiries = rig.metric("vaxel_certificate_expiry_timestamp_seconds");
+    assert!(expiries > 2.0 * now, "both end in the future: {expiries}");
     rig.settles();
 }
 
 #[test]
-fn an_origin_is_trusted_by_its_authority_and_its_name() {
-    let (ours, theirs) = (Certificates::make(&["127.0.0.1", "erp.internal"]), Certificates::make(&["127.0.0.1"]));
-    let server = serving(&ours, false);
-    let trusting =
-        |certs: &Certificates| UpstreamTls { ca: Some(certs.made.ca_cert.clone()), ..UpstreamTls::default() };
-    let named = |name: &str| UpstreamTls { server_name: Some(name.to_owned()), ..trusting(&ours) };
-    // An address is never sent as a name (RFC 6066 section 3).
-    check(server.address, trusting(&ours), Ok("- false"));
-    check(server.address, named("erp.internal"), Ok("erp.internal false"));
-    check(server.address, named("crm.internal"), Err("upstream.tls"));
-    check(server.address, trusting(&theirs), Err("upstream.tls"));
-    check(server.address, UpstreamTls { ca: None, verify: false, ..named("crm.internal") }, Ok("crm.internal false"));
-}
+fn a_renewed_certificate_is_taken_up_and_a_bad_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("site");
+    let old = certificates(&place, &["erp.example"]);
+    let origin = Origin::answering(|_| ok("yes"));
+    let rig = rig(folder.path(), &origin, &tls(&old, ""));
+    let first = held(&old.cert);
+    assert_eq!(visit(&rig, &old.ca_cert, "erp.example").expect("a handshake").1, first);
 
-#[test]
-fn vaxel_shows_its_certificate_where_the_origin_asks_for_one() {
-    let ours = Certificates::make(&["127.0.0.1"]);
-    let server = serving(&ours, true);
-    let nameless = UpstreamTls { ca: Some(ours.made.ca_cert.clone()), ..UpstreamTls::default() };
-    let shown = |certs: &Certificates| UpstreamTls {
-        client_cert: Some(certs.made.cert.clone()),
-        client_key: Some(certs.made.key.clone()),
-        ..nameless.clone()
-    };
-    check(server.address, shown(&ours), Ok("- true"));
-    check(server.address, nameless.clone(), Err("upstream.tls"));
-    check(server.address, shown(&Certificates::make(&["127.0.0.1"])), Err("upstream.tls"));
-}
-
-#[test]
-fn an_origin_that_speaks_no_tls_is_named() {
-    let plain = Origin::start(|talk| {
-        let _ = line(&mut talk.reader);
-        talk.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    let new = certificates(&place, &["erp.example"]);
+    let renewed = held(&new.cert);
+    assert_ne!(renewed, first);
+    rig.until("the new certificate is shown", || {
+        visit(&rig, &new.ca_cert, "erp.example").is_some_and(|(_, shown)| shown == renewed)
     });
-    check(plain.address, UpstreamTls { verify: false, ..UpstreamTls::default() }, Err("upstream.tls"));
-}
 
-#[test]
-fn a_listener_that_asks_for_certificates_serves_nobody_without_one() {
-    let (ours, theirs) = (Certificates::make(&["localhost"]), Certificates::make(&["localhost"]));
-    let origin = Origin::answering(|_| ok("well"));
-    let rig = Rig::with(origin.address, |settings| {
-        settings.listeners.iter_mut().for_each(|listener| listener.tls = Some(ours.params(true)));
-    });
-    for (shown, served) in [(Some(&ours), true), (Some(&theirs), false), (None, false)] {
-        let config = client_config(&UpstreamTls {
-            ca: Some(ours.made.ca_cert.clone()),
-            client_cert: shown.map(|certs| certs.made.cert.clone()),
-            client_key: shown.map(|certs| certs.made.key.clone()),
-            ..UpstreamTls::default()
-        });
-        let connection = ClientConnection::new(config.unwrap(), "localhost".try_into().unwrap()).unwrap();
-        let mut stream = io::BufReader::new(StreamOwned::new(connection, TcpStream::connect(rig.address).unwrap()));
-        // The refusal may come before the request is written, or after.
-        let asked = stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let answered = asked.and_then(|()| Message::head(&mut stream)).ok().flatten();
-        assert_eq!(answered.map(|answer| answer.status()), served.then_some(200));
-    }
+    fs::write(&new.cert, "no certificate").unwrap();
+    let (status, text) = reload(&rig);
+    assert_eq!(status, 422, "{text}");
+    assert!(text.contains("site.pem"), "{text}");
+    let (_, shown) = visit(&rig, &new.ca_cert, "erp.example").expect("the old one stays in force");
+    assert_eq!(shown, renewed);
     rig.settles();
-    assert_eq!(origin.connections(), 1);
-    assert_eq!(rig.metric("vaxel_tls_handshakes_total"), 3.0);
+}
+
+#[test]
+fn a_reload_may_name_other_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = certificates(&folder.path().join("one"), &["erp.example"]);
+    let other = certificates(&folder.path().join("other"), &["erp.example"]);
+    let origin = Origin::answering(|_| ok("yes"));
+    let rig = rig(folder.path(), &origin, &tls(&one, ""));
+    write_config(&folder.path().join("vaxel.toml"), &origin, &tls(&other, ""));
+    let (status, text) = reload(&rig);
+    assert_eq!(status, 200, "{text}");
+    let (_, shown) = visit(&rig, &other.ca_cert, "erp.example").expect("a handshake");
+    assert_eq!(shown, held(&other.cert));
+    rig.settles();
+}
+
+fn reload(rig: &Rig) -> (u16, String) {
+    let mut admin = Client::connect(rig.running().admin.expect("there is an admin listener"));
+    admin.send("POST /reload HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    let answer = admin.answer_to("POST");
+    (answer.status(), answer.text().to_owned())
 }
