@@ -136,7 +136,9 @@ impl Errand {
         let parts = self.wanted.address.parts();
         let asked = Lookup { primary: self.wanted.primary, parts: &parts, rule: &params.query, headers: &self.asked };
         let FoundSlot::Entry(entry) = core.store.find(&asked, now).slot else { return None };
-        let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
+        // What is renewed ahead of time is still fresh.
+        let is_ours = self.wanted.stale.as_ref().is_some_and(|stale| Arc::ptr_eq(stale, &entry));
+        let fresh = !is_ours && reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
         fresh.then_some(entry)
     }
 

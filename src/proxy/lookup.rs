@@ -15,6 +15,7 @@ use crate::cache::entry::Entry;
 use crate::cache::key::{Key, KeyParts};
 use crate::cache::reuse::{self, Reuse};
 use crate::cache::store::{FoundSlot, Lookup};
+use crate::gear::Gear;
 use crate::message::target::Target;
 use crate::metrics::CacheResult;
 use crate::refusal::Reason;
@@ -117,16 +118,33 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     let now = exchange.started.mono;
     let control = RequestControl::parse(&parts.headers);
     let asked = Lookup { primary, parts: &key_parts, rule: &params.query, headers: &parts.headers };
+    let stand = route.upstream.gears.stand();
     let found = core.store.find(&asked, now);
     let flight = found.key;
     let (entry, why) = match found.slot {
         FoundSlot::Entry(entry) => {
             let wanted = |entry| Wanted { address: address(), primary, flight, stale: Some(entry), control };
             match reuse::decide(&entry.head, entry.is_soft_purged(), &control, now) {
-                Reuse::Fresh => return Looked::Serve(entry, CacheResult::Hit, None),
+                Reuse::Fresh => {
+                    let near = stand.as_ref().and_then(|stand| stand.renew).filter(|renew| entry.head.received < *renew);
+                    let renew = near.is_some() && entry.may_refresh(now);
+                    let renewal = renew.then(|| wanted(Arc::clone(&entry)));
+                    return Looked::Serve(entry, CacheResult::Hit, renewal);
+                }
                 Reuse::MaxStale => return Looked::Serve(entry, CacheResult::Stale, None),
                 Reuse::StaleWhileRevalidate => {
-                    let refresh = entry.may_refresh(now).then(|| wanted(Arc::clone(&entry)));
+                    let refreshes = entry.may_refresh(now) && route.upstream.may_refresh();
+                    let refresh = refreshes.then(|| wanted(Arc::clone(&entry)));
+                    return Looked::Serve(entry, CacheResult::Stale, refresh);
+                }
+                // What would stand in for an error need not wait for one.
+                Reuse::Validate | Reuse::OnlyOnError
+                    if stand.as_ref().is_some_and(|stand| stand.gear >= Gear::Eco)
+                        && !control.wants_fresh()
+                        && reuse::on_error(&entry.head, &control, now) =>
+                {
+                    let refreshes = entry.may_refresh(now) && route.upstream.may_refresh();
+                    let refresh = refreshes.then(|| wanted(Arc::clone(&entry)));
                     return Looked::Serve(entry, CacheResult::Stale, refresh);
                 }
                 Reuse::Validate if entry.head.staleness(now).is_none() => (Some(entry), "request"),
