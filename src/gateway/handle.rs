@@ -22,11 +22,11 @@ use crate::upstream::probe::ProbeParams;
 
 /// A running gateway. Cheap to clone.
 #[derive(Clone)]
-pub struct Handle(Arc<Shared>);
+pub struct Handle(pub(super) Arc<Shared>);
 
-struct Shared {
-    core: Arc<Core>,
-    workers: Box<[Arc<Worker>]>,
+pub(super) struct Shared {
+    pub(super) core: Arc<Core>,
+    pub(super) workers: Box<[Arc<Worker>]>,
     workshop: Workshop,
     built: Mutex<Built>,
     reloaded: Notify,

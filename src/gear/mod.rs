@@ -273,7 +273,13 @@ impl Controller {
         let waits = self.strain.1 != Cause::Breaker && now < self.since + params.dwell;
         if eased < self.strain.0 && !waits {
             let to = self.strain.0.eased();
-            let cause = if to == Gear::Drive { Cause::Calm } else if eased == to { cause } else { self.strain.1 };
+            let cause = if to == Gear::Drive {
+                Cause::Calm
+            } else if eased == to {
+                cause
+            } else {
+                self.strain.1
+            };
             self.shift((to, cause), now);
         }
     }
@@ -333,10 +339,7 @@ mod tests {
         assert_eq!(drive.seconds(2, failing(0.0), None), Gear::Drive);
         assert_eq!(drive.seconds(4, failing(0.2), None), Gear::Eco);
         assert_eq!(drive.seconds(4, failing(0.35), None), Gear::Limp);
-        assert_eq!(
-            drive.shifts,
-            [(Gear::Drive, Gear::Eco, Cause::Failures), (Gear::Eco, Gear::Limp, Cause::Failures)]
-        );
+        assert_eq!(drive.shifts, [(Gear::Drive, Gear::Eco, Cause::Failures), (Gear::Eco, Gear::Limp, Cause::Failures)]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::gate;
 use super::held::{Held, InFlight, Late};
 use super::snapshot::{Route, Worker};
 use crate::gear::Gear;
+use crate::message::trace::TraceId;
 use crate::outcome::{Classes, Failure, classify_status};
 use crate::refusal::{Reason, Refusal};
 use crate::retry::{self, Ended, Question, RetryParams, Tries};
@@ -65,6 +66,7 @@ pub(super) async fn attempts(
 ) -> Result<Reply, Refusal> {
     let Ask { worker, route, ticket } = ask;
     let upstream = &route.upstream;
+    let trace = TraceId::sampled(&outgoing.headers);
     let mut course = Course { upstream, worker, begun: None, tries: Tries::default(), fresh: false };
     loop {
         let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, tally).await?;
@@ -74,7 +76,7 @@ pub(super) async fn attempts(
             now
         });
         let chosen = upstream.choose(worker.draw(), now);
-        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now);
+        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now).traced(trace);
         let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());
         };

@@ -126,7 +126,8 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
             let wanted = |entry| Wanted { address: address(), primary, flight, stale: Some(entry), control };
             match reuse::decide(&entry.head, entry.is_soft_purged(), &control, now) {
                 Reuse::Fresh => {
-                    let near = stand.as_ref().and_then(|stand| stand.renew).filter(|renew| entry.head.received < *renew);
+                    let near =
+                        stand.as_ref().and_then(|stand| stand.renew).filter(|renew| entry.head.received < *renew);
                     let renew = near.is_some() && entry.may_refresh(now);
                     let renewal = renew.then(|| wanted(Arc::clone(&entry)));
                     return Looked::Serve(entry, CacheResult::Hit, renewal);
@@ -172,7 +173,8 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     Looked::Fetch(Wanted { address: address(), primary, flight, stale: entry, control }, Forward::new(why))
 }
 
-fn key_parts<'a>(
+/// What the answer to a request is stored under.
+pub(super) fn key_parts<'a>(
     exchange: &Exchange,
     route: &'a Route,
     params: &CacheParams,

@@ -30,6 +30,7 @@ mod fill;
 mod gate;
 mod held;
 pub mod hooks;
+pub mod inspect;
 mod lookup;
 mod outgoing;
 mod respond;

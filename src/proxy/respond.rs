@@ -278,7 +278,8 @@ fn not_modified(response: &mut Response<Content>) {
     }
 }
 
-fn cache_status_of_stored(exchange: &Exchange, entry: &Entry, now: Instant) -> HeaderValue {
+/// What Cache-Status says of an answer out of the store.
+pub(super) fn cache_status_of_stored(exchange: &Exchange, entry: &Entry, now: Instant) -> HeaderValue {
     if let CacheResult::Revalidated = exchange.cache {
         return HeaderValue::from_static("vaxel; fwd=stale; fwd-status=304; stored");
     }

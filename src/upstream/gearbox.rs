@@ -192,8 +192,8 @@ mod tests {
 
     /// The stand so many seconds after midnight, UTC.
     fn stand(gear: Gear, seconds: u64) -> (Stand, Moment) {
-        let clock = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 + seconds));
-        let moment = clock.moment();
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 + seconds);
+        let moment = Moment { mono: Clock::default().now(), wall };
         let gearbox = Gearbox::new(GearParams::default(), vec![window(gear)], moment.mono);
         assert_eq!(gearbox.stand(), None);
         gearbox.observe(&Signals::default(), moment);

@@ -68,7 +68,8 @@ fn read(name: &Spanned<String>, window: &mut Reader<'_>) -> Read {
 fn zone(value: &DeValue<'_>) -> Result<TimeZone, Mistake> {
     let name = word(value)?;
     TimeZone::get(&name).map_err(|_| {
-        Mistake::new(format!("there is no time zone `{name}`")).hint("as in \"Europe/Stockholm\", \"Asia/Tokyo\", \"UTC\"")
+        Mistake::new(format!("there is no time zone `{name}`"))
+            .hint("as in \"Europe/Stockholm\", \"Asia/Tokyo\", \"UTC\"")
     })
 }
 

@@ -4,11 +4,15 @@
 mod breaker;
 mod caching;
 mod collapsing;
+mod gears;
 mod identity;
+mod inspecting;
+mod purging;
 mod rate;
 mod reload;
 mod retrying;
 mod slots;
 mod stale;
 mod validation;
+mod watching;
 mod zombies;
