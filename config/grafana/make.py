@@ -28,9 +28,9 @@ def rate(metric, labels, by=""):
     return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{labels}}}[$__rate_interval]))"
 
 
-def share(part, whole):
-    """A ratio that has no value where nothing happens."""
-    return f"{part} / ({whole} > 0)"
+def share(part, whole, match=""):
+    """A ratio that has no value where nothing happens; `match` says which parts belong to which whole."""
+    return f"{part} / {match}({whole} > 0)"
 
 
 def quantile(q, metric, labels, by=""):
@@ -286,7 +286,7 @@ def cache():
              "others.", {"{{cache}}": quantile(0.9, DURATION, R, "cache")}, exemplars=True)
     d.series("Stale answers", "percentunit", "By route. stale: refreshed in the background. stale_error: the upstream failed.",
              {"{{route}} {{result}}": share(rate(CACHE, R + ',result=~"stale|stale_error"', "route, result"),
-                                            "ignoring (result) group_left () " + rate(CACHE, R + ',result!="off"', "route"))})
+                                            rate(CACHE, R + ',result!="off"', "route"), "on (route) group_left () ")})
     d.series("Collapsed", "reqps", "Requests a second that shared the answer to another one under way.",
              {"{{route}}": rate(CACHE, R + ',result="collapsed"', "route")})
     d.series("Past the store", "reqps", "Requests a second that could not be answered from the store for everybody, or asked to go past it.",
