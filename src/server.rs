@@ -200,6 +200,7 @@ fn open_listener(
             drain: drain.clone(),
             meter: handle.metrics().listener(&bound.to_string()),
             metrics: handle.metrics().clone(),
+            refuse: refuser(handle.gateway(worker)),
         })
     };
     if settings.accept == Accept::Reuseport || workers.len() == 1 {
@@ -218,6 +219,10 @@ fn open_listener(
         spawn_acceptor(socket, hands.clone(), drain.clone()).map_err(ServerError::Worker)?;
     }
     Ok(bound)
+}
+
+fn refuser(gateway: Gateway) -> serve::Refuse {
+    Arc::new(move |peer, reason| gateway.peer(peer).refuse(reason))
 }
 
 /// Where an acceptor hands connections, and how many each worker has taken.

@@ -129,7 +129,7 @@ pub(super) fn busy() -> Metrics {
     let meter = metrics.route("orders", "erp");
     meter.record(0, &Facts { request_bytes: 7, response_bytes: 11, ..plain() });
     meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
-    meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, aborted: true, ..plain() });
+    meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, ending: Ending::Aborted, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
     meter.harvested();
     let costly = Facts {
@@ -164,6 +164,7 @@ pub(super) fn busy() -> Metrics {
     listener.refused(0, ConnectionRefusal::Limit);
     listener.handshake(0, Handshake::Failed);
     metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
+    metrics.store().purged(Extent::Route, true, 3);
     metrics.watch_access_log(Box::new(|| 9));
     metrics.worker(1).late(Duration::from_millis(3));
     metrics.worker(1).watch_busy(|| Duration::from_millis(2_500));
@@ -234,6 +235,9 @@ fn everything_that_is_counted_is_shown() {
             ("vaxel_cache_entries", 1.0),
             ("vaxel_cache_evictions_total", 2.0),
             ("vaxel_cache_fills_bytes", 3.0),
+            (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
+            (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
+            (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),
             ("vaxel_access_log_dropped_total", 9.0),
             ("vaxel_worker_panics_total", 1.0),
             (r#"vaxel_config_reloads_total{result="ok"}"#, 1.0),

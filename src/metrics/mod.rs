@@ -15,6 +15,7 @@ pub mod names;
 mod openmetrics;
 mod route;
 mod shard;
+mod store;
 mod upstream;
 mod worker;
 
@@ -29,12 +30,13 @@ use prometheus::{Registry, TextEncoder};
 
 use self::collector::{Families, Shed};
 use self::exemplar::Shown;
-pub use self::facts::{CODES, CacheResult, Facts, METHODS, OTHER, Pace, Traced};
+pub use self::facts::{CODES, CacheResult, Ending, Facts, METHODS, OTHER, Pace, Traced};
 pub use self::listener::{ConnectionRefusal, Handshake, ListenerMeter};
 pub use self::openmetrics::Format;
 #[cfg(test)]
 pub(crate) use self::route::plain;
 pub use self::route::{ConsumerMeter, RouteMeter};
+pub use self::store::{Extent, StoreMeter};
 pub use self::upstream::{EndpointLive, Live, UpstreamMeter};
 pub use self::worker::WorkerMeter;
 
@@ -105,6 +107,11 @@ impl Metrics {
     /// The meter of a listener.
     pub fn listener(&self, name: &str) -> Arc<ListenerMeter> {
         self.find(&self.state.listeners, name, ListenerMeter::new)
+    }
+
+    /// The counters of the store that no request moves.
+    pub fn store(&self) -> &StoreMeter {
+        &self.state.store
     }
 
     /// The meter of the event loop `index`.
@@ -195,6 +202,7 @@ struct State {
     listeners: Meters<ListenerMeter>,
     event_loops: Meters<WorkerMeter>,
     cache: Watched<CacheLive>,
+    store: StoreMeter,
     access_log: Watched<u64>,
     panics: AtomicU64,
     reloads: Mutex<Reloads>,
@@ -226,6 +234,7 @@ impl State {
             to.count(&names::CACHE_EVICTIONS, &[], live.evictions);
             to.count(&names::CACHE_FILLS, &[], live.fills);
         }
+        self.store.collect(to);
         if let Some(dropped) = ask(&self.access_log) {
             to.count(&names::ACCESS_LOG_DROPPED, &[], dropped);
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::facts::{CODES, CacheResult, METHODS, Pace};
 use super::listener::{ConnectionRefusal, Handshake};
 use super::route::CONSUMER_RESULTS;
+use super::store::{DEPTHS, Extent};
 use super::upstream::{CONNECTION_KINDS, STATES};
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
@@ -101,6 +102,10 @@ metrics! {
         "Entries that had to go to make room.";
     CACHE_FILLS = Gauge Bytes "vaxel_cache_fills_bytes" []
         "Memory held by bodies that are being fetched into the cache.";
+    CACHE_PURGES = Counter Count "vaxel_cache_purges_total" ["extent"]
+        "Purges an operator asked for, by what they were to cover.";
+    CACHE_PURGED = Counter Count "vaxel_cache_purged_entries_total" ["depth"]
+        "Stored entries that those purges took out (hard) or made stale (soft).";
     CACHE_HARVESTS = Counter Count "vaxel_cache_harvests_total" ["route"]
         "Answers stored that came too late for everybody who had waited.";
 
@@ -291,6 +296,8 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
     vec![
         ("method", code(REQUESTS.name), METHODS.to_vec()),
         ("code", format!("{}, {}", code(REQUESTS.name), code(RESPONSES.name)), CODES.to_vec()),
+        ("extent", code(CACHE_PURGES.name), Extent::CODES.to_vec()),
+        ("depth", code(CACHE_PURGED.name), DEPTHS.to_vec()),
         ("cache", code(REQUESTS.name), cache.clone()),
         ("result", code(CACHE_REQUESTS.name), cache),
         ("cache", code(REQUEST_DURATION.name), Pace::ALL.map(Pace::code).to_vec()),

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::collector::Families;
 use super::exemplar::{Exemplar, Exemplars, Shown};
-use super::facts::{CODES, CacheResult, Facts, METHODS, Pace, code_index, method_index};
+use super::facts::{CODES, CacheResult, Ending, Facts, METHODS, Pace, code_index, method_index};
 use super::names;
 use super::shard::{Shards, Span};
 use crate::refusal::Reason;
@@ -62,7 +62,7 @@ impl RouteMeter {
         if let Some(reason) = facts.reason {
             self.shards.add(worker, REFUSALS + reason as usize, 1);
         }
-        if facts.aborted {
+        if facts.ending == Ending::Aborted {
             self.shards.add(worker, ABORTS, 1);
         }
     }
@@ -70,6 +70,12 @@ impl RouteMeter {
     /// Counts a refusal that was only thought of: the policy is in shadow mode.
     pub fn shadow(&self, worker: usize, reason: Reason) {
         self.shards.add(worker, SHADOWS + reason as usize, 1);
+    }
+
+    /// How many finished exchanges had this result.
+    pub fn count(&self, cache: CacheResult) -> u64 {
+        let places = (0..METHODS.len()).flat_map(|method| (0..CODES.len()).map(move |code| (method, code)));
+        places.map(|(method, code)| self.shards.sum(request_index(method, code, cache))).sum()
     }
 
     /// Counts an answer that was stored though it came too late for everybody who had waited. Rare: no shard.
@@ -200,7 +206,7 @@ pub(crate) fn plain<'a>() -> Facts<'a> {
         request_bytes: 0,
         response_bytes: 0,
         attempts: 0,
-        aborted: false,
+        ending: Ending::Whole,
         traced: None,
     }
 }

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::snapshot::Worker;
-use crate::breaker::Pass;
+use crate::breaker::{Pass, Shift};
 use crate::message::trace::TraceId;
 use crate::metrics::Traced;
 use crate::outcome::{Classes, Failure, FailureKind, Outcome, Stage, classify_status};
@@ -163,12 +163,16 @@ impl Held {
     fn learn(&mut self, outcome: Outcome, took: Duration, now: Instant) {
         if let (Some(breaker), Some(pass)) = (&self.upstream.breaker, self.pass.take()) {
             let shift = breaker.lock().record(pass, outcome, took, now);
-            if let Some(shift) = shift {
-                tracing::warn!(upstream = %self.upstream.name, from = ?shift.from, to = ?shift.to, "breaker");
-                self.upstream.meter.shift(self.worker.index, shift.to);
-            }
+            self.tell(shift);
         }
         self.upstream.learn(self.endpoint, outcome, now);
+    }
+
+    fn tell(&self, shift: Option<Shift>) {
+        if let Some(shift) = shift {
+            tracing::warn!(upstream = %self.upstream.name, from = ?shift.from, to = ?shift.to, "breaker");
+            self.upstream.meter.shift(self.worker.index, shift.to);
+        }
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
@@ -251,9 +255,13 @@ impl InFlight {
 impl Held {
     /// Nobody waits any more, but the upstream still works: the slot stays taken.
     fn haunt(&mut self) {
-        if let Some(permit) = &mut self.permit {
-            permit.zombie();
-            self.upstream.meter.zombie(self.worker.index);
+        let Some(permit) = &mut self.permit else { return };
+        permit.zombie();
+        self.upstream.meter.zombie(self.worker.index);
+        if let Some(breaker) = &self.upstream.breaker {
+            let (zombies, slots) = self.upstream.slots.zombies();
+            let shift = breaker.lock().haunted(zombies, slots, self.worker.core.clock.now());
+            self.tell(shift);
         }
     }
 

@@ -154,7 +154,8 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     Looked::Fetch(Wanted { address: address(), primary, flight, stale: entry, control }, Forward::new(why))
 }
 
-fn key_parts<'a>(
+/// What the answer to a request is stored under.
+pub(super) fn key_parts<'a>(
     exchange: &Exchange,
     route: &'a Route,
     params: &CacheParams,

@@ -5,6 +5,8 @@ mod breaker;
 mod caching;
 mod collapsing;
 mod identity;
+mod inspecting;
+mod purging;
 mod rate;
 mod reload;
 mod retrying;
