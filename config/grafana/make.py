@@ -298,6 +298,9 @@ def cache():
     d.series("Evicted", "short", "Entries a second that had to go to make room: more memory would keep them.",
              {"{{instance}}": rate("vaxel_cache_evictions_total", I, "instance")})
     d.series("Memory of fills", "bytes", "Bodies on their way into the store.", {"{{instance}}": f"vaxel_cache_fills_bytes{{{I}}}"})
+    d.series("Purged", "short", "Orders to purge, and the entries taken out or made stale by them, a second.",
+             {"orders: {{extent}}": rate("vaxel_cache_purges_total", I, "extent"),
+              "entries: {{depth}}": rate("vaxel_cache_purged_entries_total", I, "depth")})
     d.series("Harvested", "short", "Answers a second that came too late for their client and were stored all the same.",
              {"{{route}}": rate("vaxel_cache_harvests_total", R, "route")})
     return d

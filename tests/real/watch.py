@@ -260,6 +260,7 @@ def story(test, world):
     test.equal("Prometheus sees the open breaker", opened[0]["metric"]["upstream"], "crm")
     pending = until("the alert is pending", lambda: world.instant('ALERTS{alertname="VaxelBreakerOpen"}'))
     test.equal("an alert comes of it", pending[0]["metric"]["upstream"], "crm")
+    test.equal("a purge", fetch(world.admin, "/purge", "POST", body='{"route": "catalog"}')[0], 200)
     good = world.config.read_text()
     world.config.write_text(good.replace("slots = 3", "slot = 3"))
     test.equal("a reload of a broken file", world.reload(), 422)
