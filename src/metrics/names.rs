@@ -68,6 +68,8 @@ macro_rules! metrics {
 metrics! {
     REQUESTS = Counter Count "vaxel_requests_total" ["route", "method", "code", "cache"]
         "Finished requests, by class of the status and by what the cache did.";
+    RESPONSES = Counter Count "vaxel_responses_total" ["route", "code"]
+        "Finished requests, by class of the status: all series are there from the start.";
     REQUEST_DURATION = Histogram Seconds "vaxel_request_duration_seconds" ["route", "cache"]
         "Time from the head of a request to the end of its response body.";
     REQUEST_BYTES = Counter Bytes "vaxel_request_bytes_total" ["route"]
@@ -304,9 +306,9 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
     let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     vec![
         ("method", code(REQUESTS.name), METHODS.to_vec()),
+        ("code", format!("{}, {}", code(REQUESTS.name), code(RESPONSES.name)), CODES.to_vec()),
         ("extent", code(CACHE_PURGES.name), Extent::CODES.to_vec()),
         ("depth", code(CACHE_PURGED.name), DEPTHS.to_vec()),
-        ("code", code(REQUESTS.name), CODES.to_vec()),
         ("cache", code(REQUESTS.name), cache.clone()),
         ("result", code(CACHE_REQUESTS.name), cache),
         ("event", code(CACHE_EVENTS.name), CacheEvent::ALL.map(CacheEvent::code).to_vec()),
