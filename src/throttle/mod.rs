@@ -3,6 +3,7 @@
 //! - [`rate`]: requests per time and consumer (GCRA), checked before any work is done.
 //! - [`slots`]: concurrent work at the upstream; whoever finds no free slot waits in the queue, with a deadline.
 //! - [`queue`]: who comes next: classes and aging (pure); `lane`: weighted shares between the consumers of a class (pure).
+//! - [`limit`]: how many slots the backend really has, learned from its answers (pure).
 //! - `codel`: when a standing queue must be shortened (pure).
 //! - `estimate`: what a slot's work usually takes; predicted waits and jitter come from it (pure).
 //!
@@ -19,6 +20,7 @@ mod acquire;
 mod codel;
 mod estimate;
 mod lane;
+pub mod limit;
 mod permit;
 pub mod queue;
 pub mod rate;
