@@ -6,6 +6,7 @@ mod caching;
 mod collapsing;
 mod identity;
 mod inspecting;
+mod limit;
 mod purging;
 mod rate;
 mod reload;
