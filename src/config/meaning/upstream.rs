@@ -87,7 +87,7 @@ fn adaptive(table: &mut Reader<'_>) -> (usize, Option<AdaptiveParams>) {
         table.error(table.span("slow"), mistake);
     }
     // From below the backend is never overrun; a quarter is two doublings away from all of it.
-    let start = start.unwrap_or((max / 4).max(min));
+    let start = start.unwrap_or_else(|| (max / 4).max(min));
     let policy = if policy == Some(true) { Policy::Aimd { slow } } else { Policy::Gradient };
     (start as usize, Some(AdaptiveParams { policy, min, max, shadow }))
 }
