@@ -4,6 +4,7 @@
 mod breaker;
 mod caching;
 mod collapsing;
+mod gears;
 mod identity;
 mod inspecting;
 mod limit;
@@ -11,8 +12,10 @@ mod purging;
 mod rate;
 mod reload;
 mod retrying;
+mod sharing;
 mod slots;
 mod stale;
 mod validation;
 mod watching;
+mod writes;
 mod zombies;
