@@ -153,6 +153,7 @@ pub(super) fn busy() -> Metrics {
     upstream.geared(Gear::Limp);
     upstream.watch(Box::new(|| Live {
         slots: 12,
+        limit: Some(LimitLive { suggested: 14, latency_ratio: 1.25, drops: 2 }),
         busy: 3,
         zombie: 1,
         queued: 4,
@@ -227,6 +228,9 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_upstream_connections_total{upstream="erp",kind="reused"}"#, 1.0),
             (r#"vaxel_upstream_connections_idle{upstream="erp"}"#, 5.0),
             (r#"vaxel_slots{upstream="erp"}"#, 12.0),
+            (r#"vaxel_limit_suggested{upstream="erp"}"#, 14.0),
+            (r#"vaxel_limit_latency_ratio{upstream="erp"}"#, 1.25),
+            (r#"vaxel_limit_drops_total{upstream="erp"}"#, 2.0),
             (r#"vaxel_slots_busy{upstream="erp"}"#, 3.0),
             (r#"vaxel_slots_zombie{upstream="erp"}"#, 1.0),
             (r#"vaxel_queue_length{upstream="erp"}"#, 4.0),

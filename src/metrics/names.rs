@@ -124,6 +124,12 @@ metrics! {
         "Slots whose request nobody waits for any more while the backend still works on it.";
     ZOMBIES = Counter Count "vaxel_zombies_total" ["upstream"]
         "Requests that the backend worked on when nobody waited for them any more.";
+    LIMIT_SUGGESTED = Gauge Count "vaxel_limit_suggested" ["upstream"]
+        "Slots the adaptive limit finds right: those in force, or in shadow mode those it would take.";
+    LIMIT_LATENCY = Gauge Count "vaxel_limit_latency_ratio" ["upstream"]
+        "How many times their baseline answers took when the adaptive limit last looked.";
+    LIMIT_DROPS = Counter Count "vaxel_limit_drops_total" ["upstream"]
+        "Attempts that told the adaptive limit of overload: refused as too much, or not answered in time.";
 
     UPSTREAM_ATTEMPTS = Counter Count "vaxel_upstream_attempts_total" ["upstream", "outcome"]
         "Finished attempts, by what they say about the backend.";

@@ -23,6 +23,7 @@ use crate::breaker::{Pass, Shift};
 use crate::message::trace::TraceId;
 use crate::metrics::Traced;
 use crate::outcome::{Classes, Failure, FailureKind, Outcome, Stage, classify_status};
+use crate::throttle::limit;
 use crate::throttle::slots::Permit;
 use crate::upstream::body::{BoxError, Progress, ReplyBody, Source};
 use crate::upstream::origin::{OriginError, Sending};
@@ -155,8 +156,20 @@ impl Held {
         self.learn(outcome, took, now);
         let traced = self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) });
         self.upstream.meter.attempt(self.worker.index, outcome, self.took, traced);
-        if let Some(permit) = self.permit.take() {
-            permit.finish(now);
+        if let Some(mut permit) = self.permit.take() {
+            permit.ended(outcome.into(), took);
+            self.note(permit.finish(now));
+        }
+    }
+
+    /// The adaptive limit has moved.
+    fn note(&self, shift: Option<limit::Shift>) {
+        let Some(shift) = shift else { return };
+        let upstream = &*self.upstream.name;
+        if shift.shadow {
+            tracing::info!(upstream, %shift, "the limit would be another");
+        } else {
+            tracing::debug!(upstream, %shift, "limit");
         }
     }
 
@@ -256,7 +269,8 @@ impl Held {
     /// Nobody waits any more, but the upstream still works: the slot stays taken.
     fn haunt(&mut self) {
         let Some(permit) = &mut self.permit else { return };
-        permit.zombie();
+        let shift = permit.zombie();
+        self.note(shift);
         self.upstream.meter.zombie(self.worker.index);
         if let Some(breaker) = &self.upstream.breaker {
             let (zombies, slots) = self.upstream.slots.zombies();
@@ -265,10 +279,14 @@ impl Held {
         }
     }
 
-    /// Teaches a failure now while the slot stays taken.
+    /// Teaches now that there was no answer in time, while the slot stays taken.
     fn fail(&mut self, outcome: Outcome) {
         let now = self.worker.core.clock.now();
-        self.learn(outcome, now.saturating_duration_since(self.sent_at), now);
+        let took = now.saturating_duration_since(self.sent_at);
+        self.learn(outcome, took, now);
+        if let Some(permit) = &mut self.permit {
+            permit.ended(limit::Ending::Dropped, took);
+        }
         self.upstream.meter.attempt(self.worker.index, outcome, None, None);
         self.settled = true;
     }
