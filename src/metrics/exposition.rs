@@ -131,6 +131,7 @@ pub(super) fn busy() -> Metrics {
     meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
     meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, ending: Ending::Aborted, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
+    CacheEvent::ALL.into_iter().for_each(|event| meter.event(0, event));
     meter.harvested();
     let costly = Facts {
         upstream_time: Some(Duration::from_millis(1_500)),
@@ -166,6 +167,10 @@ pub(super) fn busy() -> Metrics {
     metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
     metrics.store().purged(Extent::Route, true, 3);
     metrics.watch_access_log(Box::new(|| 9));
+    metrics.watch_certificates(Box::new(|| {
+        let (listener, certificate) = ("0.0.0.0:8443".to_owned(), "site.pem".to_owned());
+        vec![CertificateLive { listener, certificate, expiry: SystemTime::UNIX_EPOCH + Duration::from_secs(7) }]
+    }));
     metrics.worker(1).late(Duration::from_millis(3));
     metrics.worker(1).watch_busy(|| Duration::from_millis(2_500));
     metrics.configured(u64::MAX);
@@ -238,6 +243,7 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
             (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
             (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),
+            (r#"vaxel_certificate_expiry_timestamp_seconds{listener="0.0.0.0:8443",certificate="site.pem"}"#, 7.0),
             ("vaxel_access_log_dropped_total", 9.0),
             ("vaxel_worker_panics_total", 1.0),
             (r#"vaxel_config_reloads_total{result="ok"}"#, 1.0),
