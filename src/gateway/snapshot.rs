@@ -21,6 +21,7 @@ use crate::throttle::RateParams;
 use crate::throttle::rate::RateLimiter;
 use crate::throttle::slots::Slots;
 use crate::upstream::connect::Connector;
+use crate::upstream::gearbox::Gearbox;
 use crate::upstream::health::{Ejection, EjectionParams};
 use crate::upstream::origin::{HttpOrigin, Origin};
 use crate::upstream::pool::Pool;
@@ -125,12 +126,21 @@ impl Workshop {
                 None => Arc::new(Mutex::new(Breaker::new(params, self.seed, now))),
             }
         });
+        let gears = match before {
+            Some((upstream, _)) => {
+                upstream.gears.retune(settings.gears.clone(), settings.windows.clone());
+                Arc::clone(&upstream.gears)
+            }
+            None => Arc::new(Gearbox::new(settings.gears.clone(), settings.windows.clone(), now)),
+        };
         Arc::new(Upstream {
             name: settings.name.as_str().into(),
             endpoints,
             health,
             slots,
             breaker,
+            gears,
+            queue: settings.slots.queue,
             balance: settings.balance,
             cursor: AtomicUsize::new(0),
             retry: settings.retry.clone(),
@@ -321,6 +331,7 @@ fn watch(upstream: &Arc<Upstream>, core: &Arc<Core>) {
             queued: stats.queued,
             idle_connections: pools.map(|pool| pool.idle()).sum(),
             breaker: upstream.breaker.as_ref().map(|breaker| breaker.lock().state(now)),
+            gear: Some(upstream.gears.now()).map(|stand| (stand.gear, stand.strain)),
             endpoints: upstream
                 .endpoints
                 .iter()

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::names::{Kind, METRICS, PROCESS_METRICS};
 use super::*;
 use crate::breaker;
+use crate::gear::Gear;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
 
@@ -149,6 +150,7 @@ pub(super) fn busy() -> Metrics {
     upstream.connection(0, false);
     upstream.connection(1, true);
     upstream.shift(0, breaker::State::Open);
+    upstream.geared(Gear::Limp);
     upstream.watch(Box::new(|| Live {
         slots: 12,
         busy: 3,
@@ -156,6 +158,7 @@ pub(super) fn busy() -> Metrics {
         queued: 4,
         idle_connections: 5,
         breaker: Some(breaker::State::HalfOpen),
+        gear: Some((Gear::Eco, Gear::Limp)),
         endpoints: vec![EndpointLive { name: "http://10.0.0.5:8000".to_owned(), up: true, requests: 4 }],
     }));
     let listener = metrics.listener("0.0.0.0:8443");
@@ -230,6 +233,10 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_breaker_state{upstream="erp",state="half_open"}"#, 1.0),
             (r#"vaxel_breaker_state{upstream="erp",state="closed"}"#, 0.0),
             (r#"vaxel_breaker_shifts_total{upstream="erp",to="open"}"#, 1.0),
+            (r#"vaxel_gear_state{upstream="erp",gear="eco"}"#, 1.0),
+            (r#"vaxel_gear_state{upstream="erp",gear="limp"}"#, 0.0),
+            (r#"vaxel_gear_strain{upstream="erp",gear="limp"}"#, 1.0),
+            (r#"vaxel_gear_shifts_total{upstream="erp",to="limp"}"#, 1.0),
             (r#"vaxel_endpoint_up{upstream="erp",endpoint="http://10.0.0.5:8000"}"#, 1.0),
             (r#"vaxel_listener_connections{listener="0.0.0.0:8443"}"#, 1.0),
             (r#"vaxel_listener_accepted_total{listener="0.0.0.0:8443"}"#, 2.0),

@@ -11,6 +11,7 @@ use super::listener::{ConnectionRefusal, Handshake};
 use super::route::CONSUMER_RESULTS;
 use super::store::{DEPTHS, Extent};
 use super::upstream::{CONNECTION_KINDS, STATES};
+use crate::gear::Gear;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
 
@@ -138,6 +139,12 @@ metrics! {
         "1 for the state the breaker is in, 0 for the others.";
     BREAKER_SHIFTS = Counter Count "vaxel_breaker_shifts_total" ["upstream", "to"]
         "Changes of the breaker's state.";
+    GEAR = Gauge Count "vaxel_gear_state" ["upstream", "gear"]
+        "1 for the gear the upstream is in, 0 for the others.";
+    GEAR_STRAIN = Gauge Count "vaxel_gear_strain" ["upstream", "gear"]
+        "1 for the gear that strain alone asks for, in shadow mode too; 0 for the others.";
+    GEAR_SHIFTS = Counter Count "vaxel_gear_shifts_total" ["upstream", "to"]
+        "Changes of gear.";
     ENDPOINT_UP = Gauge Count "vaxel_endpoint_up" ["upstream", "endpoint"]
         "1 if the endpoint takes requests, 0 if a probe or its failures took it out.";
     ENDPOINT_REQUESTS = Gauge Count "vaxel_endpoint_requests" ["upstream", "endpoint"]
@@ -312,6 +319,8 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("kind", code(UPSTREAM_CONNECTIONS.name), CONNECTION_KINDS.to_vec()),
         ("state", code(BREAKER_STATE.name), STATES.to_vec()),
         ("to", code(BREAKER_SHIFTS.name), STATES.to_vec()),
+        ("gear", format!("{}, {}", code(GEAR.name), code(GEAR_STRAIN.name)), Gear::ALL.map(Gear::code).to_vec()),
+        ("to", code(GEAR_SHIFTS.name), Gear::ALL.map(Gear::code).to_vec()),
         ("reason", code(LISTENER_REFUSED.name), ConnectionRefusal::CODES.to_vec()),
         ("result", code(TLS_HANDSHAKES.name), Handshake::CODES.to_vec()),
         ("result", code(CONFIG_RELOADS.name), RELOAD_RESULTS.to_vec()),

@@ -289,5 +289,5 @@ fn fallback(table: &mut Reader<'_>) -> Option<StaticAnswer> {
     Some(StaticAnswer { status, content_type, body })
 }
 
-const CLASSES: [(&str, Class); 3] =
+pub(super) const CLASSES: [(&str, Class); 3] =
     [("interactive", Class::Interactive), ("normal", Class::Normal), ("batch", Class::Batch)];
