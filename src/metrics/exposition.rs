@@ -320,6 +320,41 @@ fn a_meter_of_the_same_name_is_the_same_meter() {
     assert_eq!(metrics.gather().matches("vaxel_route_info{").count(), 1);
 }
 
+/// `docs/METRICS.md` says how many series there are.
+#[test]
+fn series_are_bounded_by_the_configuration() {
+    let series = |metrics: &Metrics| {
+        let text = metrics.gather();
+        text.lines().filter(|line| line.starts_with("vaxel_")).count()
+    };
+    let metrics = Metrics::new(2);
+    let mut last = series(&metrics);
+    let mut more = |expected: std::ops::Range<usize>, what: &str| {
+        let now = series(&metrics);
+        assert!(expected.contains(&(now - last)), "a {what} has {} series", now - last);
+        last = now;
+    };
+    let route = metrics.route("orders", "erp");
+    more(80..90, "route");
+    let upstream = metrics.upstream("erp");
+    upstream.watch(Box::new(|| Live { breaker: Some(breaker::State::Closed), ..Live::default() }));
+    more(60..70, "upstream");
+    metrics.consumer("webshop");
+    more(4..5, "consumer");
+    metrics.listener("0.0.0.0:8443");
+    more(10..15, "listener");
+    metrics.worker(0);
+    more(11..12, "worker");
+    // Whatever clients come up with.
+    for method in ["GET", "get", "PROPFIND", "X"].map(|name| Method::from_bytes(name.as_bytes()).unwrap()) {
+        for status in 100..1000 {
+            let status = StatusCode::from_u16(status).unwrap();
+            route.record(0, &Facts { method: &method, status, ..plain() });
+        }
+    }
+    more(10..11, "flood of methods and statuses");
+}
+
 #[test]
 fn two_gateways_do_not_count_together() {
     let (one, other) = (Metrics::new(1), Metrics::new(1));
