@@ -22,14 +22,15 @@ pub use self::serve::serve;
 use self::access::{Denied, Need, is_foreign};
 use crate::cache::purge::Depth;
 use crate::gateway::cache::Extent;
+use crate::metrics::Format;
 
 /// What the admin listener shows and does. Everything may block.
 pub trait AdminSource {
     /// Who may ask.
     fn access(&self) -> Access;
 
-    /// The metrics in the text exposition format of Prometheus.
-    fn metrics_text(&self) -> String;
+    /// The metrics, in a format that a scraper asked for.
+    fn metrics(&self, format: Format) -> String;
 
     /// Whether new requests should come here.
     ///
@@ -162,7 +163,10 @@ impl Page {
     fn show(self, request: &Request<Bytes>, source: &dyn AdminSource) -> Reply {
         match self {
             Self::Index => answer(StatusCode::OK, PLAIN, INDEX),
-            Self::Metrics => answer(StatusCode::OK, METRICS, source.metrics_text()),
+            Self::Metrics => {
+                let format = Format::accepted(request.headers());
+                answer(StatusCode::OK, format.content_type(), source.metrics(format))
+            }
             Self::Live => answer(StatusCode::OK, PLAIN, "ok\n"),
             Self::Ready => match source.ready() {
                 Ok(()) => answer(StatusCode::OK, PLAIN, "ready\n"),
@@ -203,8 +207,6 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
-/// The text exposition format, version 0.0.4.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const INDEX: &str = r#"vaxel
 
@@ -243,8 +245,9 @@ pub(crate) mod tests {
             Access { token, metrics: false, listen: ([127, 0, 0, 1], 9900).into() }
         }
 
-        fn metrics_text(&self) -> String {
-            "vaxel_worker_panics_total 0\n".to_owned()
+        fn metrics(&self, format: Format) -> String {
+            let end = if format == Format::OpenMetrics { "# EOF\n" } else { "" };
+            format!("vaxel_worker_panics_total 0\n{end}")
         }
 
         fn ready(&self) -> Result<(), &'static str> {
@@ -299,8 +302,9 @@ pub(crate) mod tests {
     fn every_page_has_its_answer() {
         let good = Known::default();
         check("GET", "/", &good, 200, PLAIN, INDEX);
-        check("GET", "/metrics", &good, 200, METRICS, "vaxel_worker_panics_total 0\n");
-        check("GET", "/metrics?name=x", &good, 200, METRICS, "vaxel_worker_panics_total 0\n");
+        let text = Format::Text.content_type();
+        check("GET", "/metrics", &good, 200, text, "vaxel_worker_panics_total 0\n");
+        check("GET", "/metrics?name=x", &good, 200, text, "vaxel_worker_panics_total 0\n");
         check("GET", "/livez", &good, 200, PLAIN, "ok\n");
         check("GET", "/readyz", &good, 200, PLAIN, "ready\n");
         check("GET", "/config", &good, 200, JSON, "{\n  \"workers\": 2\n}\n");
@@ -414,6 +418,17 @@ pub(crate) mod tests {
             let with = request().header("authorization", "Bearer s3cret").body("{\"all\":true}").unwrap();
             let found = path != "/nothing";
             assert_eq!(ask(with, &closed).0.status().is_success(), found, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_scraper_gets_the_format_it_prefers() {
+        let open = Format::OpenMetrics.content_type();
+        for (accept, expected) in [(open, open), ("text/plain", Format::Text.content_type())] {
+            let request = Request::builder().uri("/metrics").header("accept", accept).body("").unwrap();
+            let (response, text) = ask(request, &Known::default());
+            assert_eq!(response.headers()[header::CONTENT_TYPE], expected);
+            assert_eq!(text.ends_with("# EOF\n"), expected == open);
         }
     }
 

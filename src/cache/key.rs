@@ -145,16 +145,24 @@ impl Keyer {
     }
 }
 
-/// The normal form of a request field that selects a variant (RFC 9111 section 4.1): the lines in order, trimmed,
-/// joined by `, `. Of Accept-Encoding and Accept-Language, whose syntax allows it, whitespace and case are dropped as
-/// well. `None` where the field is absent, which differs from an empty one.
+/// The normal form of a request field that selects a variant (RFC 9111 section 4.1): the lines in order, joined by `,`,
+/// without the whitespace around commas. A field whose lines may be joined has it as a list separator, and no other
+/// field can mean anything by whitespace there. Of Accept-Encoding and Accept-Language, whose syntax allows it, all
+/// whitespace and case are dropped as well. `None` where the field is absent, which differs from an empty one.
 pub(crate) fn normal<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<impl Iterator<Item = u8> + 'a> {
     let lines = headers.get_all(name);
     lines.iter().next()?;
     let loose = *name == ACCEPT_ENCODING || *name == ACCEPT_LANGUAGE;
-    let bytes = lines.into_iter().enumerate().flat_map(|(position, line)| {
-        let separator: &[u8] = if position == 0 { b"" } else { b", " };
-        separator.iter().chain(line.as_bytes().trim_ascii()).copied()
+    let pieces = lines.into_iter().flat_map(|line| {
+        let mut quoted = false;
+        line.as_bytes().split(move |byte| {
+            quoted ^= *byte == b'"';
+            *byte == b',' && !quoted
+        })
+    });
+    let bytes = pieces.enumerate().flat_map(|(position, piece)| {
+        let separator: &[u8] = if position == 0 { b"" } else { b"," };
+        separator.iter().chain(piece.trim_ascii()).copied()
     });
     Some(
         bytes
@@ -336,6 +344,9 @@ mod tests {
         check_variant(&["foo"], &[("foo", "1"), ("foo", "2")], &[("foo", "1, 2")], true);
         check_variant(&["foo"], &[("foo", "2"), ("foo", "1")], &[("foo", "1, 2")], false);
         check_variant(&["foo"], &[("foo", " 1\t")], &[("foo", "1")], true);
+        check_variant(&["foo"], &[("foo", "1,2")], &[("foo", " 1\t, 2 ")], true);
+        check_variant(&["foo"], &[("foo", "\"1,2\"")], &[("foo", "\"1, 2\"")], false);
+        check_variant(&["foo"], &[("foo", "\"1"), ("foo", "2")], &[("foo", "\"1"), ("foo", "3")], false);
         check_variant(&["foo"], &[("foo", "A")], &[("foo", "a")], false);
         check_variant(&["foo"], &[("foo", "a b")], &[("foo", "ab")], false);
         check_variant(

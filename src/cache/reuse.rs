@@ -204,13 +204,23 @@ fn is_strongly_equal(one: &[u8], other: &[u8]) -> bool {
     one.starts_with(b"\"") && one == other
 }
 
-/// If-None-Match, true meaning 304 (RFC 9110 section 13.1.2): `*` matches anything stored, a list by weak comparison.
+/// If-None-Match, true meaning 304 (RFC 9110 section 13.1.2): `*` matches anything stored, a list by weak comparison. Tags
+/// whose quotes were lost on either side are the same tags: servers without quotes meet clients that add them.
 fn is_none_match_met(head: &Head, request: &HeaderMap) -> bool {
     request.get_all(IF_NONE_MATCH).iter().any(|line| {
         let line = line.as_bytes().trim_ascii();
         line == b"*"
-            || head.etag.as_ref().is_some_and(|etag| entity_tags(line).any(|tag| is_weakly_equal(tag, etag.as_bytes())))
+            || head
+                .etag
+                .as_ref()
+                .is_some_and(|etag| entity_tags(line).any(|tag| opaque(tag) == opaque(etag.as_bytes())))
     })
+}
+
+/// What a tag says, without `W/` and quotes.
+fn opaque(tag: &[u8]) -> &[u8] {
+    let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+    tag.strip_prefix(b"\"").and_then(|tag| tag.strip_suffix(b"\"")).unwrap_or(tag)
 }
 
 /// If-Range (RFC 9110 section 13.1.5): ranges are answered only from the very representation the client has parts of.
@@ -404,7 +414,9 @@ mod tests {
         check_answer("", "if-none-match: \"a\"", Full);
         check_answer("etag: \"a\"", "if-none-match:", Full);
         check_answer("etag: a", "if-none-match: a", NotModified);
-        check_answer("etag: \"a\"", "if-none-match: a", Full);
+        check_answer("etag: \"a\"", "if-none-match: a", NotModified);
+        check_answer("etag: a", "if-none-match: \"a\"", NotModified);
+        check_answer("etag: a", "if-none-match: \"a", Full);
         check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:10 GMT", NotModified);
         check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:11 GMT", NotModified);
         check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:09 GMT", Full);

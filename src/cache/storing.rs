@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use sfv::{BareItem, List, ListEntry, Parser};
 
 use crate::cache::control::{RequestControl, ResponseControl};
-use crate::cache::entry::Head;
+use crate::cache::entry::{Head, Life};
 use crate::cache::freshness::{self, Source};
 use crate::cache::key::{self, KeyParts};
 use crate::cache::{CacheParams, reuse};
@@ -101,7 +101,7 @@ pub fn decide(
     let control = ResponseControl::parse(headers, &params.targeted);
     let date = freshness::date(headers, moment);
     let lifetime = freshness::lifetime(status, headers, &control, params, date);
-    check_status(asked.method, status, &control)?;
+    check_status(asked.method, status, &control, lifetime)?;
     check_directives(asked, &control, params, lifetime.1)?;
     check_identity(asked, headers, &control, params, lifetime)?;
     let vary = vary(headers)?;
@@ -113,7 +113,10 @@ pub fn decide(
     let etag = reuse::entity_tag(headers);
     let last_modified = freshness::http_date(headers, &LAST_MODIFIED);
     let has_validator = etag.is_some() || last_modified.is_some();
-    let life = freshness::life(lifetime, &control, params, initial_age, has_validator);
+    let mut life = freshness::life(lifetime, &control, params, initial_age, has_validator);
+    if is_failure(status) {
+        life = Life { fresh: life.fresh, always_validate: life.always_validate, ..Life::default() };
+    }
     if initial_age >= life.end() || (life.always_validate && !has_validator) {
         return Err(Unstorable::Useless);
     }
@@ -135,6 +138,12 @@ pub fn decide(
         selecting,
         address: asked.parts.address(&params.query),
     })
+}
+
+/// Whether an answer says that the origin failed. It is stored only where the origin says for how long, which spares it
+/// the next requests; it never stands in for anything.
+fn is_failure(status: StatusCode) -> bool {
+    status.is_server_error() && status.as_u16() != 501 // a lasting property
 }
 
 /// Statuses whose answers may be reused without an explicit lifetime (RFC 9110 section 15.1), 206 aside.
@@ -192,7 +201,12 @@ pub(crate) fn is_stored(name: &HeaderName, headers: &HeaderMap, control: &Respon
         && !named.into_iter().any(|fields| fields.contains(name))
 }
 
-fn check_status(method: &Method, status: StatusCode, control: &ResponseControl<'_>) -> Result<(), Unstorable> {
+fn check_status(
+    method: &Method,
+    status: StatusCode,
+    control: &ResponseControl<'_>,
+    (lifetime, source): (Duration, Source),
+) -> Result<(), Unstorable> {
     if method != Method::GET {
         return Err(Unstorable::Method);
     }
@@ -201,7 +215,7 @@ fn check_status(method: &Method, status: StatusCode, control: &ResponseControl<'
     }
     if NEVER_STORED_STATUSES.contains(&status.as_u16())
         || status.is_informational()
-        || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
+        || (is_failure(status) && (lifetime.is_zero() || !matches!(source, Source::Origin | Source::Heuristic)))
     {
         return Err(Unstorable::Status);
     }
@@ -344,10 +358,9 @@ const NEVER_STORED: [HeaderName; 18] = [
     HeaderName::from_static("sap-perf-fesrec"),
 ];
 
-/// Besides 5xx: 304 has no answer of its own; 401, 403, 407, 409 and 412 speak to one user or of one moment; 408, 421
-/// and 425 of a connection; 416 of a range; 428, 429, 431 by RFC 6585. A failure (5xx) never takes the place of an
-/// answer that could stand in for it; 501 alone is a lasting property.
-const NEVER_STORED_STATUSES: [u16; 13] = [304, 401, 403, 407, 408, 409, 412, 416, 421, 425, 428, 429, 431];
+/// 304 has no answer of its own; 401, 403, 407, 409 and 412 speak to one user or of one moment; 408, 421 and 425 of a
+/// connection; 416 of a range; 428, 429, 431 and 511 by RFC 6585.
+const NEVER_STORED_STATUSES: [u16; 14] = [304, 401, 403, 407, 408, 409, 412, 416, 421, 425, 428, 429, 431, 511];
 
 #[cfg(test)]
 mod tests {
@@ -439,13 +452,26 @@ mod tests {
         let check = |status, expected| {
             Case { status, ..Case::new() }.check("", "cache-control: max-age=60", expected);
         };
-        for status in [200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 499, 501] {
+        for status in [
+            200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 499, 500, 501, 502, 503,
+            504, 599,
+        ] {
             check(status, None);
         }
-        for status in [100, 103, 304, 401, 403, 407, 409, 412, 416, 428, 429, 431, 500, 502, 503, 504, 511, 599] {
+        for status in [100, 103, 304, 401, 403, 407, 409, 412, 416, 428, 429, 431, 511] {
             check(status, Some(Unstorable::Status));
         }
         check(206, Some(Unstorable::Partial));
+        let failure = Case {
+            status: 503,
+            params: CacheParams { stale_if_error: Duration::from_secs(60), ..CacheParams::default() },
+            ..Case::new()
+        };
+        for silent in ["", "etag: \"a\"", "cache-control: max-age=0", "last-modified: Thu, 01 Jan 1960 00:00:00 GMT"] {
+            failure.check("", silent, Some(Unstorable::Status));
+        }
+        let life = failure.decide("", "cache-control: max-age=5\netag: \"a\"").unwrap().life;
+        assert_eq!(life, Life { fresh: Duration::from_secs(5), ..Life::default() });
         let unknown = Case { status: 299, ..Case::new() };
         unknown.check("", "cache-control: must-understand, max-age=60", Some(Unstorable::NotUnderstood));
     }
@@ -517,7 +543,7 @@ mod tests {
         check("", &answer("vary: foo bar"), Some(Unstorable::Vary));
         let head = Case::new().decide("foo: 1\nfoo: 2", &answer("vary: Foo, bar\nvary: FOO,,")).unwrap();
         assert_eq!(&*head.vary, ["bar", "foo"]);
-        assert_eq!(&*head.selecting, [None, Some(b"1, 2".as_slice().into())]);
+        assert_eq!(&*head.selecting, [None, Some(b"1,2".as_slice().into())]);
         assert!(head.selects(&fields("foo: 1, 2")));
         assert!(!head.selects(&fields("foo: 1, 2\nbar: x")));
     }

@@ -17,6 +17,7 @@ use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::target::Target;
+use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::rate::Rated;
@@ -111,6 +112,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,
+        trace: TraceId::sampled(&parts.headers),
         request_id: None,
         told: false,
         snapshot,

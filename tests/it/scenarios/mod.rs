@@ -13,4 +13,5 @@ mod retrying;
 mod slots;
 mod stale;
 mod validation;
+mod watching;
 mod zombies;
