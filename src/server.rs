@@ -120,6 +120,8 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
     for listener in &settings.listeners {
         listeners.push(open_listener(listener, &handle, &drain, &mut workers)?);
     }
+    // Who connects now waits for a moment, rather than to be a miss.
+    handle.restore(RESTORE_PATIENCE);
     let threads = workers
         .into_iter()
         .enumerate()
@@ -127,6 +129,7 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
     runtime.spawn(upkeep(handle.clone()));
+    runtime.spawn(keep(handle.clone()));
     let probing = handle.clone();
     runtime.spawn(async move { probing.probe().await });
     Ok(Running { handle, control, threads, runtime, log: writer, listeners, admin })
@@ -170,6 +173,7 @@ impl Running {
                 let _ = thread.join();
             }
         }
+        self.handle.save(ended.is_ok());
         if let Some(log) = self.log {
             log.finish(LOG_PATIENCE);
         }
@@ -346,6 +350,16 @@ async fn upkeep(handle: Handle) {
     }
 }
 
+/// Writes what is stored to disk now and then, for the case of a crash.
+async fn keep(handle: Handle) {
+    let Some(every) = handle.saves_every() else { return };
+    loop {
+        tokio::time::sleep(every).await;
+        let handle = handle.clone();
+        let _ = tokio::task::spawn_blocking(move || handle.save(false)).await;
+    }
+}
+
 /// Reloads on SIGHUP; returns on SIGTERM or SIGINT.
 async fn signals(control: Arc<Control>) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -448,5 +462,7 @@ const UPKEEP: Duration = Duration::from_secs(1);
 const LAG_PAUSE: Duration = Duration::from_millis(500);
 /// Between two tries to accept when the system refuses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For reading stored answers from disk, before the first request.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(10);
 /// For the last lines of the access log.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);

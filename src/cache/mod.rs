@@ -7,9 +7,10 @@
 //! - [`freshness`]: age and lifetime; the update by a 304
 //! - [`reuse`]: may the stored answer serve this request; conditional requests in both directions
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
-//! - [`entry`]: the stored answer
+//! - [`entry`]: the stored answer · [`record`]: the same as bytes
 //!
-//! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`].
+//! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
+//! [`persist`] (over a restart).
 //!
 //! A request walks: `reuse::bypass` → `key` → `store` → `reuse::decide` → `reuse::answer`; a miss or a validation
 //! comes back through `storing::decide` or `freshness::refreshed`.
@@ -23,8 +24,10 @@ pub mod entry;
 pub mod flight;
 pub mod freshness;
 pub mod key;
+pub mod persist;
 pub mod purge;
 pub mod range;
+pub mod record;
 pub mod reuse;
 pub mod store;
 pub mod storing;

@@ -12,6 +12,7 @@ use super::snapshot::{self, Built, Workshop};
 use super::{Builder, Gateway};
 use crate::cache::flight::Flights;
 use crate::cache::key::Keyer;
+use crate::cache::persist::Shelf;
 use crate::cache::store::Store;
 use crate::config::settings::Settings;
 use crate::message::hop::Pseudonym;
@@ -26,6 +27,8 @@ pub struct Handle(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) core: Arc<Core>,
+    /// Where the store is kept over a restart.
+    pub(super) shelf: Option<Shelf>,
     pub(super) workers: Box<[Arc<Worker>]>,
     workshop: Workshop,
     built: Mutex<Built>,
@@ -62,8 +65,11 @@ impl Handle {
         let workers = builder.workers.max(1);
         let seed = builder.seed.unwrap_or_else(|| RandomState::new().hash_one("vaxel"));
         let metrics = Metrics::new(workers);
+        let kept = settings.cache.persist.clone();
+        let shelf = kept.map(|params| Shelf::open(params, super::cache::fingerprint(&settings), seed));
+        let keyer = Keyer::new(shelf.as_ref().map_or(seed, Shelf::seed));
         let core = Arc::new(Core {
-            store: Store::new(settings.cache.max_bytes, Keyer::new(seed)),
+            store: Store::new(settings.cache.max_bytes, keyer),
             flights: Flights::new(settings.cache.fills_bytes),
             pseudonym: Pseudonym::new(seed as u32),
             clock: builder.clock,
@@ -89,7 +95,7 @@ impl Handle {
             })
             .collect();
         core.metrics.reloaded(true, core.clock.moment().wall);
-        Ok(Self(Arc::new(Shared { core, workers, workshop, built: Mutex::new(built), reloaded: Notify::new() })))
+        Ok(Self(Arc::new(Shared { core, shelf, workers, workshop, built: Mutex::new(built), reloaded: Notify::new() })))
     }
 
     /// The view of one event loop; `worker` counts from 0 and wraps.

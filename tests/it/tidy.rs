@@ -32,6 +32,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "cache/flight",
             "cache/purge",
             "cache/survey",
+            "cache/persist",
             "throttle/rate",
             "throttle/slots",
             "throttle/acquire",

@@ -5,6 +5,7 @@ use std::time::Duration;
 pub(crate) mod client;
 pub(crate) mod message;
 pub(crate) mod origin;
+mod restart;
 pub(crate) mod rig;
 mod trips;
 
