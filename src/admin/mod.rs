@@ -376,6 +376,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_scraper_gets_the_format_it_prefers() {
+        let open = Format::OpenMetrics.content_type();
+        for (accept, expected) in [(open, open), ("text/plain", Format::Text.content_type())] {
+            let request = Request::builder().uri("/metrics").header("accept", accept).body("").unwrap();
+            let (response, text) = ask(request, &Known::default());
+            assert_eq!(response.headers()[header::CONTENT_TYPE], expected);
+            assert_eq!(text.ends_with("# EOF\n"), expected == open);
+        }
+    }
+
+    #[test]
     fn a_purge_does_what_its_body_orders() {
         for (body, status, content_type, part) in [
             ("{\"all\":true}", 200, JSON, "\"purged\":4"),
@@ -418,17 +429,6 @@ pub(crate) mod tests {
             let with = request().header("authorization", "Bearer s3cret").body("{\"all\":true}").unwrap();
             let found = path != "/nothing";
             assert_eq!(ask(with, &closed).0.status().is_success(), found, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_scraper_gets_the_format_it_prefers() {
-        let open = Format::OpenMetrics.content_type();
-        for (accept, expected) in [(open, open), ("text/plain", Format::Text.content_type())] {
-            let request = Request::builder().uri("/metrics").header("accept", accept).body("").unwrap();
-            let (response, text) = ask(request, &Known::default());
-            assert_eq!(response.headers()[header::CONTENT_TYPE], expected);
-            assert_eq!(text.ends_with("# EOF\n"), expected == open);
         }
     }
 

@@ -12,6 +12,7 @@
 //!   known: another hash function is another file.
 //! - The fingerprint stands for the configuration under which the answers were stored. Under another one they may be
 //!   for others than they were, or of another backend: then nothing is read.
+//! - Fences start anew with the process: what was outdated by one is left out.
 //! - What belongs to one identity is left out: nobody's personal answers lie on a disk. So are marks: they last minutes.
 //! - A file is trusted as it is only if its process drained and nothing has run since. After a crash an answer may have
 //!   been invalidated after it was written: then all are stale, and are validated before they are served, though they
@@ -141,12 +142,18 @@ impl Shelf {
         Some(read(file, length.saturating_sub(HEADER as u64), &heading, drained, store, moment, || spent() < patience))
     }
 
-    /// Writes what is in `store`. `drained`: nothing will change any more, and nothing is written after it. `None`: an
-    /// operator purged meanwhile, or the last word was written, so nothing was kept.
+    /// Writes those answers in `store` that are `worth` it. `drained`: nothing will change any more, and nothing is
+    /// written after it. `None`: an operator purged meanwhile, or the last word was written, so nothing was kept.
     ///
     /// # Errors
     /// When the file cannot be written; the one before is still there.
-    pub fn save(&self, store: &Store, now: Moment, drained: bool) -> io::Result<Option<Written>> {
+    pub fn save(
+        &self,
+        store: &Store,
+        now: Moment,
+        drained: bool,
+        worth: impl Fn(&Entry) -> bool,
+    ) -> io::Result<Option<Written>> {
         let mut closed = self.closed.lock();
         if *closed {
             return Ok(None);
@@ -156,7 +163,7 @@ impl Shelf {
         let beside = self.beside();
         // What a crash has left.
         let _ = fs::remove_file(&beside);
-        let result = self.write(&beside, store, now, drained).and_then(|written| {
+        let result = self.write(&beside, store, now, drained, worth).and_then(|written| {
             let forgotten = self.forgotten.lock();
             if *forgotten != before {
                 fs::remove_file(&beside)?;
@@ -193,10 +200,19 @@ impl Shelf {
         name.into()
     }
 
-    fn write(&self, path: &Path, store: &Store, now: Moment, drained: bool) -> io::Result<Written> {
+    fn write(
+        &self,
+        path: &Path,
+        store: &Store,
+        now: Moment,
+        drained: bool,
+        worth: impl Fn(&Entry) -> bool,
+    ) -> io::Result<Written> {
         let heading = Heading { seed: self.seed, saved: now.wall, fingerprint: self.fingerprint };
         let mut out = BufWriter::new(create(path)?);
-        let written = write(&mut out, store, &heading, now.mono, drained, self.params.max_bytes)?;
+        let worth = |entry: &Entry| entry.age(now.mono) < entry.head.life.end() && worth(entry);
+        out.write_all(if drained { &DRAINED } else { &CRASHED })?;
+        let written = write(&mut out, store, &heading, now.mono, self.params.max_bytes, worth)?;
         out.into_inner()?.sync_all()?;
         Ok(written)
     }
@@ -272,10 +288,9 @@ fn write(
     store: &Store,
     heading: &Heading,
     now: Instant,
-    drained: bool,
     max_bytes: u64,
+    worth: impl Fn(&Entry) -> bool,
 ) -> io::Result<Written> {
-    out.write_all(if drained { &DRAINED } else { &CRASHED })?;
     let head = heading.bytes();
     out.write_all(&head)?;
     out.write_all(&head)?;
@@ -283,7 +298,7 @@ fn write(
     let mut result = Ok(());
     let mut record = Vec::new();
     store.each_shared(|primary, variant, entry| {
-        if result.is_err() || entry.age(now) >= entry.head.life.end() {
+        if result.is_err() || !worth(entry) {
             return;
         }
         record.clear();
@@ -410,7 +425,7 @@ mod tests {
     }
 
     fn save(place: &Place, world: &World, drained: bool) -> Written {
-        place.shelf().save(&world.store, clock().moment(), drained).unwrap().unwrap()
+        place.shelf().save(&world.store, clock().moment(), drained, |_| true).unwrap().unwrap()
     }
 
     fn full() -> World {
@@ -508,9 +523,13 @@ mod tests {
         shelf.forget().unwrap();
         assert!(!place.params.file.exists());
         shelf.forget().unwrap();
-        assert!(shelf.save(&world.store, clock().moment(), false).unwrap().is_some());
-        assert!(shelf.save(&world.store, clock().moment(), true).unwrap().is_some());
-        assert_eq!(shelf.save(&world.store, clock().moment(), false).unwrap(), None, "the last word was written");
+        assert!(shelf.save(&world.store, clock().moment(), false, |_| true).unwrap().is_some());
+        assert!(shelf.save(&world.store, clock().moment(), true, |_| true).unwrap().is_some());
+        assert_eq!(
+            shelf.save(&world.store, clock().moment(), false, |_| true).unwrap(),
+            None,
+            "the last word was written"
+        );
     }
 
     #[test]
@@ -531,10 +550,10 @@ mod tests {
         save(&place, &world, true);
         let shelf = place.shelf();
         fs::create_dir(place.params.file.with_extension("new")).unwrap();
-        assert!(shelf.save(&world.store, clock().moment(), true).is_err());
+        assert!(shelf.save(&world.store, clock().moment(), true, |_| true).is_err());
         assert_eq!(place.restore().1.unwrap().entries, 3);
         place.params.file = "/nonexistent/cache".into();
-        assert!(place.shelf().save(&world.store, clock().moment(), true).is_err());
+        assert!(place.shelf().save(&world.store, clock().moment(), true, |_| true).is_err());
     }
 
     #[test]
@@ -641,7 +660,7 @@ mod tests {
     fn what_is_read_is_found_by_the_same_request() {
         let (place, world) = (Place::new(), full());
         save(&place, &world, true);
-        let shelf = Shelf::open(place.params.clone(), FINGERPRINT, 99);
+        let shelf = Shelf::open(place.params, FINGERPRINT, 99);
         assert_eq!(shelf.seed(), 1, "the keys are those of the file");
         let store = Store::new(1 << 20, Keyer::new(shelf.seed()));
         shelf.restore(&store, &clock(), Duration::MAX).unwrap();

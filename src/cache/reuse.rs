@@ -14,6 +14,7 @@ use crate::cache::control::RequestControl;
 use crate::cache::entry::Head;
 use crate::cache::freshness::http_date;
 use crate::cache::range::{self, Selected};
+use crate::cache::storing::{SAP_CONTEXTID, X_CSRF_TOKEN};
 
 /// Why a request goes past the cache: it is neither answered from it, nor collapsed, nor is its answer stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,9 +47,9 @@ pub fn bypass(method: &Method, headers: &HeaderMap) -> Option<Bypass> {
         Some(Bypass::Method)
     } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some(Bypass::Precondition)
-    } else if headers.get_all("x-csrf-token").iter().any(|token| is_fetch(token.as_bytes())) {
+    } else if headers.get_all(X_CSRF_TOKEN).iter().any(|token| is_fetch(token.as_bytes())) {
         Some(Bypass::TokenFetch)
-    } else if headers.contains_key("sap-contextid") {
+    } else if headers.contains_key(SAP_CONTEXTID) {
         Some(Bypass::Session)
     } else {
         None
@@ -113,6 +114,12 @@ pub fn decide(head: &Head, soft_purged: bool, control: &RequestControl, now: Ins
     // RFC 9111 sections 5.2.1.1 and 5.2.1.3: max-age and min-fresh without max-stale ask for a fresh answer.
     let wants_fresh = control.max_age.is_some() || control.min_fresh.is_some();
     if staleness < life.swr && !wants_fresh { Reuse::StaleWhileRevalidate } else { not_served() }
+}
+
+/// The same for an answer that is outdated: something was written since. It is neither served nor validated, for a
+/// validator of one second's resolution is the same before and after a write; it only stands in for a failing origin.
+pub fn decide_outdated(head: &Head, control: &RequestControl, now: Instant) -> Reuse {
+    if on_error(head, control, now) { Reuse::OnlyOnError } else { Reuse::Gone }
 }
 
 /// Whether a stored answer stands in at `now` for an origin that fails (RFC 5861 section 4, RFC 9111 section 4.2.4).

@@ -133,11 +133,21 @@ static LISTENER_TLS: Section = Section {
     keys: &[
         Key::new("cert", File, "The certificate chain, PEM.").required(),
         Key::new("key", File, "The private key, PEM.").required(),
+        Key::new("also", Tables(&PAIR), "Further certificates, shown to clients that ask for their names (SNI)."),
         Key::new(
             "client_ca",
             File,
             "Certificates that must have signed the client's, PEM; without it clients need none.",
         ),
+    ],
+};
+
+static PAIR: Section = Section {
+    name: "also of tls",
+    about: "A further certificate; the names it is for decide who is shown it.",
+    keys: &[
+        Key::new("cert", File, "The certificate chain, PEM.").required(),
+        Key::new("key", File, "The private key, PEM.").required(),
     ],
 };
 
@@ -322,6 +332,11 @@ static ROUTE: Section = Section {
         Key::new("business_500", Flag, "A 500 is an answer, not a failure: SOAP sends its faults so.").default("false"),
         Key::new("cache", Switch(&CACHE), "Stores answers: `true` as long as the origin allows, a table to say more.")
             .default("false"),
+        Key::new(
+            "group",
+            Text,
+            "Routes of one group show the same data: an unsafe request on one outdates what is stored for all of them.",
+        ),
         Key::new("rewrite", Table(&REWRITE), "Another path for the upstream."),
         Key::new("request_headers", Table(&EDITS), "Changes the request to the upstream."),
         Key::new("response_headers", Table(&EDITS), "Changes the answer to the client."),
@@ -373,7 +388,17 @@ static CACHE: Section = Section {
             .default("'1h'"),
         Key::new("negative", Duration, "How long 404 and 410 are fresh where the origin does not say."),
         Key::new("max_entry", Size, "The largest body stored.").default("'8MiB'"),
-        Key::new("per_consumer", Flag, "Each consumer has answers of its own.").default("false"),
+        Key::new("per_consumer", Flag, "Each consumer, and each of its users, has answers of its own.")
+            .default("false"),
+        Key::new("identity", Table(&IDENTITY), "What tells users apart, who then have answers of their own."),
+        Key::new(
+            "shared_after_auth",
+            Duration,
+            "Users share answers, but each must have had a 2xx of the upstream on this route within this time.",
+        ),
+        Key::new("ignore_set_cookie", List(&Text), "Cookies whose setting does not make an answer personal.")
+            .default("[]"),
+        Key::new("strip", List(&Text), "Further fields that a stored answer never carries.").default("[]"),
         Key::new(
             "targeted",
             List(&Text),
@@ -381,6 +406,15 @@ static CACHE: Section = Section {
         )
         .default("['vaxel-cache-control', 'cdn-cache-control']"),
         Key::new("query", Table(&QUERY), "Which query parameters make another answer."),
+    ],
+};
+
+static IDENTITY: Section = Section {
+    name: "identity",
+    about: "What tells users apart, beside the consumer and Authorization, which always do.",
+    keys: &[
+        Key::new("cookies", List(&Text), "Cookies, by name or with * at its end; all others do not matter."),
+        Key::new("headers", List(&Text), "Fields that a proxy before vaxel sets."),
     ],
 };
 

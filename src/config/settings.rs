@@ -162,6 +162,8 @@ pub struct RouteSettings {
     pub request_headers: HeaderEdits,
     /// Changes the answer to the client.
     pub response_headers: HeaderEdits,
+    /// Routes of one group show the same data: an unsafe request on one outdates what is stored for all.
+    pub group: Option<String>,
     /// How answers are stored, if they are.
     pub cache: Option<CacheParams>,
     /// How much each consumer or anonymous address may ask for.
@@ -190,6 +192,13 @@ impl Settings {
         settings.listeners.iter_mut().for_each(|listener| listener.listen = listen);
         settings.upstreams.iter_mut().for_each(|only| only.endpoints = vec![upstream.clone()]);
         settings
+    }
+}
+
+impl ListenerSettings {
+    /// Whether a running listener serves `other` as well: all but the certificates is fixed when it begins to listen.
+    pub fn listens_like(&self, other: &Self) -> bool {
+        self.tls.is_some() == other.tls.is_some() && *self == Self { tls: self.tls.clone(), ..other.clone() }
     }
 }
 

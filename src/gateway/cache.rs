@@ -11,7 +11,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::Handle;
-use crate::cache::entry::Head;
+use crate::cache::entry::{Entry, Head};
 use crate::cache::key::KeyParts;
 use crate::cache::persist::{Restored, Shelf, Written};
 use crate::cache::purge::{Depth, Pick, Purge};
@@ -187,7 +187,8 @@ impl Handle {
         let core = &self.0.core;
         let Some(shelf) = &self.0.shelf else { return };
         let now = core.clock.moment();
-        match shelf.save(&core.store, now, drained) {
+        let snapshot = self.snapshot();
+        match shelf.save(&core.store, now, drained, |entry| is_current(&snapshot, entry)) {
             Ok(None) => {}
             Ok(Some(Written { entries, bytes, omitted })) => {
                 core.metrics.store().saved(Some(bytes), now.wall);
@@ -327,6 +328,12 @@ fn candidates<'s>(snapshot: &'s Snapshot, head: &Head) -> impl Iterator<Item = (
     let routes = indices.into_iter().filter_map(|index| Some((index, snapshot.routes.get(index)?)));
     let upstream = head.upstream().to_owned();
     routes.filter(move |(_, route)| *route.upstream.name == *upstream)
+}
+
+/// Whether nothing was written since to the group of any route that may have stored an answer for all.
+fn is_current(snapshot: &Snapshot, entry: &Entry) -> bool {
+    let group = |route: &Route| route.group.as_ref().map_or(0, |fence| fence.generation());
+    candidates(snapshot, &entry.head).all(|(_, route)| group(route) == entry.generation())
 }
 
 /// Host, path and query of the URL of an entry.

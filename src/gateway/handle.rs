@@ -10,7 +10,9 @@ use tokio::sync::Notify;
 
 use super::snapshot::{self, Built, Workshop};
 use super::{Builder, Gateway};
+use crate::cache::fence::UrlFences;
 use crate::cache::flight::Flights;
+use crate::cache::identities::Identities;
 use crate::cache::key::Keyer;
 use crate::cache::persist::Shelf;
 use crate::cache::store::Store;
@@ -70,6 +72,8 @@ impl Handle {
         let keyer = Keyer::new(shelf.as_ref().map_or(seed, Shelf::seed));
         let core = Arc::new(Core {
             store: Store::new(settings.cache.max_bytes, keyer),
+            urls: UrlFences::new(),
+            identities: Identities::new(),
             flights: Flights::new(settings.cache.fills_bytes),
             pseudonym: Pseudonym::new(seed as u32),
             clock: builder.clock,

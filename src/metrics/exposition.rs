@@ -129,8 +129,9 @@ pub(super) fn busy() -> Metrics {
     let meter = metrics.route("orders", "erp");
     meter.record(0, &Facts { request_bytes: 7, response_bytes: 11, ..plain() });
     meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
-    meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, aborted: true, ..plain() });
+    meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, ending: Ending::Aborted, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
+    CacheEvent::ALL.into_iter().for_each(|event| meter.event(0, event));
     meter.harvested();
     let costly = Facts {
         upstream_time: Some(Duration::from_millis(1_500)),
@@ -169,6 +170,10 @@ pub(super) fn busy() -> Metrics {
     metrics.store().saved(None, SystemTime::UNIX_EPOCH);
     metrics.store().restored(6);
     metrics.watch_access_log(Box::new(|| 9));
+    metrics.watch_certificates(Box::new(|| {
+        let (listener, certificate) = ("0.0.0.0:8443".to_owned(), "site.pem".to_owned());
+        vec![CertificateLive { listener, certificate, expiry: SystemTime::UNIX_EPOCH + Duration::from_secs(7) }]
+    }));
     metrics.worker(1).late(Duration::from_millis(3));
     metrics.worker(1).watch_busy(|| Duration::from_millis(2_500));
     metrics.configured(u64::MAX);
@@ -243,6 +248,7 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
             (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
             (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),
+            (r#"vaxel_certificate_expiry_timestamp_seconds{listener="0.0.0.0:8443",certificate="site.pem"}"#, 7.0),
             ("vaxel_access_log_dropped_total", 9.0),
             ("vaxel_worker_panics_total", 1.0),
             (r#"vaxel_config_reloads_total{result="ok"}"#, 1.0),

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::facts::{CODES, CacheResult, METHODS, Pace};
+use super::facts::{CODES, CacheEvent, CacheResult, METHODS, Pace};
 use super::listener::{ConnectionRefusal, Handshake};
 use super::route::CONSUMER_RESULTS;
 use super::store::{DEPTHS, Extent};
@@ -90,6 +90,8 @@ metrics! {
 
     CACHE_REQUESTS = Counter Count "vaxel_cache_requests_total" ["route", "result"]
         "Finished requests by what the cache did.";
+    CACHE_EVENTS = Counter Count "vaxel_cache_events_total" ["route", "event"]
+        "What rules of the cache did beside answering, by rule.";
     CACHE_BYTES = Gauge Bytes "vaxel_cache_bytes" []
         "Memory the stored entries weigh.";
     CACHE_CAPACITY = Gauge Bytes "vaxel_cache_capacity_bytes" []
@@ -154,6 +156,8 @@ metrics! {
         "Connections of clients taken.";
     LISTENER_REFUSED = Counter Count "vaxel_listener_refused_total" ["listener", "reason"]
         "Connections of clients not taken, by reason.";
+    CERTIFICATE_EXPIRY = Gauge Seconds "vaxel_certificate_expiry_timestamp_seconds" ["listener", "certificate"]
+        "Unix time at which a listener's certificate ends, by its file.";
     TLS_HANDSHAKES = Counter Count "vaxel_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes with clients, by result.";
 
@@ -307,6 +311,7 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("code", code(REQUESTS.name), CODES.to_vec()),
         ("cache", code(REQUESTS.name), cache.clone()),
         ("result", code(CACHE_REQUESTS.name), cache),
+        ("event", code(CACHE_EVENTS.name), CacheEvent::ALL.map(CacheEvent::code).to_vec()),
         ("cache", code(REQUEST_DURATION.name), Pace::ALL.map(Pace::code).to_vec()),
         ("reason", format!("{}, {}", code(REFUSALS.name), code(SHADOW_REFUSALS.name)), reasons),
         ("result", code(CONSUMER_REQUESTS.name), CONSUMER_RESULTS.to_vec()),

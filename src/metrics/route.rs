@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::collector::Families;
 use super::exemplar::{Exemplar, Exemplars, Shown};
-use super::facts::{CODES, CacheResult, Facts, METHODS, Pace, code_index, method_index};
+use super::facts::{CODES, CacheEvent, CacheResult, Ending, Facts, METHODS, Pace, code_index, method_index};
 use super::names;
 use super::shard::{Shards, Span};
 use crate::refusal::Reason;
@@ -62,7 +62,7 @@ impl RouteMeter {
         if let Some(reason) = facts.reason {
             self.shards.add(worker, REFUSALS + reason as usize, 1);
         }
-        if facts.aborted {
+        if facts.ending == Ending::Aborted {
             self.shards.add(worker, ABORTS, 1);
         }
     }
@@ -70,6 +70,11 @@ impl RouteMeter {
     /// Counts a refusal that was only thought of: the policy is in shadow mode.
     pub fn shadow(&self, worker: usize, reason: Reason) {
         self.shards.add(worker, SHADOWS + reason as usize, 1);
+    }
+
+    /// Counts what a rule of the cache did.
+    pub fn event(&self, worker: usize, event: CacheEvent) {
+        self.shards.add(worker, EVENTS + event as usize, 1);
     }
 
     /// How many finished exchanges had this result.
@@ -105,6 +110,12 @@ impl RouteMeter {
         to.count(&names::RESPONSE_BYTES, &[name], self.shards.sum(RESPONSE_BYTES));
         to.count(&names::CACHE_HARVESTS, &[name], self.harvests.load(Ordering::Relaxed));
         to.count(&names::CLIENT_ABORTS, &[name], self.shards.sum(ABORTS));
+        for event in CacheEvent::ALL {
+            let count = self.shards.sum(EVENTS + event as usize);
+            if count > 0 {
+                to.count(&names::CACHE_EVENTS, &[name, event.code()], count);
+            }
+        }
         for reason in Reason::ALL {
             for (metric, first) in [(&names::REFUSALS, REFUSALS), (&names::SHADOW_REFUSALS, SHADOWS)] {
                 let count = self.shards.sum(first + *reason as usize);
@@ -183,7 +194,8 @@ const ABORTS: usize = REQUEST_BYTES + 1;
 const DURATIONS: usize = ABORTS + 1;
 const REFUSALS: usize = DURATIONS + Pace::ALL.len() * Span::len(names::LATENCIES);
 const SHADOWS: usize = REFUSALS + Reason::ALL.len();
-const COUNTERS: usize = SHADOWS + Reason::ALL.len();
+const EVENTS: usize = SHADOWS + Reason::ALL.len();
+const COUNTERS: usize = EVENTS + CacheEvent::ALL.len();
 
 /// The facts of a plain request, for tests.
 #[cfg(test)]
@@ -199,7 +211,7 @@ pub(crate) fn plain<'a>() -> Facts<'a> {
         request_bytes: 0,
         response_bytes: 0,
         attempts: 0,
-        aborted: false,
+        ending: Ending::Whole,
         traced: None,
     }
 }
@@ -230,6 +242,7 @@ mod tests {
         }
         places.extend(REFUSALS..REFUSALS + Reason::ALL.len());
         places.extend(SHADOWS..SHADOWS + Reason::ALL.len());
+        places.extend(EVENTS..EVENTS + CacheEvent::ALL.len());
         places.sort_unstable();
         assert_eq!(places, (0..COUNTERS).collect::<Vec<_>>());
     }

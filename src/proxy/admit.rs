@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
@@ -43,7 +43,7 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         check(worker, &parts)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
-        Ok((route, lookup::look(&exchange, route, &parts, &target, safe)))
+        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe)))
     });
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
@@ -56,7 +56,12 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
             let now = exchange.started.mono;
             answered(respond::stored(exchange, &entry, &parts.headers, now))
         }
-        Ok((route, looked)) => onward(exchange, route, parts, body, safe, looked),
+        Ok((route, looked)) => {
+            if let Some(event) = looked.event() {
+                route.meter.event(worker.index, event);
+            }
+            onward(exchange, route, parts, body, safe, looked)
+        }
     }
 }
 
@@ -92,6 +97,16 @@ fn onward(
     Begun::Onward(Box::new(Trip { exchange, outgoing, asked, plan }))
 }
 
+/// An exchange of which nothing is known but who began it: its head could not be read.
+pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    // No path and a method that no client would send: the log shows both as they are.
+    parts.uri = Uri::from_static("-");
+    parts.method = Method::from_bytes(b"-").unwrap_or_default();
+    parts.version = Version::HTTP_11;
+    open(worker, &parts, peer)
+}
+
 /// The facts of a request as it comes.
 pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
     let snapshot = worker.snapshot.load_full();
@@ -102,6 +117,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         peer,
         client,
         consumer: Identity::Anonymous(client),
+        identity: None,
         method: parts.method.clone(),
         version: parts.version,
         started: worker.core.clock.moment(),
@@ -195,7 +211,11 @@ fn allowed(rated: &Rated) -> Result<(), Refusal> {
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.
 pub(super) fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
-    method.is_safe() && !METHOD_OVERRIDES.iter().any(|name| headers.contains_key(*name))
+    method.is_safe() && !METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name))
 }
 
-const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+static METHOD_OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];

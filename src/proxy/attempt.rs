@@ -14,6 +14,7 @@ use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
 use super::snapshot::{Route, Worker};
+use crate::message::chain;
 use crate::message::trace::TraceId;
 use crate::outcome::{Classes, Failure, classify_status};
 use crate::refusal::{Reason, Refusal};
@@ -87,6 +88,7 @@ pub(super) async fn attempts(
         let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes).await;
         let now = worker.core.clock.now();
         tally.upstream = Some(now.saturating_duration_since(begun));
+        tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
         let wait = match head {
             Ok((response, held)) => match course.after_answer(&outgoing, &response, &route.classes, now) {
                 None => return Ok(received(response, held, outgoing.upgrade.take())),
@@ -96,7 +98,7 @@ pub(super) async fn attempts(
                 }
             },
             Err(error) => {
-                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = %error.chain(), "attempt failed");
+                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = chain(&error), "attempt failed");
                 let Some(wait) = course.again(&outgoing, Ended::Failure(error.failure), now) else {
                     return Err(refusal(error.failure, outgoing.body.as_deref()));
                 };

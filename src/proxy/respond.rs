@@ -19,6 +19,7 @@ use crate::cache::flight::Reader;
 use crate::cache::range;
 use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
+use crate::message::short::Short;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::ReplyBody;
@@ -85,17 +86,19 @@ pub(super) fn stored(
     dress(exchange, response)
 }
 
-/// Answers with what a fill streams.
+/// Answers with what a fill streams. The one who asked the upstream gets all fields of `own`, its answer; the others
+/// get those that may be shared.
 pub(super) fn filled(
     mut exchange: Box<Exchange>,
     head: &Arc<Head>,
     reader: Reader,
     request: &HeaderMap,
     forward: Forward,
+    own: Option<HeaderMap>,
 ) -> Response<ResponseBody> {
     let mut response = Response::new(Content::Empty);
     *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers.clone();
+    *response.headers_mut() = own.map_or_else(|| head.headers.clone(), |own| own_fields(own, head));
     // Ranges never come here: a request for a part of what is not stored goes alone.
     if reuse::answer(head, u64::MAX, &exchange.method, request) == Answer::NotModified {
         not_modified(&mut response);
@@ -111,6 +114,16 @@ pub(super) fn filled(
     headers.insert(CACHE_STATUS, forward.value(head.status));
     finish(&mut exchange, headers);
     dress(exchange, response)
+}
+
+/// The fields of an answer for the one who asked for it. The body's length is the reader's to tell.
+fn own_fields(mut own: HeaderMap, head: &Head) -> HeaderMap {
+    hop::strip(&mut own);
+    own.remove(header::CONTENT_LENGTH);
+    if let Some(date) = head.headers.get(header::DATE) {
+        own.insert(header::DATE, date.clone());
+    }
+    own
 }
 
 /// Answers with the upstream's own reply.
@@ -228,18 +241,18 @@ impl Forward {
     }
 
     fn value(self, status: StatusCode) -> HeaderValue {
-        let mut text = String::with_capacity(64);
-        let _ = write!(text, "vaxel; fwd={}; fwd-status={}", self.why, status.as_u16());
+        let mut text = Short::default();
+        text.text("vaxel; fwd=").text(self.why).text("; fwd-status=").number(status.as_u16().into());
         if self.stored {
-            text.push_str("; stored");
+            text.text("; stored");
         }
         if self.collapsed {
-            text.push_str("; collapsed");
+            text.text("; collapsed");
         }
         if let Some(detail) = self.detail {
-            let _ = write!(text, "; detail={detail}");
+            text.text("; detail=").text(detail);
         }
-        HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("vaxel"))
+        text.value().unwrap_or(HeaderValue::from_static("vaxel"))
     }
 }
 
@@ -283,21 +296,21 @@ pub(super) fn cache_status_of_stored(exchange: &Exchange, entry: &Entry, now: In
     if let CacheResult::Revalidated = exchange.cache {
         return HeaderValue::from_static("vaxel; fwd=stale; fwd-status=304; stored");
     }
-    let fresh = i128::from(entry.head.life.fresh.as_secs());
-    let age = i128::from(entry.age(now).as_secs());
-    let mut text = String::with_capacity(40);
-    let _ = write!(text, "vaxel; hit; ttl={}", fresh - age);
+    let (fresh, age) = (entry.head.life.fresh.as_secs(), entry.age(now).as_secs());
+    let mut text = Short::default();
+    text.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
     if let CacheResult::StaleError = exchange.cache {
-        text.push_str("; detail=stale_if_error");
+        text.text("; detail=stale_if_error");
     }
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("vaxel; hit"))
+    text.value().unwrap_or(HeaderValue::from_static("vaxel; hit"))
 }
 
 /// draft-ietf-httpapi-ratelimit-headers-11.
 fn rate_fields(headers: &mut HeaderMap, rated: &crate::throttle::rate::Rated, policy: &HeaderValue) {
     headers.insert(RATELIMIT_POLICY, policy.clone());
-    let value = format!("\"route\";r={};t={}", rated.remaining, seconds_up(rated.reset));
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+    let mut text = Short::default();
+    text.text("\"route\";r=").number(rated.remaining.into()).text(";t=").number(seconds_up(rated.reset));
+    if let Some(value) = text.value() {
         headers.insert(RATELIMIT, value);
     }
 }
@@ -335,9 +348,11 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         | Reason::RequestHost
         | Reason::RequestTarget
         | Reason::RequestCoding
+        | Reason::RequestHeadTooLarge
+        | Reason::RequestTargetTooLong
         | Reason::RequestTooLarge
         | Reason::RequestBody => "vaxel; error=http_request_error",
-        Reason::CacheOnly | Reason::Draining => return None,
+        Reason::CacheOnly => return None,
     })
 }
 

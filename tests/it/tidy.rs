@@ -31,6 +31,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "cache/store",
             "cache/flight",
             "cache/purge",
+            "cache/identities",
             "cache/survey",
             "cache/persist",
             "throttle/rate",

@@ -95,3 +95,21 @@ fn what_was_purged_for_good_stays_away() {
     second.get("/a");
     assert_eq!(asked(&origin), 2);
 }
+
+#[test]
+fn what_a_write_has_outdated_is_not_kept() {
+    let (origin, folder) = (origin(), tempfile::tempdir().unwrap());
+    let grouped = |settings: &mut Settings| settings.routes.iter_mut().for_each(|route| route.group = Some("g".into()));
+    let first = keeping(&origin, folder.path(), grouped);
+    first.get("/a");
+    let mut client = first.client();
+    client.send("POST /b HTTP/1.1\r\nHost: erp.example\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.answer_to("POST").status(), 200);
+    drop(client);
+    first.get("/c");
+    drop(first);
+    let second = keeping(&origin, folder.path(), grouped);
+    assert_eq!(second.metric("vaxel_cache_restored_entries_total"), 1.0);
+    assert!(second.get("/c").field("cache-status").unwrap().starts_with("vaxel; hit"));
+    assert_eq!(second.get("/a").field("cache-status"), Some("vaxel; fwd=uri-miss; fwd-status=200; stored"));
+}
