@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::settings::{AdminSettings, ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
 use crate::gateway::cache::Extent;
+use crate::gateway::steer::Steer;
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
 use crate::listen::serve::{self, Place, Server};
@@ -435,6 +436,16 @@ impl AdminSource for Control {
 
     fn cache(&self) -> Value {
         json!(self.handle.cache_report())
+    }
+
+    fn upstreams(&self) -> Value {
+        json!(self.handle.upstreams_report())
+    }
+
+    fn steer(&self, upstream: &str, steer: Steer) -> Result<(), String> {
+        self.handle.steer(upstream, steer).map_err(|error| error.to_string())?;
+        tracing::warn!(upstream, ?steer, "an operator steers");
+        Ok(())
     }
 
     fn entry(&self, asked: &Asked) -> Result<Value, String> {
