@@ -39,14 +39,14 @@ pub(super) static UPSTREAM: Section = Section {
 };
 
 /// The words of `upstream.balance`.
-pub const BALANCES: &[&str] = &["round_robin", "least_of_two"];
+pub(super) const BALANCES: &[&str] = &["round_robin", "least_of_two"];
 /// The words of `upstream.host`.
-pub const HOSTS: &[&str] = &["keep", "upstream"];
+pub(super) const HOSTS: &[&str] = &["keep", "upstream"];
 /// The words of `upstream.expect`.
-pub const EXPECTS: &[&str] = &["relay", "answer"];
+pub(super) const EXPECTS: &[&str] = &["relay", "answer"];
 
 /// The words of `slots.adaptive`.
-pub const POLICIES: &[&str] = &["gradient", "aimd"];
+pub(super) const POLICIES: &[&str] = &["gradient", "aimd"];
 
 static ADAPTIVE: Section = Section {
     name: "slots of an [upstream.NAME]",
@@ -109,13 +109,13 @@ static GEARS: Section = Section {
 };
 
 /// The words of a policy's mode.
-pub const MODES: &[&str] = &["enforce", "shadow"];
+pub(super) const MODES: &[&str] = &["enforce", "shadow"];
 
 /// The words of a window's gear.
-pub const GEAR_WORDS: &[&str] = &["eco", "limp", "park"];
+pub(super) const GEAR_WORDS: &[&str] = &["eco", "limp", "park"];
 
 /// The words of a window's writes.
-pub const WRITES: &[&str] = &["refuse", "pass"];
+pub(super) const WRITES: &[&str] = &["refuse", "pass"];
 
 pub(super) static WINDOW: Section = Section {
     name: "[window.NAME]",
