@@ -31,7 +31,7 @@ EXPORT = {"x-api-key": "export-0123456789abcdef0123456789"}
 
 # What has no data in this test, by the title of the panel, and why. Everything else must have some.
 MAY_BE_EMPTY = {
-    "Alerts": "nothing fires within the time of the test: the shortest alert waits for a minute",
+    "Firing": "nothing fires within the time of the test: the shortest alert waits for a minute",
     "Refusals in shadow": "no policy of the test's configuration is in shadow mode",
 }
 
