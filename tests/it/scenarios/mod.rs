@@ -7,6 +7,7 @@ mod collapsing;
 mod gears;
 mod identity;
 mod inspecting;
+mod limit;
 mod purging;
 mod rate;
 mod reload;
