@@ -322,6 +322,12 @@ def cache():
     d.series("Purged", "short", "Orders to purge, and the entries taken out or made stale by them, a second.",
              {"orders: {{extent}}": rate("vaxel_cache_purges_total", I, "extent"),
               "entries: {{depth}}": rate("vaxel_cache_purged_entries_total", I, "depth")})
+    d.series("Saved", "short", "Writings of the stored answers to disk a second, where that is configured.",
+             {"{{instance}} {{result}}": rate("vaxel_cache_saves_total", I, "instance, result")})
+    d.series("Age of what is saved", "s", "After a restart, answers are as old as this.",
+             {"{{instance}}": f"time() - (vaxel_cache_saved_timestamp_seconds{{{I}}} > 0)"})
+    d.series("Size of what is saved", "bytes", "The file that a restart reads.", {"{{instance}}": f"vaxel_cache_saved_bytes{{{I}}}"})
+    d.series("Restored", "short", "Entries read from disk at the start.", {"{{instance}}": f"vaxel_cache_restored_entries_total{{{I}}}"})
     d.series("Harvested", "short", "Answers a second that came too late for their client and were stored all the same.",
              {"{{route}}": rate("vaxel_cache_harvests_total", R, "route")})
     return d
@@ -345,6 +351,14 @@ def protection():
              {"{{upstream}}": rate("vaxel_zombies_total", U, "upstream")})
     d.series("Zombie share", "percentunit", "Of the slots: work nobody waits for.",
              {"{{upstream}} {{instance}}": f"vaxel_slots_zombie{{{U}}} / (vaxel_slots{{{U}}} > 0)"}, steps={0.25: ORANGE, 0.5: RED}, top=1)
+    d.row("Adaptive limit")
+    d.series("Slots suggested", "none", "What an adaptive limit finds right, and what is in force: in shadow mode they differ.",
+             {"{{upstream}} suggested": f"max by (upstream) (vaxel_limit_suggested{{{U}}})",
+              "{{upstream}} in force": f"max by (upstream) (vaxel_slots{{{U}}} and on (instance, upstream) vaxel_limit_suggested{{{U}}})"})
+    d.series("Latency against the baseline", "none", "How many times their usual time answers take. More than once or twice: they wait for each "
+             "other in the backend.", {"{{upstream}} {{instance}}": f"vaxel_limit_latency_ratio{{{U}}}"}, steps={2: ORANGE})
+    d.series("Overload", "short", "Attempts a second that the backend refused as too much, or did not answer in time.",
+             {"{{upstream}}": rate("vaxel_limit_drops_total", U, "upstream")})
     d.row("Refusals")
     d.series("Refusals by reason", "reqps", "Requests a second that Vaxel answered by itself.",
              {"{{reason}}": rate("vaxel_refusals_total", R, "reason")}, stack=True)

@@ -65,7 +65,8 @@ class World:
         addresses = {name.upper(): f"127.0.0.1:{ports[name]}" for name in ("plain", "secure", "admin")}
         boxes = {name.upper(): f"http://127.0.0.1:{ports[name]}" for name in ("erp", "crm", "archive")}
         self.vaxel = test.vaxel("run", "--config", self.config, env={
-            **os.environ, **addresses, **boxes, "CERTS": str(certs), "ACCESS": str(test.dir / "access.log")})
+            **os.environ, **addresses, **boxes, "CERTS": str(certs), "ACCESS": str(test.dir / "access.log"),
+            "SAVED": str(test.dir / "cache")})
         for name in ("erp", "crm", "archive", "plain", "admin"):
             listening(ports[name])
         # The configuration that is shipped, only faster and at this address.
