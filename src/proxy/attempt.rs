@@ -50,7 +50,7 @@ pub(super) struct Ask<'a> {
 }
 
 /// A reply with what it holds; nothing after a switch of protocols, whose tunnel holds it.
-pub(super) type Reply = (Parts, ReplyBody, Option<Held>);
+pub(super) type Reply = (Parts, ReplyBody, Option<Box<Held>>);
 
 /// Tries until there is a reply, or no further try is right.
 ///
@@ -58,7 +58,7 @@ pub(super) type Reply = (Parts, ReplyBody, Option<Held>);
 /// What the gate says, or the reason of the last failure.
 pub(super) async fn attempts(
     ask: Ask<'_>,
-    mut outgoing: Outgoing,
+    outgoing: &mut Outgoing,
     tally: &mut Tally,
     late: impl Fn() -> Option<Late>,
 ) -> Result<Reply, Refusal> {
@@ -86,7 +86,7 @@ pub(super) async fn attempts(
         let now = worker.core.clock.now();
         tally.upstream = Some(now.saturating_duration_since(begun));
         let wait = match head {
-            Ok((response, held)) => match course.after_answer(&outgoing, &response, &route.classes, now) {
+            Ok((response, held)) => match course.after_answer(outgoing, &response, &route.classes, now) {
                 None => return Ok(received(response, held, outgoing.upgrade.take())),
                 Some(wait) => {
                     held.leave(response.into_body(), false);
@@ -95,7 +95,7 @@ pub(super) async fn attempts(
             },
             Err(error) => {
                 tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = %error.chain(), "attempt failed");
-                let Some(wait) = course.again(&outgoing, Ended::Failure(error.failure), now) else {
+                let Some(wait) = course.again(outgoing, Ended::Failure(error.failure), now) else {
                     return Err(refusal(error.failure, outgoing.body.as_deref()));
                 };
                 wait
@@ -169,7 +169,7 @@ fn refusal(failure: Failure, body: Option<&Source>) -> Refusal {
 }
 
 /// A reply; a switch of protocols joins both sides and takes the slot along.
-fn received(response: Response<ReplyBody>, held: Held, client: Option<OnUpgrade>) -> Reply {
+fn received(response: Response<ReplyBody>, held: Box<Held>, client: Option<OnUpgrade>) -> Reply {
     let (mut parts, body) = response.into_parts();
     if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(upstream)) =
         (parts.status, client, parts.extensions.remove::<OnUpgrade>())

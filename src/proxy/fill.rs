@@ -28,7 +28,7 @@ use crate::throttle::{Class, Ticket};
 use crate::upstream::body::ReplyBody;
 
 /// A reply with what it holds at the upstream.
-pub(super) type Reply = (Parts, ReplyBody, Held);
+pub(super) type Reply = (Parts, ReplyBody, Box<Held>);
 
 /// One fill: what it fetches, on whose behalf, and who is told.
 pub(super) struct Errand {
@@ -173,7 +173,7 @@ impl Errand {
 
     async fn fetch(&self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
         let ask = Ask { worker: &self.worker, route, ticket: self.ticket };
-        let outgoing = Outgoing {
+        let mut outgoing = Outgoing {
             method: Method::GET,
             target: self.outgoing.target.clone(),
             headers: self.outgoing.headers.clone(),
@@ -181,7 +181,7 @@ impl Errand {
             safe: true,
             upgrade: None,
         };
-        let (parts, body, held) = attempt::attempts(ask, outgoing, tally, || {
+        let (parts, body, held) = attempt::attempts(ask, &mut outgoing, tally, || {
             self.asked_upstream.store(true, Ordering::Relaxed);
             Some(self.harvest())
         })
@@ -387,7 +387,7 @@ struct Place {
 }
 
 /// Streams a body into a fill, and the whole of it into the store.
-async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) {
+async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Box<Held>>) {
     let core = &place.worker.core;
     let mut kept = true;
     loop {

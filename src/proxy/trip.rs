@@ -53,7 +53,7 @@ impl Trip {
 /// One request for one client.
 async fn alone(
     mut exchange: Box<Exchange>,
-    outgoing: Outgoing,
+    mut outgoing: Outgoing,
     asked: Option<HeaderMap>,
     forward: Option<Forward>,
     address: Option<(Key, Address)>,
@@ -66,7 +66,7 @@ async fn alone(
     let ask = Ask { worker: &worker, route, ticket: exchange.ticket(route) };
     let safe = outgoing.safe;
     let sent = worker.core.clock.now();
-    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || None).await;
+    let result = attempt::attempts(ask, &mut outgoing, &mut exchange.tally, || None).await;
     let (parts, body, held) = match result {
         Ok(reply) => reply,
         Err(refusal) => return respond::fallback(exchange, refusal),
