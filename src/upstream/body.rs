@@ -68,16 +68,11 @@ pub struct Source {
 #[derive(Debug)]
 struct Reading {
     inbound: Inbound,
-    /// What has come and was not asked for yet.
-    arrived: Option<Next>,
     /// What was read so far, or nothing once that is more than `replay`.
     kept: Vec<Bytes>,
     kept_bytes: usize,
     replay: usize,
 }
-
-/// The next frame, the end, or what went wrong.
-type Next = Option<Result<Frame<Bytes>, BoxError>>;
 
 /// The body of one attempt.
 #[derive(Debug)]
@@ -125,7 +120,7 @@ pub enum ReplyBody {
 impl Source {
     /// A body of at most `limit` bytes, of which the first `replay` are kept for another attempt.
     pub fn new(inbound: Inbound, limit: u64, replay: usize) -> Arc<Self> {
-        let inner = Mutex::new(Reading { inbound, arrived: None, kept: Vec::new(), kept_bytes: 0, replay });
+        let inner = Mutex::new(Reading { inbound, kept: Vec::new(), kept_bytes: 0, replay });
         Arc::new(Self { inner, progress: AtomicU8::new(0), read: AtomicU64::new(0), limit })
     }
 
@@ -154,20 +149,6 @@ impl Source {
         RequestBody::Shared { source: Arc::clone(self), sent: 0, gate }
     }
 
-    /// Waits for the beginning of the body where it came along with the head and is about to be read: then both go on in
-    /// one piece. No longer than the connection takes to look; a client may also wait for an answer before it sends.
-    pub async fn begun(&self) {
-        let mut looked = false;
-        std::future::poll_fn(|cx| {
-            if self.inner.lock().poll_arrived(cx).is_ready() || std::mem::replace(&mut looked, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
-    }
-
     fn mark(&self, progress: Progress) {
         self.progress.store(progress as u8, Ordering::Release);
     }
@@ -178,8 +159,7 @@ impl Source {
             *sent += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
         }
-        std::task::ready!(reading.poll_arrived(cx));
-        match reading.arrived.take().flatten() {
+        match std::task::ready!(reading.inbound.poll(cx)) {
             None => {
                 self.mark(Progress::Ended);
                 Poll::Ready(None)
@@ -207,24 +187,6 @@ impl Source {
 }
 
 impl Reading {
-    /// Whether there is something to send.
-    fn poll_arrived(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.arrived.is_none() {
-            self.arrived = Some(std::task::ready!(self.inbound.poll(cx)));
-        }
-        Poll::Ready(())
-    }
-
-    fn is_end_stream(&self) -> bool {
-        !matches!(self.arrived, Some(Some(_))) && self.inbound.is_end_stream()
-    }
-
-    /// Bytes that have come and were not asked for yet.
-    fn arrived_bytes(&self) -> u64 {
-        let Some(Some(Ok(frame))) = &self.arrived else { return 0 };
-        frame.data_ref().map_or(0, |data| data.len() as u64)
-    }
-
     /// Keeps a chunk for another attempt; says whether it was kept.
     fn keep(&mut self, before: u64, data: &Bytes) -> bool {
         let complete = self.kept_bytes as u64 == before;
@@ -258,7 +220,7 @@ impl Inbound {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self {
             Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
@@ -304,7 +266,7 @@ impl Body for RequestBody {
             Self::Full(data) => data.is_empty(),
             Self::Shared { source, sent, .. } => {
                 let reading = source.inner.lock();
-                reading.kept.get(*sent).is_none() && reading.is_end_stream()
+                reading.kept.get(*sent).is_none() && reading.inbound.is_end_stream()
             }
         }
     }
@@ -317,8 +279,7 @@ impl Body for RequestBody {
                 let reading = source.inner.lock();
                 let kept: u64 = reading.kept.iter().skip(*sent).map(|chunk| chunk.len() as u64).sum();
                 let rest = reading.inbound.size_hint();
-                rest.exact()
-                    .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(kept + reading.arrived_bytes() + rest))
+                rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(kept + rest))
             }
         }
     }
@@ -384,71 +345,5 @@ impl ReplyBody {
             }
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http_body_util::BodyExt as _;
-
-    use super::*;
-
-    /// A body that has its data when it is polled for the `at`th time.
-    struct Late {
-        at: usize,
-        data: Option<Bytes>,
-    }
-
-    impl Body for Late {
-        type Data = Bytes;
-        type Error = BoxError;
-
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-            self.at = self.at.saturating_sub(1);
-            if self.at > 0 { Poll::Pending } else { Poll::Ready(self.data.take().map(|data| Ok(Frame::data(data)))) }
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.data.is_none()
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
-        }
-    }
-
-    fn source(at: usize) -> Arc<Source> {
-        let late = Late { at, data: Some(Bytes::from_static(b"data")) };
-        Source::new(Inbound::Boxed(UnsyncBoxBody::new(late)), 1024, 1024)
-    }
-
-    fn polled(body: &mut RequestBody) -> Option<Bytes> {
-        match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Some(frame)) => frame.unwrap().into_data().ok(),
-            _ => None,
-        }
-    }
-
-    #[tokio::test]
-    async fn the_beginning_of_a_body_is_waited_for_and_nothing_of_it_lost() {
-        let source = source(2);
-        source.begun().await;
-        let mut body = source.attempt(None);
-        assert_eq!((body.is_end_stream(), body.size_hint().exact()), (false, Some(4)));
-        assert_eq!((source.bytes(), source.progress()), (0, Progress::Unfinished));
-        assert_eq!(polled(&mut body).as_deref(), Some(&b"data"[..]));
-        assert_eq!((body.is_end_stream(), body.size_hint().exact()), (true, Some(0)));
-        assert_eq!((source.bytes(), source.progress()), (4, Progress::Ended));
-        // Kept for another attempt, as if it had been read then.
-        source.begun().await;
-        let again = source.attempt(None).collect().await.unwrap().to_bytes();
-        assert_eq!(again, "data");
-    }
-
-    #[tokio::test]
-    async fn a_client_that_waits_before_it_sends_is_not_waited_for() {
-        let source = source(3);
-        source.begun().await;
-        assert_eq!(polled(&mut source.attempt(None)).as_deref(), Some(&b"data"[..]));
     }
 }

@@ -81,12 +81,7 @@ impl HttpOrigin {
             return Box::pin(self.exchange_upgrading(request, worker)).await;
         }
         let source = match request.body() {
-            RequestBody::Shared { source, gate, .. } => {
-                if gate.is_none() {
-                    source.begun().await;
-                }
-                Some(Arc::clone(source))
-            }
+            RequestBody::Shared { source, .. } => Some(Arc::clone(source)),
             RequestBody::Empty | RequestBody::Full(_) => None,
         };
         loop {
