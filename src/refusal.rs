@@ -79,6 +79,10 @@ reasons! {
     RequestMethod = "request.method", METHOD_NOT_ALLOWED;
     /// The transfer coding is not one vaxel relays.
     RequestCoding = "request.coding", NOT_IMPLEMENTED;
+    /// The head of the request is larger than the listener allows, or has more fields than are read.
+    RequestHeadTooLarge = "request.head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
+    /// The request target is longer than any that is read.
+    RequestTargetTooLong = "request.target_too_long", URI_TOO_LONG;
     /// The request body is larger than the route allows.
     RequestTooLarge = "request.too_large", PAYLOAD_TOO_LARGE;
     /// The request body did not arrive in time or broke off.
@@ -99,6 +103,12 @@ reasons! {
     QueueTimeout = "queue.timeout", SERVICE_UNAVAILABLE;
     /// The wait for a slot would be longer than the request may wait.
     QueueHopeless = "queue.hopeless", SERVICE_UNAVAILABLE;
+    /// Nothing is sent to the upstream at present: it is in park.
+    GearPark = "gear.park", SERVICE_UNAVAILABLE;
+    /// The upstream limps; only more urgent requests are sent to it at present.
+    GearLimp = "gear.limp", SERVICE_UNAVAILABLE;
+    /// The upstream takes no writes during the present window.
+    WindowWrites = "window.writes", SERVICE_UNAVAILABLE;
     /// The breaker of the upstream is open.
     BreakerOpen = "breaker.open", SERVICE_UNAVAILABLE;
     /// No endpoint of the upstream is available.
@@ -117,8 +127,6 @@ reasons! {
     UpstreamConnectTimeout = "upstream.connect_timeout", GATEWAY_TIMEOUT;
     /// The upstream did not begin to answer in time.
     UpstreamTimeout = "upstream.timeout", GATEWAY_TIMEOUT;
-    /// The process is shutting down.
-    Draining = "draining", SERVICE_UNAVAILABLE;
     /// Something in vaxel itself broke; the log has the details.
     Internal = "internal", INTERNAL_SERVER_ERROR;
 }

@@ -1,8 +1,8 @@
 //! Cache-Control as plain values (RFC 9111 section 5.2), of answers and of requests; targeted fields (RFC 9213);
 //! Pragma (RFC 9111 section 5.4).
 //!
-//! Errors are read towards less reuse (RFC 9111 section 4.2.1): a broken number is zero, of a directive that stands
-//! twice the more restrictive counts, and an argument given to a directive that takes none is ignored. Unknown
+//! Errors are read as RFC 9111 section 4.2.1 advises: a broken number is zero, of an answer's lifetime that stands twice
+//! the first counts, of a request's wish the more demanding, and an argument given to a directive that takes none is ignored. Unknown
 //! directives are ignored; what stands inside a quoted string of theirs as well. Parsing allocates nothing, except
 //! for targeted fields, which are structured fields.
 
@@ -83,10 +83,10 @@ impl<'a> ResponseControl<'a> {
     fn apply(&mut self, name: &[u8], argument: Argument<'a>) {
         let mut buffer = [0; LONGEST_NAME];
         match lower(name, &mut buffer) {
-            b"max-age" => shorten(&mut self.max_age, argument.seconds()),
-            b"s-maxage" => shorten(&mut self.s_maxage, argument.seconds()),
-            b"stale-while-revalidate" => shorten(&mut self.stale_while_revalidate, argument.seconds()),
-            b"stale-if-error" => shorten(&mut self.stale_if_error, argument.seconds()),
+            b"max-age" => keep_first(&mut self.max_age, argument),
+            b"s-maxage" => keep_first(&mut self.s_maxage, argument),
+            b"stale-while-revalidate" => keep_first(&mut self.stale_while_revalidate, argument),
+            b"stale-if-error" => keep_first(&mut self.stale_if_error, argument),
             b"no-store" => self.no_store = true,
             b"no-cache" => qualify(&mut self.no_cache, &mut self.no_cache_fields, argument),
             b"private" => qualify(&mut self.private, &mut self.private_fields, argument),
@@ -183,6 +183,11 @@ impl RequestControl {
         control
     }
 
+    /// Whether a stale answer is not what is wanted (RFC 9111 section 5.2.1).
+    pub const fn wants_fresh(&self) -> bool {
+        self.no_cache || self.max_age.is_some() || self.min_fresh.is_some()
+    }
+
     fn apply(&mut self, name: &[u8], argument: Argument<'_>) {
         let mut buffer = [0; LONGEST_NAME];
         match lower(name, &mut buffer) {
@@ -242,6 +247,11 @@ pub(crate) fn delta_seconds(digits: &[u8]) -> Option<Duration> {
 
 fn clamped(seconds: u64) -> Duration {
     Duration::from_secs(seconds.min(GREATEST_DELTA))
+}
+
+/// Of two values the first counts.
+fn keep_first(span: &mut Option<Duration>, argument: Argument<'_>) {
+    span.get_or_insert_with(|| argument.seconds());
 }
 
 /// Of two values the smaller counts.
@@ -419,9 +429,10 @@ mod tests {
         check_max_age("max-age=\"3600", 0);
         check_max_age("max-age=\"3600\"x", 0);
         check_max_age("max-age=\"36\\00\"", 0);
-        check_max_age("max-age=1800, max-age=1", 1);
+        check_max_age("max-age=1800, max-age=1", 1800);
         check_max_age("max-age=1, max-age=1800", 1);
-        check_max_age("max-age=1800, max-age=x", 0);
+        check_max_age("max-age=1800, max-age=x", 1800);
+        check_max_age("max-age=x, max-age=1800", 0);
         check_max_age(",, ,\t max-age=5 ,,", 5);
         check_max_age("foobar, max-age=5, thing=7", 5);
         check_max_age("extension=\"max-age=3600\", max-age=1", 1);

@@ -16,6 +16,8 @@ pub struct Entry {
     pub head: Arc<Head>,
     /// The whole body; its length is the truth (the head holds no Content-Length).
     pub body: Bytes,
+    /// Which generation of its data it shows ([`fence`](crate::cache::fence)).
+    generation: u64,
     refresh: Refresh,
     soft_purged: AtomicBool,
 }
@@ -26,9 +28,22 @@ impl Entry {
         Self {
             head,
             body,
+            generation: 0,
             refresh: Refresh { failures: AtomicU32::new(0), until: AtomicU64::new(0) },
             soft_purged: AtomicBool::new(false),
         }
+    }
+
+    /// The same, showing the data in this generation.
+    #[must_use]
+    pub const fn in_generation(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// Which generation of its data it shows.
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// What it costs in memory, in bytes: body, header fields, address, and 400 for the structures around them.
@@ -153,6 +168,11 @@ impl Head {
         self.address.split(' ').nth(1).filter(|partition| *partition != "-")
     }
 
+    /// The name of the upstream it came from, out of its address.
+    pub fn upstream(&self) -> &str {
+        self.address.splitn(3, ' ').nth(2).unwrap_or_default()
+    }
+
     fn weight(&self) -> usize {
         let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let selecting: usize = self.selecting.iter().flatten().map(|value| value.len()).sum();
@@ -255,6 +275,7 @@ mod tests {
     fn the_address_tells_url_and_partition() {
         let mut head = head(Life::default());
         assert_eq!((head.url(), head.partition()), ("http://a/b?c", Some("00000000000000ab")));
+        assert_eq!(head.upstream(), "erp");
         head.address = "http://a/b - erp".into();
         assert_eq!((head.url(), head.partition()), ("http://a/b", None));
     }

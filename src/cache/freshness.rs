@@ -9,6 +9,7 @@ use crate::cache::control::{ResponseControl, delta_seconds};
 use crate::cache::entry::{Head, Life};
 use crate::cache::{CacheParams, reuse, storing};
 use crate::clock::Moment;
+use crate::message::date;
 
 /// Where a freshness lifetime comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,32 @@ pub enum Source {
     Heuristic,
     /// Nowhere: stale from the beginning.
     Nothing,
+}
+
+impl Source {
+    /// The stable word for operators.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Override => "override",
+            Self::Origin => "origin",
+            Self::Operator => "operator",
+            Self::Heuristic => "heuristic",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+/// Where the lifetime of a stored answer comes from; `None` if `params`, which may be newer than it, would not give it
+/// that lifetime.
+pub fn source(head: &Head, params: &CacheParams) -> Option<Source> {
+    let control = ResponseControl::parse(&head.headers, &params.targeted);
+    let (lifetime, source) = lifetime(head.status, &head.headers, &control, params, head.date);
+    // An operator's lifetime counts from the arrival.
+    let slack = match source {
+        Source::Override | Source::Operator => head.initial_age,
+        Source::Origin | Source::Heuristic | Source::Nothing => Duration::ZERO,
+    };
+    (lifetime..=lifetime.saturating_add(slack)).contains(&head.life.fresh).then_some(source)
 }
 
 /// The freshness lifetime of an answer dated `date` and where it comes from (RFC 9111 section 4.2.1): `s-maxage`, then
@@ -123,8 +150,7 @@ pub(crate) fn initial_age(headers: &HeaderMap, moment: Moment, request_sent: Ins
 }
 
 /// The stored head after a 304 (RFC 9111 sections 3.2 and 4.3.4): its fields replaced by those of the 304, except
-/// Content-Length, Content-Encoding and Content-Range, which describe the stored body, and what is never stored; life
-/// and age judged anew.
+/// [`DESCRIBES_BODY`], and what is never stored; life and age judged anew.
 ///
 /// `None`: the 304 speaks of another answer (its entity tag differs, or it varies by a field the stored one was not
 /// selected by); ask again without conditions. A 304 that forbids storing gives a head that is good for nothing after
@@ -142,8 +168,8 @@ pub fn refreshed(
     let mut headers = head.headers.clone();
     let told = ResponseControl::parse(not_modified, &params.targeted);
     for name in not_modified.keys() {
-        let describes_body = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE].contains(name);
-        if describes_body || *name == VARY || !storing::is_stored(name, not_modified, &told) {
+        let told_to_keep = storing::is_stored(name, not_modified, &told, params);
+        if DESCRIBES_BODY.contains(name) || *name == VARY || !told_to_keep {
             continue;
         }
         headers.remove(name);
@@ -214,11 +240,11 @@ pub(crate) fn date(headers: &HeaderMap, moment: Moment) -> SystemTime {
     })
 }
 
-/// The date in the field `name`: one line, in one of the three forms of RFC 9110 section 5.6.7.
+/// The date in the field `name`, which must be one line.
 pub(crate) fn http_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     let mut lines = headers.get_all(name).iter();
     let date = lines.next()?.to_str().ok()?;
-    if lines.next().is_some() { None } else { httpdate::parse_http_date(date.trim()).ok() }
+    if lines.next().is_some() { None } else { date::parse(date) }
 }
 
 /// Whether the operator's word stands over the origin's.
@@ -248,11 +274,23 @@ fn expires_lifetime(headers: &HeaderMap, date: SystemTime) -> Option<Duration> {
         .then(|| http_date(headers, &EXPIRES).and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default())
 }
 
-/// Age (RFC 9111 section 5.1): the first member of the first line; invalid is absent.
+/// Age (RFC 9111 section 5.1): the first member of the first line, without the parameters that some caches add; invalid
+/// is absent.
 fn age_field(headers: &HeaderMap) -> Option<Duration> {
     let line = headers.get(AGE)?.as_bytes();
-    delta_seconds(line.split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii())
+    delta_seconds(line.split(|byte| matches!(byte, b',' | b';')).next().unwrap_or_default().trim_ascii())
 }
+
+/// What describes the very bytes of a body: the stored one stays as it is, whatever a 304, which has none, says (RFC 9111
+/// section 3.2; digests by RFC 9530).
+const DESCRIBES_BODY: [HeaderName; 6] = [
+    CONTENT_LENGTH,
+    CONTENT_ENCODING,
+    CONTENT_RANGE,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
 
 /// RFC 9111 section 4.2.2: "a typical setting of this fraction might be 10%".
 const HEURISTIC_DIVISOR: u32 = 10;
@@ -403,6 +441,10 @@ mod tests {
         check_age("age: -10", 3, 3);
         check_age("age: abc", 0, 0);
         check_age("age: 10.0", 0, 0);
+        check_age("age: 10;foo=bar", 0, 10);
+        check_age("age: 10 ; foo=11, 5", 0, 10);
+        check_age("age: 10x;foo", 0, 0);
+        check_age("age: ;10", 0, 0);
         check_age("age: 99999999999999", 0, 1 << 31);
         check_age("date: @-500", 0, 0); // a slow clock
         check_age("date: @-500\nvia: 1.0 old", 3, 500);
@@ -467,17 +509,17 @@ mod tests {
         // RFC 9111 sections 3.2, 4.3.4
         let head = stored(
             "cache-control: max-age=1\netag: \"a\"\ndate: @-100\nx: old\nx: older\ny: kept\ncontent-encoding: gzip\n\
-             content-type: text/plain\nvary: foo",
+             content-md5: old\ncontent-type: text/plain\nvary: foo",
         );
         let new = refresh(
             &head,
             "cache-control: max-age=3600\netag: \"a\"\nx: new\nz: 1\ncontent-encoding: br\ncontent-length: 9\n\
-             content-range: bytes 0-1/2\ncontent-type: text/html\nset-cookie: a=b\nconnection: hop\nhop: 1\nage: 5\nproxy-x: 1",
+             content-range: bytes 0-1/2\ncontent-md5: new\ncontent-digest: sha-256=:AA==:\ncontent-type: text/html\nset-cookie: a=b\nconnection: hop\nhop: 1\nage: 5\nproxy-x: 1",
         )
         .unwrap();
         let expected = fields(
             "cache-control: max-age=3600\netag: \"a\"\nx: new\ny: kept\nz: 1\ncontent-encoding: gzip\n\
-             content-type: text/html\nvary: foo\ndate: @0",
+             content-md5: old\ncontent-type: text/html\nvary: foo\ndate: @0",
         );
         assert_eq!(new.headers, expected);
         assert_eq!((new.life.fresh, new.initial_age), (secs(3600), secs(5)));

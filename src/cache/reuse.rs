@@ -21,6 +21,8 @@ use crate::cache::storing::{SAP_CONTEXTID, X_CSRF_TOKEN};
 pub enum Bypass {
     /// Neither GET nor HEAD.
     Method,
+    /// It has content, on which the answer may depend (a search); the key knows nothing of it (RFC 9110 section 9.3.1).
+    Content,
     /// If-Match or If-Unmodified-Since: only the origin knows its state (RFC 9111 section 4.3.2).
     Precondition,
     /// It asks for a token of its own (`X-CSRF-Token: Fetch`).
@@ -34,6 +36,7 @@ impl Bypass {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Method => "method",
+            Self::Content => "content",
             Self::Precondition => "precondition",
             Self::TokenFetch => "token_fetch",
             Self::Session => "session",
@@ -41,10 +44,13 @@ impl Bypass {
     }
 }
 
-/// Whether a request goes past the cache, and why. A token *value* in X-CSRF-Token does not prevent a hit.
-pub fn bypass(method: &Method, headers: &HeaderMap) -> Option<Bypass> {
+/// Whether a request goes past the cache, and why; `content`: it has some. A token *value* in X-CSRF-Token does not
+/// prevent a hit.
+pub fn bypass(method: &Method, headers: &HeaderMap, content: bool) -> Option<Bypass> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         Some(Bypass::Method)
+    } else if content {
+        Some(Bypass::Content)
     } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some(Bypass::Precondition)
     } else if headers.get_all(X_CSRF_TOKEN).iter().any(|token| is_fetch(token.as_bytes())) {
@@ -114,6 +120,12 @@ pub fn decide(head: &Head, soft_purged: bool, control: &RequestControl, now: Ins
     // RFC 9111 sections 5.2.1.1 and 5.2.1.3: max-age and min-fresh without max-stale ask for a fresh answer.
     let wants_fresh = control.max_age.is_some() || control.min_fresh.is_some();
     if staleness < life.swr && !wants_fresh { Reuse::StaleWhileRevalidate } else { not_served() }
+}
+
+/// The same for an answer that is outdated: something was written since. It is neither served nor validated, for a
+/// validator of one second's resolution is the same before and after a write; it only stands in for a failing origin.
+pub fn decide_outdated(head: &Head, control: &RequestControl, now: Instant) -> Reuse {
+    if on_error(head, control, now) { Reuse::OnlyOnError } else { Reuse::Gone }
 }
 
 /// Whether a stored answer stands in at `now` for an origin that fails (RFC 5861 section 4, RFC 9111 section 4.2.4).
@@ -205,13 +217,23 @@ fn is_strongly_equal(one: &[u8], other: &[u8]) -> bool {
     one.starts_with(b"\"") && one == other
 }
 
-/// If-None-Match, true meaning 304 (RFC 9110 section 13.1.2): `*` matches anything stored, a list by weak comparison.
+/// If-None-Match, true meaning 304 (RFC 9110 section 13.1.2): `*` matches anything stored, a list by weak comparison. Tags
+/// whose quotes were lost on either side are the same tags: servers without quotes meet clients that add them.
 fn is_none_match_met(head: &Head, request: &HeaderMap) -> bool {
     request.get_all(IF_NONE_MATCH).iter().any(|line| {
         let line = line.as_bytes().trim_ascii();
         line == b"*"
-            || head.etag.as_ref().is_some_and(|etag| entity_tags(line).any(|tag| is_weakly_equal(tag, etag.as_bytes())))
+            || head
+                .etag
+                .as_ref()
+                .is_some_and(|etag| entity_tags(line).any(|tag| opaque(tag) == opaque(etag.as_bytes())))
     })
+}
+
+/// What a tag says, without `W/` and quotes.
+fn opaque(tag: &[u8]) -> &[u8] {
+    let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+    tag.strip_prefix(b"\"").and_then(|tag| tag.strip_suffix(b"\"")).unwrap_or(tag)
 }
 
 /// If-Range (RFC 9110 section 13.1.5): ranges are answered only from the very representation the client has parts of.
@@ -405,7 +427,9 @@ mod tests {
         check_answer("", "if-none-match: \"a\"", Full);
         check_answer("etag: \"a\"", "if-none-match:", Full);
         check_answer("etag: a", "if-none-match: a", NotModified);
-        check_answer("etag: \"a\"", "if-none-match: a", Full);
+        check_answer("etag: \"a\"", "if-none-match: a", NotModified);
+        check_answer("etag: a", "if-none-match: \"a\"", NotModified);
+        check_answer("etag: a", "if-none-match: \"a", Full);
         check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:10 GMT", NotModified);
         check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:11 GMT", NotModified);
         check_answer(MODIFIED, "if-modified-since: Thu, 01 Jan 1970 00:00:09 GMT", Full);
@@ -455,7 +479,7 @@ mod tests {
     #[test]
     fn some_requests_go_past_the_cache() {
         let check = |method: Method, request: &str, expected: Option<Bypass>| {
-            assert_eq!(bypass(&method, &fields(request)), expected, "{method} {request}");
+            assert_eq!(bypass(&method, &fields(request), false), expected, "{method} {request}");
         };
         check(Method::GET, "", None);
         check(Method::HEAD, "", None);
@@ -466,6 +490,7 @@ mod tests {
         check(Method::GET, "x-csrf-token: abc", None);
         check(Method::GET, "sap-contextid: abc", Some(Bypass::Session));
         check(Method::GET, "range: bytes=0-1\nif-none-match: *", None);
+        assert_eq!(bypass(&Method::GET, &HeaderMap::new(), true), Some(Bypass::Content));
     }
 
     #[test]

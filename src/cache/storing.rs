@@ -10,14 +10,14 @@ use http::header::{
     AGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, LAST_MODIFIED, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VARY, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use sfv::{BareItem, List, ListEntry, Parser};
 
 use crate::cache::control::{RequestControl, ResponseControl};
-use crate::cache::entry::Head;
+use crate::cache::entry::{Head, Life};
 use crate::cache::freshness::{self, Source};
 use crate::cache::key::{self, KeyParts};
-use crate::cache::{CacheParams, reuse};
+use crate::cache::{CacheParams, identity, reuse};
 use crate::clock::Moment;
 
 /// The request an answer belongs to.
@@ -99,13 +99,13 @@ pub fn decide(
     request_sent: Instant,
 ) -> Result<Head, Unstorable> {
     let control = ResponseControl::parse(headers, &params.targeted);
-    check_status(asked.method, status, &control)?;
     // The plainest word is heard before anything is computed: such answers come most often.
     if control.no_store && !control.must_understand && !freshness::is_overridden(params) {
         return Err(Unstorable::NoStore);
     }
     let date = freshness::date(headers, moment);
     let lifetime = freshness::lifetime(status, headers, &control, params, date);
+    check_status(asked.method, status, &control, lifetime)?;
     check_directives(asked, &control, params, lifetime.1)?;
     check_identity(asked, headers, &control, params, lifetime)?;
     let vary = vary(headers)?;
@@ -117,12 +117,15 @@ pub fn decide(
     let etag = reuse::entity_tag(headers);
     let last_modified = freshness::http_date(headers, &LAST_MODIFIED);
     let has_validator = etag.is_some() || last_modified.is_some();
-    let life = freshness::life(lifetime, &control, params, initial_age, has_validator);
+    let mut life = freshness::life(lifetime, &control, params, initial_age, has_validator);
+    if is_failure(status) {
+        life = Life { fresh: life.fresh, always_validate: life.always_validate, ..Life::default() };
+    }
     if initial_age >= life.end() || (life.always_validate && !has_validator) {
         return Err(Unstorable::Useless);
     }
 
-    let mut stored = stored_fields(headers, &control);
+    let mut stored = stored_fields(headers, &control, params);
     freshness::stamp(&mut stored, headers, date);
     let selecting = vary.iter().map(|name| Some(key::normal(name, asked.headers)?.collect())).collect();
     Ok(Head {
@@ -139,6 +142,12 @@ pub fn decide(
         selecting,
         address: asked.parts.address(&params.query),
     })
+}
+
+/// Whether an answer says that the origin failed. It is stored only where the origin says for how long, which spares it
+/// the next requests; it never stands in for anything.
+fn is_failure(status: StatusCode) -> bool {
+    status.is_server_error() && status.as_u16() != 501 // a lasting property
 }
 
 /// Statuses whose answers may be reused without an explicit lifetime (RFC 9110 section 15.1), 206 aside.
@@ -187,16 +196,27 @@ pub fn vary(headers: &HeaderMap) -> Result<Arc<[HeaderName]>, Unstorable> {
 }
 
 /// Whether the field `name` of an answer with `headers` is stored: no hop-by-hop field and none nominated by Connection
-/// (RFC 9111 section 3.1), none that belongs to one user or one exchange, none that Cache-Control names.
-pub(crate) fn is_stored(name: &HeaderName, headers: &HeaderMap, control: &ResponseControl<'_>) -> bool {
+/// (RFC 9111 section 3.1), none that belongs to one user or one exchange, none that Cache-Control or the operator names.
+pub(crate) fn is_stored(
+    name: &HeaderName,
+    headers: &HeaderMap,
+    control: &ResponseControl<'_>,
+    params: &CacheParams,
+) -> bool {
     let named = [control.no_cache_fields, control.private_fields].into_iter().flatten();
     !NEVER_STORED.contains(name)
+        && !params.strip.contains(name)
         && !name.as_str().starts_with("proxy-")
         && !is_nominated(name, headers)
         && !named.into_iter().any(|fields| fields.contains(name))
 }
 
-fn check_status(method: &Method, status: StatusCode, control: &ResponseControl<'_>) -> Result<(), Unstorable> {
+fn check_status(
+    method: &Method,
+    status: StatusCode,
+    control: &ResponseControl<'_>,
+    (lifetime, source): (Duration, Source),
+) -> Result<(), Unstorable> {
     if method != Method::GET {
         return Err(Unstorable::Method);
     }
@@ -205,7 +225,7 @@ fn check_status(method: &Method, status: StatusCode, control: &ResponseControl<'
     }
     if NEVER_STORED_STATUSES.contains(&status.as_u16())
         || status.is_informational()
-        || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
+        || (is_failure(status) && (lifetime.is_zero() || !matches!(source, Source::Origin | Source::Heuristic)))
     {
         return Err(Unstorable::Status);
     }
@@ -248,11 +268,16 @@ fn check_identity(
     }
     let named = [control.no_cache_fields, control.private_fields].into_iter().flatten();
     // no-cache="Set-Cookie" says that the rest of the answer is good for others.
-    let noise = source == Source::Override || named.into_iter().any(|fields| fields.contains(&SET_COOKIE));
-    if headers.contains_key(SET_COOKIE) && !noise {
+    let noise = named.into_iter().any(|fields| fields.contains(&SET_COOKIE));
+    let ignored = |line: &HeaderValue| {
+        let name = identity::cookie_set(line.as_bytes());
+        params.ignore_set_cookie.iter().any(|pattern| pattern.matches(name))
+    };
+    if !noise && !headers.get_all(SET_COOKIE).iter().all(ignored) {
         return Err(Unstorable::SetCookie);
     }
-    if is_partitioned(asked, params) {
+    // Whoever gets it from the store has been let in by the origin itself.
+    if is_partitioned(asked, params) || params.shared_after_auth.is_some() {
         return Ok(());
     }
     if asked.headers.contains_key(AUTHORIZATION) && !control.allows_authorized() {
@@ -272,13 +297,13 @@ fn check_identity(
 }
 
 const fn is_partitioned(asked: &Asked<'_>, params: &CacheParams) -> bool {
-    params.per_consumer && asked.parts.partition.is_some()
+    params.is_partitioned() && asked.parts.partition.is_some()
 }
 
-fn stored_fields(headers: &HeaderMap, control: &ResponseControl<'_>) -> HeaderMap {
+fn stored_fields(headers: &HeaderMap, control: &ResponseControl<'_>, params: &CacheParams) -> HeaderMap {
     let mut stored = HeaderMap::with_capacity(headers.keys_len() + 1);
     for (name, value) in headers {
-        if is_stored(name, headers, control) {
+        if is_stored(name, headers, control, params) {
             stored.append(name, value.clone());
         }
     }
@@ -348,10 +373,9 @@ const NEVER_STORED: [HeaderName; 18] = [
     HeaderName::from_static("sap-perf-fesrec"),
 ];
 
-/// Besides 5xx: 304 has no answer of its own; 401, 403, 407, 409 and 412 speak to one user or of one moment; 408, 421
-/// and 425 of a connection; 416 of a range; 428, 429, 431 by RFC 6585. A failure (5xx) never takes the place of an
-/// answer that could stand in for it; 501 alone is a lasting property.
-const NEVER_STORED_STATUSES: [u16; 13] = [304, 401, 403, 407, 408, 409, 412, 416, 421, 425, 428, 429, 431];
+/// 304 has no answer of its own; 401, 403, 407, 409 and 412 speak to one user or of one moment; 408, 421 and 425 of a
+/// connection; 416 of a range; 428, 429, 431 and 511 by RFC 6585.
+const NEVER_STORED_STATUSES: [u16; 14] = [304, 401, 403, 407, 408, 409, 412, 416, 421, 425, 428, 429, 431, 511];
 
 #[cfg(test)]
 mod tests {
@@ -443,13 +467,26 @@ mod tests {
         let check = |status, expected| {
             Case { status, ..Case::new() }.check("", "cache-control: max-age=60", expected);
         };
-        for status in [200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 499, 501] {
+        for status in [
+            200, 203, 204, 299, 300, 301, 302, 303, 307, 308, 400, 404, 405, 410, 414, 451, 499, 500, 501, 502, 503,
+            504, 599,
+        ] {
             check(status, None);
         }
-        for status in [100, 103, 304, 401, 403, 407, 409, 412, 416, 428, 429, 431, 500, 502, 503, 504, 511, 599] {
+        for status in [100, 103, 304, 401, 403, 407, 409, 412, 416, 428, 429, 431, 511] {
             check(status, Some(Unstorable::Status));
         }
         check(206, Some(Unstorable::Partial));
+        let failure = Case {
+            status: 503,
+            params: CacheParams { stale_if_error: Duration::from_secs(60), ..CacheParams::default() },
+            ..Case::new()
+        };
+        for silent in ["", "etag: \"a\"", "cache-control: max-age=0", "last-modified: Thu, 01 Jan 1960 00:00:00 GMT"] {
+            failure.check("", silent, Some(Unstorable::Status));
+        }
+        let life = failure.decide("", "cache-control: max-age=5\netag: \"a\"").unwrap().life;
+        assert_eq!(life, Life { fresh: Duration::from_secs(5), ..Life::default() });
         let unknown = Case { status: 299, ..Case::new() };
         unknown.check("", "cache-control: must-understand, max-age=60", Some(Unstorable::NotUnderstood));
     }
@@ -497,16 +534,48 @@ mod tests {
         let ttl = Some(Duration::from_secs(60));
         let params = CacheParams { ttl, override_origin: true, ..CacheParams::default() };
         let case = Case { params, ..Case::new() };
-        case.check("cookie: a=b", "cache-control: no-store, no-cache\nexpires: 0\nset-cookie: a=b", None);
-        let head = case.decide("", "cache-control: no-store\nset-cookie: a=b").unwrap();
-        assert!(!head.headers.contains_key(SET_COOKIE));
-        assert!(!head.life.always_validate);
+        case.check("cookie: a=b", "cache-control: no-store, no-cache\nexpires: 0", None);
+        assert!(!case.decide("", "cache-control: no-store").unwrap().life.always_validate);
+        case.check("", "set-cookie: a=b", Some(Unstorable::SetCookie));
         case.check("", "cache-control: private", Some(Unstorable::Private));
         case.check("authorization: a", "", Some(Unstorable::Authorization));
         case.check("", "x-csrf-token: a", Some(Unstorable::Session));
         case.check("cache-control: no-store", "", Some(Unstorable::RequestNoStore));
         let idle = CacheParams { ttl: None, override_origin: true, ..CacheParams::default() };
         Case { params: idle, ..Case::new() }.check("", "cache-control: no-store", Some(Unstorable::NoStore));
+    }
+
+    #[test]
+    fn a_cookie_that_is_noise_is_dropped() {
+        let pattern = |name| identity::CookiePattern::new(name).unwrap();
+        let ignore_set_cookie = vec![pattern("PHPSESSID"), pattern("track_*")];
+        let case = Case { params: CacheParams { ignore_set_cookie, ..CacheParams::default() }, ..Case::new() };
+        let answer = |cookies: &str| format!("cache-control: max-age=60\n{cookies}");
+        let head = case.decide("", &answer("set-cookie: PHPSESSID=1; Path=/\nset-cookie: track_1=2")).unwrap();
+        assert!(!head.headers.contains_key(SET_COOKIE));
+        for cookies in ["set-cookie: PHPSESSID2=1", "set-cookie: PHPSESSID=1\nset-cookie: user=2", "set-cookie: "] {
+            case.check("", &answer(cookies), Some(Unstorable::SetCookie));
+        }
+    }
+
+    #[test]
+    fn answers_are_shared_with_the_authorized_but_never_what_is_private() {
+        let shared_after_auth = Some(Duration::from_secs(60));
+        let case = Case { params: CacheParams { shared_after_auth, ..CacheParams::default() }, ..Case::new() };
+        case.check("authorization: a\ncookie: a=b", "cache-control: max-age=60", None);
+        case.check("cookie: a=b", "etag: \"a\"", None);
+        case.check("", "cache-control: private, max-age=60", Some(Unstorable::Private));
+        case.check("", "cache-control: max-age=60\nset-cookie: a=b", Some(Unstorable::SetCookie));
+        case.check("", "cache-control: max-age=60\nx-csrf-token: a", Some(Unstorable::Session));
+    }
+
+    #[test]
+    fn what_the_operator_strips_is_not_stored() {
+        let strip = vec![HeaderName::from_static("x-trace")];
+        let case = Case { params: CacheParams { strip, ..CacheParams::default() }, ..Case::new() };
+        let head = case.decide("", "cache-control: max-age=60\nx-trace: 1\nx-kept: 2\nsap-message: 3").unwrap();
+        assert!(head.headers.contains_key("x-kept"));
+        assert!(!head.headers.contains_key("x-trace") && !head.headers.contains_key("sap-message"));
     }
 
     #[test]
@@ -521,7 +590,7 @@ mod tests {
         check("", &answer("vary: foo bar"), Some(Unstorable::Vary));
         let head = Case::new().decide("foo: 1\nfoo: 2", &answer("vary: Foo, bar\nvary: FOO,,")).unwrap();
         assert_eq!(&*head.vary, ["bar", "foo"]);
-        assert_eq!(&*head.selecting, [None, Some(b"1, 2".as_slice().into())]);
+        assert_eq!(&*head.selecting, [None, Some(b"1,2".as_slice().into())]);
         assert!(head.selects(&fields("foo: 1, 2")));
         assert!(!head.selects(&fields("foo: 1, 2\nbar: x")));
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`Builder`]: from settings (and an embedding program's hand) to a running gateway
 //! - [`Gateway`]: one worker's view, a hyper service: cheap to clone, mounts anywhere
-//! - [`Handle`]: what is shared: reload, metrics, upkeep
+//! - [`Handle`]: what is shared: reload, metrics, upkeep, and the operator's hand on the cache ([`cache`])
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -27,9 +27,11 @@ use crate::proxy::access_log::AccessLog;
 use crate::proxy::hooks::Hooks;
 use crate::proxy::snapshot::Worker;
 use crate::proxy::{self, Handling, ResponseBody};
+use crate::refusal::Reason;
 use crate::upstream::body::{BoxError, Inbound};
 use crate::upstream::origin::Origin;
 
+pub mod cache;
 mod handle;
 mod probing;
 mod snapshot;
@@ -150,6 +152,12 @@ impl Gateway {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         self.begin(request)
+    }
+
+    /// The answer to what is no request at all, for a server that could not read one: counted and logged like every
+    /// refusal.
+    pub fn refuse(&self, reason: Reason) -> Response<Bytes> {
+        proxy::refuse(&self.worker, self.peer, reason)
     }
 
     fn begin<B>(&self, request: Request<B>) -> Handling

@@ -18,17 +18,19 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::drain::{Drain, Open};
+use super::speaker::{Counted, Speaker};
+use super::tls::LiveTls;
 use super::wire::{Patience, Tally, Wire};
 use super::{ListenLimits, Peer};
 use crate::metrics::{ConnectionRefusal, Handshake, ListenerMeter, Metrics};
+use crate::refusal::Reason;
 
 /// What one worker needs to serve the connections of one listener.
 pub struct Server {
     /// For TLS listeners.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<LiveTls>>,
     /// Its bounds.
     pub limits: ListenLimits,
     /// Which worker this is.
@@ -41,34 +43,52 @@ pub struct Server {
     pub meter: Arc<ListenerMeter>,
     /// Where panics are counted.
     pub metrics: Metrics,
+    /// What a client is told whose bytes are no request.
+    pub refuse: Refuse,
 }
+
+/// Makes the answer to what is no request: who sent it, and why it is refused.
+pub type Refuse = Arc<dyn Fn(Peer, Reason) -> Response<Bytes> + Send + Sync>;
 
 impl Server {
     fn tally(&self) -> Tally {
         Tally { meter: Arc::clone(&self.meter), worker: self.worker }
     }
+
+    fn speaker(&self, address: SocketAddr) -> Speaker {
+        let (refuse, peer) = (Arc::clone(&self.refuse), self.peer(address));
+        Speaker::new(Box::new(move |reason| refuse(peer, reason)))
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { head: self.limits.head_timeout, idle: self.limits.idle_timeout }
+    }
+
+    fn peer(&self, address: SocketAddr) -> Peer {
+        Peer { address, tls: self.tls.is_some() }
+    }
 }
 
 /// Something that answers the requests of one connection.
 pub trait Answer:
-    Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static>
+    Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + Unpin + 'static>
     + Clone
     + Send
     + 'static
 {
     /// The body of its answers.
-    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<S, B> Answer for S
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static>
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send + Unpin + 'static>
         + Clone
         + Send
         + 'static,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     type Body = B;
 }
@@ -82,7 +102,7 @@ pub async fn accept<A: Answer>(server: Arc<Server>, listener: TcpListener, answe
         });
         match next.await {
             None => return,
-            Some(Ok((stream, address))) => admit(&server, stream, address, &answer),
+            Some(Ok((stream, address))) => admit(&server, stream, address, &answer, None),
             Some(Err(error)) => {
                 // Out of descriptors or memory, most often: wait for connections to end instead of spinning.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -92,33 +112,44 @@ pub async fn accept<A: Answer>(server: Arc<Server>, listener: TcpListener, answe
     }
 }
 
+/// A connection's place at its worker, dropped with it: how whoever handed it over counts what a worker has.
+pub type Place = Arc<()>;
+
 /// Serves an accepted connection in a task of its own, or turns it away when there are too many.
-pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: SocketAddr, answer: &impl Fn(Peer) -> A) {
-    let ticket = Ticket::take(server);
+pub fn admit<A: Answer>(
+    server: &Arc<Server>,
+    stream: TcpStream,
+    address: SocketAddr,
+    answer: &impl Fn(Peer) -> A,
+    place: Option<Place>,
+) {
+    let ticket = Ticket::take(server, place);
     let _ = stream.set_nodelay(true);
     let Some(ticket) = ticket else {
         server.meter.refused(server.worker, ConnectionRefusal::Limit);
         tokio::spawn(turn_away(Arc::clone(server), stream));
         return;
     };
-    let peer = Peer { address, tls: server.tls.is_some() };
-    let answer = answer(peer);
+    let answer = answer(server.peer(address));
     tokio::spawn(async move {
-        let server = Arc::clone(&ticket.0);
+        let server = Arc::clone(&ticket.server);
         let mut open = server.drain.open();
-        if let Err(error) = connection(&server, stream, answer, &mut open).await {
+        if let Err(error) = connection(&server, stream, address, answer, &mut open).await {
             tracing::debug!(%error, %address, "connection ended");
         }
         drop(ticket);
     });
 }
 
-/// Counts a connection in `Server::open` until dropped, whatever ends it.
-struct Ticket(Arc<Server>);
+/// Counts a connection in `Server::open`, and at its place, until dropped, whatever ends it.
+struct Ticket {
+    server: Arc<Server>,
+    _place: Option<Place>,
+}
 
 impl Ticket {
-    fn take(server: &Arc<Server>) -> Option<Self> {
-        let ticket = Self(Arc::clone(server));
+    fn take(server: &Arc<Server>, place: Option<Place>) -> Option<Self> {
+        let ticket = Self { server: Arc::clone(server), _place: place };
         server.meter.accepted(server.worker);
         (server.open.fetch_add(1, Ordering::Relaxed) < server.limits.connections).then_some(ticket)
     }
@@ -126,10 +157,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.meter.closed(self.0.worker);
+        self.server.open.fetch_sub(1, Ordering::Relaxed);
+        self.server.meter.closed(self.server.worker);
         if std::thread::panicking() {
-            self.0.metrics.panicked();
+            self.server.metrics.panicked();
         }
     }
 }
@@ -146,17 +177,23 @@ async fn turn_away(server: Arc<Server>, mut stream: TcpStream) {
     let _ = stream.shutdown().await;
 }
 
-async fn connection<A: Answer>(server: &Server, stream: TcpStream, answer: A, open: &mut Open) -> Result<(), BoxError> {
-    let patience = Patience { head: server.limits.head_timeout, idle: server.limits.idle_timeout };
+async fn connection<A: Answer>(
+    server: &Server,
+    stream: TcpStream,
+    address: SocketAddr,
+    answer: A,
+    open: &mut Open,
+) -> Result<(), BoxError> {
+    let patience = server.patience();
     let Some(tls) = &server.tls else {
-        let (stream, prefix) = tokio::time::timeout(patience.idle, preface(stream)).await??;
+        let (stream, prefix) = preface(stream, patience).await?;
         return if prefix.as_ref() == PREFACE {
             http2(server, Wire::http2(stream, prefix, patience), answer, open).await
         } else {
-            http1(server, Wire::http1(stream, prefix, patience, server.tally()), answer, open).await
+            http1(server, address, (stream, prefix), answer, open).await
         };
     };
-    let handshake = tokio::time::timeout(patience.head, tls.accept(stream)).await;
+    let handshake = tokio::time::timeout(patience.head, tls.acceptor().accept(stream)).await;
     let result = match &handshake {
         Ok(Ok(_)) => Handshake::Ok,
         Ok(Err(_)) => Handshake::Failed,
@@ -167,26 +204,42 @@ async fn connection<A: Answer>(server: &Server, stream: TcpStream, answer: A, op
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         http2(server, Wire::http2(stream, Bytes::new(), patience), answer, open).await
     } else {
-        http1(server, Wire::http1(stream, Bytes::new(), patience, server.tally()), answer, open).await
+        http1(server, address, (stream, Bytes::new()), answer, open).await
     }
 }
 
-/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.4).
-async fn preface(mut stream: TcpStream) -> io::Result<(TcpStream, Bytes)> {
+/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.4). It may stay
+/// idle before its first byte; with that a head has begun.
+async fn preface(mut stream: TcpStream, patience: Patience) -> io::Result<(TcpStream, Bytes)> {
     let mut read = BytesMut::with_capacity(PREFACE.len());
-    while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+    let mut more = async |read: &mut BytesMut| {
         let mut rest = (&mut stream).take((PREFACE.len() - read.len()) as u64);
-        if rest.read_buf(&mut read).await? == 0 {
-            break;
+        rest.read_buf(read).await
+    };
+    let mut left = tokio::time::timeout(patience.idle, more(&mut read)).await??;
+    let rest = async {
+        while left > 0 && read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+            left = more(&mut read).await?;
         }
-    }
+        io::Result::Ok(())
+    };
+    tokio::time::timeout(patience.head, rest).await??;
     Ok((stream, read.freeze()))
 }
 
-async fn http1<A: Answer, S>(server: &Server, wire: Wire<S>, answer: A, open: &mut Open) -> Result<(), BoxError>
+async fn http1<A: Answer, S>(
+    server: &Server,
+    address: SocketAddr,
+    (stream, prefix): (S, Bytes),
+    answer: A,
+    open: &mut Open,
+) -> Result<(), BoxError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let speaker = server.speaker(address);
+    let answer = Counted::new(answer, speaker.dialogue());
+    let wire = Wire::http1(stream, prefix, server.patience(), server.tally(), speaker);
     let mut builder = http1::Builder::new();
     builder.max_header_size(server.limits.head_size).max_buf_size(server.limits.head_size.max(WRITE_BUFFER));
     let connection = pin!(builder.serve_connection(TokioIo::new(wire), answer).with_upgrades());
@@ -225,7 +278,7 @@ trait Graceful: Future {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S, A: Answer> Graceful for http1::UpgradeableConnection<TokioIo<Wire<S>>, A>
+impl<S, A: Answer> Graceful for http1::UpgradeableConnection<TokioIo<Wire<S>>, Counted<A>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -9,15 +9,16 @@ use proptest::prelude::*;
 use super::names::{Kind, METRICS, PROCESS_METRICS};
 use super::*;
 use crate::breaker;
+use crate::gear::Gear;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
 
 /// A sample's name and labels as written, and its value.
-type Samples = BTreeMap<String, f64>;
+pub(super) type Samples = BTreeMap<String, f64>;
 
 /// Reads `text` and holds it to what `promtool check metrics` asks, and more: help and type once and before the
 /// samples, families in one piece, no sample twice, labels escaped, buckets cumulative and ending at the count.
-fn parse(text: &str) -> Samples {
+pub(super) fn parse(text: &str) -> Samples {
     assert!(text.ends_with('\n'), "the last line must end");
     let mut samples = Samples::new();
     let mut families: HashMap<&str, &str> = HashMap::new();
@@ -124,31 +125,42 @@ fn check(metrics: &Metrics, expected: &[(&str, f64)]) {
 }
 
 /// Metrics in which everything there is has happened.
-fn busy() -> Metrics {
+pub(super) fn busy() -> Metrics {
     let metrics = Metrics::new(2);
     let meter = metrics.route("orders", "erp");
     meter.record(0, &Facts { request_bytes: 7, response_bytes: 11, ..plain() });
     meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
-    meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, aborted: true, ..plain() });
+    meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, ending: Ending::Aborted, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
-    metrics.consumer("webshop").record(0, &plain());
+    CacheEvent::ALL.into_iter().for_each(|event| meter.event(0, event));
+    meter.harvested();
+    let costly = Facts {
+        upstream_time: Some(Duration::from_millis(1_500)),
+        queued: Some(Duration::from_millis(250)),
+        ..plain()
+    };
+    metrics.consumer("webshop").record(0, &costly);
     metrics.anonymous().record(1, &Facts { reason: Some(Reason::QueueFull), ..plain() });
     let upstream = metrics.upstream("erp");
     upstream.waited(0, Duration::ZERO);
-    upstream.attempt(0, Outcome::Broken, None);
-    upstream.attempt(1, Outcome::Ok, Some(Duration::from_millis(40)));
+    upstream.attempt(0, Outcome::Broken, None, None);
+    upstream.attempt(1, Outcome::Ok, Some(Duration::from_millis(40)), None);
     upstream.retry(1);
+    upstream.zombie(0);
     upstream.connection(0, false);
     upstream.connection(1, true);
     upstream.shift(0, breaker::State::Open);
+    upstream.geared(Gear::Limp);
     upstream.watch(Box::new(|| Live {
         slots: 12,
+        limit: Some(LimitLive { suggested: 14, latency_ratio: 1.25, drops: 2 }),
         busy: 3,
         zombie: 1,
         queued: 4,
         idle_connections: 5,
         breaker: Some(breaker::State::HalfOpen),
-        endpoints: vec![EndpointLive { name: "http://10.0.0.5:8000".to_owned(), up: true }],
+        gear: Some((Gear::Eco, Gear::Limp)),
+        endpoints: vec![EndpointLive { name: "http://10.0.0.5:8000".to_owned(), up: true, requests: 4 }],
     }));
     let listener = metrics.listener("0.0.0.0:8443");
     listener.accepted(0);
@@ -157,7 +169,15 @@ fn busy() -> Metrics {
     listener.refused(0, ConnectionRefusal::Limit);
     listener.handshake(0, Handshake::Failed);
     metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
+    metrics.store().purged(Extent::Route, true, 3);
     metrics.watch_access_log(Box::new(|| 9));
+    metrics.watch_certificates(Box::new(|| {
+        let (listener, certificate) = ("0.0.0.0:8443".to_owned(), "site.pem".to_owned());
+        vec![CertificateLive { listener, certificate, expiry: SystemTime::UNIX_EPOCH + Duration::from_secs(7) }]
+    }));
+    metrics.worker(1).late(Duration::from_millis(3));
+    metrics.worker(1).watch_busy(|| Duration::from_millis(2_500));
+    metrics.configured(u64::MAX);
     metrics.panicked();
     metrics.reloaded(true, SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
     metrics.reloaded(false, SystemTime::UNIX_EPOCH);
@@ -172,6 +192,9 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_requests_total{route="orders",method="GET",code="2xx",cache="hit"}"#, 1.0),
             (r#"vaxel_requests_total{route="orders",method="GET",code="5xx",cache="hit"}"#, 1.0),
             (r#"vaxel_requests_total{route="orders",method="_other",code="2xx",cache="off"}"#, 1.0),
+            (r#"vaxel_responses_total{route="orders",code="2xx"}"#, 2.0),
+            (r#"vaxel_responses_total{route="orders",code="5xx"}"#, 1.0),
+            (r#"vaxel_responses_total{route="orders",code="1xx"}"#, 0.0),
             (r#"vaxel_cache_requests_total{route="orders",result="hit"}"#, 2.0),
             (r#"vaxel_cache_requests_total{route="orders",result="miss"}"#, 0.0),
             (r#"vaxel_request_duration_seconds_bucket{route="orders",cache="hit",le="0.0001"}"#, 2.0),
@@ -182,6 +205,17 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_refusals_total{route="orders",reason="queue.full"}"#, 1.0),
             (r#"vaxel_shadow_refusals_total{route="orders",reason="rate.exceeded"}"#, 1.0),
             (r#"vaxel_client_aborts_total{route="orders"}"#, 1.0),
+            (r#"vaxel_cache_harvests_total{route="orders"}"#, 1.0),
+            (r#"vaxel_consumer_upstream_seconds_total{consumer="webshop"}"#, 1.5),
+            (r#"vaxel_consumer_queue_seconds_total{consumer="webshop"}"#, 0.25),
+            (r#"vaxel_consumer_upstream_seconds_total{consumer="_anonymous"}"#, 0.0),
+            (r#"vaxel_zombies_total{upstream="erp"}"#, 1.0),
+            (r#"vaxel_endpoint_requests{upstream="erp",endpoint="http://10.0.0.5:8000"}"#, 4.0),
+            (r#"vaxel_worker_busy_seconds_total{worker="1"}"#, 2.5),
+            (r#"vaxel_worker_lag_seconds_bucket{worker="1",le="0.002"}"#, 0.0),
+            (r#"vaxel_worker_lag_seconds_bucket{worker="1",le="0.005"}"#, 1.0),
+            ("vaxel_config_hash", 281_474_976_710_655.0),
+            ("vaxel_config_last_reload_successful", 0.0),
             (r#"vaxel_route_info{route="orders",upstream="erp"}"#, 1.0),
             (r#"vaxel_consumer_requests_total{consumer="webshop",result="served"}"#, 1.0),
             (r#"vaxel_consumer_requests_total{consumer="_anonymous",result="refused"}"#, 1.0),
@@ -194,12 +228,19 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_upstream_connections_total{upstream="erp",kind="reused"}"#, 1.0),
             (r#"vaxel_upstream_connections_idle{upstream="erp"}"#, 5.0),
             (r#"vaxel_slots{upstream="erp"}"#, 12.0),
+            (r#"vaxel_limit_suggested{upstream="erp"}"#, 14.0),
+            (r#"vaxel_limit_latency_ratio{upstream="erp"}"#, 1.25),
+            (r#"vaxel_limit_drops_total{upstream="erp"}"#, 2.0),
             (r#"vaxel_slots_busy{upstream="erp"}"#, 3.0),
             (r#"vaxel_slots_zombie{upstream="erp"}"#, 1.0),
             (r#"vaxel_queue_length{upstream="erp"}"#, 4.0),
             (r#"vaxel_breaker_state{upstream="erp",state="half_open"}"#, 1.0),
             (r#"vaxel_breaker_state{upstream="erp",state="closed"}"#, 0.0),
             (r#"vaxel_breaker_shifts_total{upstream="erp",to="open"}"#, 1.0),
+            (r#"vaxel_gear_state{upstream="erp",gear="eco"}"#, 1.0),
+            (r#"vaxel_gear_state{upstream="erp",gear="limp"}"#, 0.0),
+            (r#"vaxel_gear_strain{upstream="erp",gear="limp"}"#, 1.0),
+            (r#"vaxel_gear_shifts_total{upstream="erp",to="limp"}"#, 1.0),
             (r#"vaxel_endpoint_up{upstream="erp",endpoint="http://10.0.0.5:8000"}"#, 1.0),
             (r#"vaxel_listener_connections{listener="0.0.0.0:8443"}"#, 1.0),
             (r#"vaxel_listener_accepted_total{listener="0.0.0.0:8443"}"#, 2.0),
@@ -210,6 +251,10 @@ fn everything_that_is_counted_is_shown() {
             ("vaxel_cache_entries", 1.0),
             ("vaxel_cache_evictions_total", 2.0),
             ("vaxel_cache_fills_bytes", 3.0),
+            (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
+            (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
+            (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),
+            (r#"vaxel_certificate_expiry_timestamp_seconds{listener="0.0.0.0:8443",certificate="site.pem"}"#, 7.0),
             ("vaxel_access_log_dropped_total", 9.0),
             ("vaxel_worker_panics_total", 1.0),
             (r#"vaxel_config_reloads_total{result="ok"}"#, 1.0),
@@ -273,6 +318,41 @@ fn a_meter_of_the_same_name_is_the_same_meter() {
     assert!(Arc::ptr_eq(&metrics.consumer("a"), &metrics.consumer("a")));
     assert!(Arc::ptr_eq(&metrics.listener("a"), &metrics.listener("a")));
     assert_eq!(metrics.gather().matches("vaxel_route_info{").count(), 1);
+}
+
+/// `docs/METRICS.md` says how many series there are.
+#[test]
+fn series_are_bounded_by_the_configuration() {
+    let series = |metrics: &Metrics| {
+        let text = metrics.gather();
+        text.lines().filter(|line| line.starts_with("vaxel_")).count()
+    };
+    let metrics = Metrics::new(2);
+    let mut last = series(&metrics);
+    let mut more = |expected: std::ops::Range<usize>, what: &str| {
+        let now = series(&metrics);
+        assert!(expected.contains(&(now - last)), "a {what} has {} series", now - last);
+        last = now;
+    };
+    let route = metrics.route("orders", "erp");
+    more(80..90, "route");
+    let upstream = metrics.upstream("erp");
+    upstream.watch(Box::new(|| Live { breaker: Some(breaker::State::Closed), ..Live::default() }));
+    more(60..70, "upstream");
+    metrics.consumer("webshop");
+    more(4..5, "consumer");
+    metrics.listener("0.0.0.0:8443");
+    more(10..15, "listener");
+    metrics.worker(0);
+    more(11..12, "worker");
+    // Whatever clients come up with.
+    for method in ["GET", "get", "PROPFIND", "X"].map(|name| Method::from_bytes(name.as_bytes()).unwrap()) {
+        for status in 100..1000 {
+            let status = StatusCode::from_u16(status).unwrap();
+            route.record(0, &Facts { method: &method, status, ..plain() });
+        }
+    }
+    more(10..11, "flood of methods and statuses");
 }
 
 #[test]

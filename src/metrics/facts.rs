@@ -3,10 +3,11 @@
 //! The proxy writes the facts once, when the response body has ended; everything that reports reads the same facts,
 //! so that a graph and a log line can never disagree.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 
+use crate::message::trace::TraceId;
 use crate::refusal::Reason;
 
 /// The facts of one finished exchange.
@@ -32,8 +33,30 @@ pub struct Facts<'a> {
     pub response_bytes: u64,
     /// Attempts made upstream.
     pub attempts: u32,
-    /// The client left before the response had ended.
-    pub aborted: bool,
+    /// How the response's body ended.
+    pub ending: Ending,
+    /// The trace it belongs to, if its caller records it.
+    pub traced: Option<Traced>,
+}
+
+/// How the body of a response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// All of it was handed to the connection.
+    Whole,
+    /// The client left before.
+    Aborted,
+    /// The upstream's part of it broke off, and the client's was broken off as well.
+    Broken,
+}
+
+/// A recorded trace, and when what is counted was in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traced {
+    /// Which.
+    pub trace: TraceId,
+    /// When.
+    pub at: SystemTime,
 }
 
 /// What the cache did for a request.
@@ -95,6 +118,42 @@ impl CacheResult {
             Self::Hit | Self::Stale => Pace::Hit,
             Self::StaleError | Self::Revalidated | Self::Miss | Self::Collapsed => Pace::Miss,
             Self::Pass | Self::Bypass | Self::Off => Pace::Pass,
+        }
+    }
+}
+
+/// What a rule of the cache did beside answering: that a route caches less than one expects is seen here, with its cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CacheEvent {
+    /// An identity that the upstream has not let in of late was sent there (`shared_after_auth`).
+    Unproven,
+    /// The upstream turned away an identity that it had let in.
+    Withdrawn,
+    /// A 401 made an identity's own answers forgotten.
+    Forgotten,
+    /// An unsafe request outdated what is stored of the route's group.
+    Invalidated,
+    /// What was found is outdated.
+    Outdated,
+    /// An answer was not stored, for something was written while it came.
+    Fenced,
+}
+
+impl CacheEvent {
+    /// Every event, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Unproven, Self::Withdrawn, Self::Forgotten, Self::Invalidated, Self::Outdated, Self::Fenced];
+
+    /// The stable word for logs and metric labels.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Unproven => "unproven",
+            Self::Withdrawn => "withdrawn",
+            Self::Forgotten => "forgotten",
+            Self::Invalidated => "invalidated",
+            Self::Outdated => "outdated",
+            Self::Fenced => "fenced",
         }
     }
 }

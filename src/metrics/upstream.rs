@@ -7,23 +7,30 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::collector::Families;
+use super::exemplar::{Exemplar, Exemplars, Shown};
+use super::facts::Traced;
 use super::names;
 use super::shard::{Shards, Span};
 use crate::breaker::State;
+use crate::gear::Gear;
 use crate::outcome::Outcome;
 
 /// The counters of one upstream. Survives reloads: the same name is the same meter.
 pub struct UpstreamMeter {
     name: Box<str>,
     shards: Shards,
+    /// For each bucket of the durations.
+    exemplars: Exemplars,
     watched: Mutex<Option<Arc<Watch>>>,
 }
 
 /// The state of an upstream at the moment of a scrape.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Live {
     /// How many slots there are.
     pub slots: usize,
+    /// What the adaptive limit has learned, if there is one.
+    pub limit: Option<LimitLive>,
     /// Slots whose request is at the backend and still wanted.
     pub busy: usize,
     /// Slots whose request is at the backend though nobody waits for it any more.
@@ -34,8 +41,21 @@ pub struct Live {
     pub idle_connections: usize,
     /// The breaker's state; `None` if there is no breaker.
     pub breaker: Option<State>,
+    /// Its gear, and the one that strain asks for.
+    pub gear: Option<(Gear, Gear)>,
     /// The endpoints.
     pub endpoints: Vec<EndpointLive>,
+}
+
+/// An adaptive limit at the moment of a scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LimitLive {
+    /// Slots it finds right.
+    pub suggested: usize,
+    /// How many times their baseline answers took when it last looked.
+    pub latency_ratio: f64,
+    /// Overload signals since the start.
+    pub drops: u64,
 }
 
 /// The state of an endpoint at the moment of a scrape.
@@ -45,13 +65,20 @@ pub struct EndpointLive {
     pub name: String,
     /// It takes requests.
     pub up: bool,
+    /// Requests that are at it.
+    pub requests: u32,
 }
 
 type Watch = dyn Fn() -> Live + Send + Sync;
 
 impl UpstreamMeter {
     pub(super) fn new(name: &str, workers: usize) -> Self {
-        Self { name: name.into(), shards: Shards::new(workers, COUNTERS), watched: Mutex::new(None) }
+        Self {
+            name: name.into(),
+            shards: Shards::new(workers, COUNTERS),
+            exemplars: Exemplars::new(workers, DURATION_BUCKETS),
+            watched: Mutex::new(None),
+        }
     }
 
     /// The name of the upstream.
@@ -75,12 +102,20 @@ impl UpstreamMeter {
         QUEUE_WAIT.observe(&self.shards, worker, wait);
     }
 
-    /// Counts a finished attempt, and the time until the head of its answer if there was one.
-    pub fn attempt(&self, worker: usize, outcome: Outcome, until_head: Option<Duration>) {
+    /// Counts a finished attempt, and the time until the head of its answer if there was one. If it belongs to a recorded
+    /// trace, it becomes the exemplar of its bucket.
+    pub fn attempt(&self, worker: usize, outcome: Outcome, until_head: Option<Duration>, traced: Option<Traced>) {
         self.shards.add(worker, ATTEMPTS + outcome_index(outcome), 1);
-        if let Some(took) = until_head {
-            ATTEMPT_DURATION.observe(&self.shards, worker, took);
+        let Some(took) = until_head else { return };
+        let bucket = ATTEMPT_DURATION.observe(&self.shards, worker, took);
+        if let Some(traced) = traced {
+            self.exemplars.keep(worker, bucket, Exemplar { value: took, traced });
         }
+    }
+
+    /// Counts a request that the backend works on though nobody waits for it any more.
+    pub fn zombie(&self, worker: usize) {
+        self.shards.add(worker, ZOMBIES, 1);
     }
 
     /// Counts an attempt that repeats one before.
@@ -98,6 +133,11 @@ impl UpstreamMeter {
         self.shards.add(worker, SHIFTS + state_index(to), 1);
     }
 
+    /// Counts a change of gear.
+    pub fn geared(&self, to: Gear) {
+        self.shards.add(0, GEARED + to as usize, 1);
+    }
+
     pub(super) fn collect(&self, to: &mut Families) {
         let name = &*self.name;
         for outcome in Outcome::ALL {
@@ -108,16 +148,24 @@ impl UpstreamMeter {
         for (index, kind) in CONNECTION_KINDS.iter().enumerate() {
             to.count(&names::UPSTREAM_CONNECTIONS, &[name, kind], self.shards.sum(CONNECTIONS + index));
         }
+        to.count(&names::ZOMBIES, &[name], self.shards.sum(ZOMBIES));
         to.histogram(&names::QUEUE_WAIT, &[name], &QUEUE_WAIT.read(&self.shards));
         to.histogram(&names::UPSTREAM_DURATION, &[name], &ATTEMPT_DURATION.read(&self.shards));
         for (index, state) in STATES.iter().enumerate() {
             to.count(&names::BREAKER_SHIFTS, &[name, state], self.shards.sum(SHIFTS + index));
+        }
+        for gear in Gear::ALL {
+            to.count(&names::GEAR_SHIFTS, &[name, gear.code()], self.shards.sum(GEARED + gear as usize));
         }
         // Called without the lock: a watch may take locks of its own, and may come back to replace itself.
         let watch = self.watched.lock().clone();
         if let Some(watch) = watch {
             collect_live(name, &watch(), to);
         }
+    }
+
+    pub(super) fn exemplify(&self, to: &mut Shown) {
+        to.add(&names::UPSTREAM_DURATION, &[&self.name], self.exemplars.latest(0, DURATION_BUCKETS));
     }
 }
 
@@ -137,13 +185,25 @@ fn collect_live(name: &str, live: &Live, to: &mut Families) {
     ] {
         to.count(metric, &[name], value as u64);
     }
+    if let Some(limit) = live.limit {
+        to.count(&names::LIMIT_SUGGESTED, &[name], limit.suggested as u64);
+        to.push(&names::LIMIT_LATENCY, &[name], limit.latency_ratio);
+        to.count(&names::LIMIT_DROPS, &[name], limit.drops);
+    }
     if let Some(state) = live.breaker {
         for (index, code) in STATES.iter().enumerate() {
             to.count(&names::BREAKER_STATE, &[name, code], u64::from(state_index(state) == index));
         }
     }
+    if let Some((gear, strain)) = live.gear {
+        for each in Gear::ALL {
+            to.count(&names::GEAR, &[name, each.code()], u64::from(each == gear));
+            to.count(&names::GEAR_STRAIN, &[name, each.code()], u64::from(each == strain));
+        }
+    }
     for endpoint in &live.endpoints {
         to.count(&names::ENDPOINT_UP, &[name, &endpoint.name], u64::from(endpoint.up));
+        to.count(&names::ENDPOINT_REQUESTS, &[name, &endpoint.name], u64::from(endpoint.requests));
     }
 }
 
@@ -177,10 +237,13 @@ pub(super) const CONNECTION_KINDS: [&str; 2] = ["opened", "reused"];
 // The counters of an upstream, in the order in which they lie in memory.
 const ATTEMPTS: usize = 0;
 const RETRIES: usize = ATTEMPTS + Outcome::ALL.len();
-const CONNECTIONS: usize = RETRIES + 1;
+const ZOMBIES: usize = RETRIES + 1;
+const CONNECTIONS: usize = ZOMBIES + 1;
 const SHIFTS: usize = CONNECTIONS + CONNECTION_KINDS.len();
-const QUEUE_WAIT: Span = Span { first: SHIFTS + STATES.len(), bounds: names::WAITS };
+const GEARED: usize = SHIFTS + STATES.len();
+const QUEUE_WAIT: Span = Span { first: GEARED + Gear::ALL.len(), bounds: names::WAITS };
 const ATTEMPT_DURATION: Span = Span { first: QUEUE_WAIT.first + Span::len(names::WAITS), bounds: names::LATENCIES };
+const DURATION_BUCKETS: usize = names::LATENCIES.len() + 1;
 const COUNTERS: usize = ATTEMPT_DURATION.first + Span::len(names::LATENCIES);
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
@@ -17,6 +17,7 @@ use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::target::Target;
+use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::rate::Rated;
@@ -42,7 +43,7 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         check(worker, &parts)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
-        Ok((route, lookup::look(&exchange, route, &parts, &target, safe)))
+        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, !body.is_end_stream())))
     });
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
@@ -55,7 +56,12 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
             let now = exchange.started.mono;
             answered(respond::stored(exchange, &entry, &parts.headers, now))
         }
-        Ok((route, looked)) => onward(exchange, route, parts, body, safe, looked),
+        Ok((route, looked)) => {
+            if let Some(event) = looked.event() {
+                route.meter.event(worker.index, event);
+            }
+            onward(exchange, route, parts, body, safe, looked)
+        }
     }
 }
 
@@ -91,7 +97,18 @@ fn onward(
     Begun::Onward(Box::new(Trip { exchange, outgoing, asked, plan }))
 }
 
-fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
+/// An exchange of which nothing is known but who began it: its head could not be read.
+pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    // No path and a method that no client would send: the log shows both as they are.
+    parts.uri = Uri::from_static("-");
+    parts.method = Method::from_bytes(b"-").unwrap_or_default();
+    parts.version = Version::HTTP_11;
+    open(worker, &parts, peer)
+}
+
+/// The facts of a request as it comes.
+pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
     let snapshot = worker.snapshot.load_full();
     let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
     Box::new(Exchange {
@@ -100,6 +117,7 @@ fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
         peer,
         client,
         consumer: Identity::Anonymous(client),
+        identity: None,
         method: parts.method.clone(),
         version: parts.version,
         started: worker.core.clock.moment(),
@@ -110,6 +128,7 @@ fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,
+        trace: TraceId::sampled(&parts.headers),
         request_id: None,
         told: false,
         snapshot,
@@ -138,6 +157,18 @@ fn admit<'a>(
     parts: &Parts,
     target: &Target<'_>,
 ) -> Result<&'a Route, Refusal> {
+    let route = place(exchange, snapshot, parts, target)?;
+    rate(exchange, route)?;
+    Ok(route)
+}
+
+/// Route and consumer.
+pub(super) fn place<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    parts: &Parts,
+    target: &Target<'_>,
+) -> Result<&'a Route, Refusal> {
     let found = snapshot.router.find(&target.host, &target.route_path(), &parts.method, &parts.headers);
     let index = *found.ok_or(Reason::RouteNone)?;
     exchange.route = Some(index);
@@ -146,7 +177,6 @@ fn admit<'a>(
     if route.require_consumer && matches!(exchange.consumer, Identity::Anonymous(_)) {
         return Err(Reason::ConsumerUnknown.into());
     }
-    rate(exchange, route)?;
     Ok(route)
 }
 

@@ -12,7 +12,8 @@ use super::snapshot::{Caller, Route, Snapshot, Worker};
 use crate::clock::Moment;
 use crate::consumer::Identity;
 use crate::listen::Peer;
-use crate::metrics::{CacheResult, Facts};
+use crate::message::trace::{TRACEPARENT, TraceId};
+use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
 use crate::throttle::Ticket;
 use crate::throttle::rate::Rated;
@@ -32,6 +33,8 @@ pub(super) struct Exchange {
     pub(super) client: IpAddr,
     /// Who calls.
     pub(super) consumer: Identity,
+    /// The same as the cache of its route tells users apart, if it does.
+    pub(super) identity: Option<u64>,
     /// Its method.
     pub(super) method: Method,
     /// The version it came in.
@@ -52,6 +55,8 @@ pub(super) struct Exchange {
     pub(super) tally: Tally,
     /// The request's body, for its length.
     pub(super) body: Option<Arc<Source>>,
+    /// The trace it belongs to, if its caller records it.
+    pub(super) trace: Option<TraceId>,
     /// Drawn when first needed.
     pub(super) request_id: Option<u64>,
     /// Whether everyone who counts has been told.
@@ -63,7 +68,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.told {
             self.status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(self.status);
-            self.tell(0, true);
+            self.tell(0, Ending::Aborted);
         }
     }
 }
@@ -73,6 +78,8 @@ impl Drop for Exchange {
 pub(super) struct Tally {
     /// Attempts made.
     pub(super) attempts: u32,
+    /// Whether a byte of one may have reached the upstream.
+    pub(super) reached: bool,
     /// Time spent waiting for a slot, if one was asked for.
     pub(super) queued: Option<Duration>,
     /// Time from the first attempt until the head of the last answer, or its failure.
@@ -98,7 +105,7 @@ impl Noted {
             uri: uri.clone(),
             host: headers.get(header::HOST).cloned(),
             user_agent: headers.get(header::USER_AGENT).cloned(),
-            trace: headers.get("traceparent").cloned(),
+            trace: headers.get(TRACEPARENT).cloned(),
         }
     }
 }
@@ -117,7 +124,8 @@ impl Exchange {
     /// What it brings to the queue of its upstream.
     pub(super) fn ticket(&self, route: &Route) -> Ticket {
         let (caller, consumer) = self.caller();
-        Ticket { consumer, weight: caller.weight, class: caller.class.unwrap_or(route.class), cost: route.cost }
+        let class = caller.class.unwrap_or(route.class);
+        Ticket { consumer, weight: caller.weight, class, cost: route.cost, operation: route.operation }
     }
 
     /// Its id, the same in the error body and the access log.
@@ -126,18 +134,18 @@ impl Exchange {
     }
 
     /// Tells everyone who counts that it is over. `sent` bytes of the answer's body were handed to the connection.
-    pub(super) fn finish(mut self: Box<Self>, sent: u64, aborted: bool) {
-        self.tell(sent, aborted);
+    pub(super) fn finish(mut self: Box<Self>, sent: u64, ending: Ending) {
+        self.tell(sent, ending);
     }
 
-    fn tell(&mut self, sent: u64, aborted: bool) {
+    fn tell(&mut self, sent: u64, ending: Ending) {
         self.told = true;
         let now = self.worker.core.clock.now();
         let noted = self.noted.take();
         if noted.is_some() {
             self.request_id();
         }
-        let facts = self.facts(sent, aborted, now);
+        let facts = self.facts(sent, ending, now);
         let index = self.worker.index;
         let route = self.route();
         route.map_or(&self.snapshot.unrouted, |route| &route.meter).record(index, &facts);
@@ -166,7 +174,7 @@ impl Exchange {
         }
     }
 
-    fn facts(&self, sent: u64, aborted: bool, now: Instant) -> Facts<'_> {
+    fn facts(&self, sent: u64, ending: Ending, now: Instant) -> Facts<'_> {
         Facts {
             method: &self.method,
             status: self.status,
@@ -178,7 +186,8 @@ impl Exchange {
             request_bytes: self.body.as_ref().map_or(0, |body| body.bytes()),
             response_bytes: sent,
             attempts: self.tally.attempts,
-            aborted,
+            ending,
+            traced: self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) }),
         }
     }
 }

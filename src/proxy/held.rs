@@ -20,7 +20,10 @@ use tokio::time::Sleep;
 
 use super::snapshot::Worker;
 use crate::breaker::{Pass, Shift};
+use crate::message::trace::TraceId;
+use crate::metrics::Traced;
 use crate::outcome::{Classes, Failure, FailureKind, Outcome, Stage, classify_status};
+use crate::throttle::limit;
 use crate::throttle::slots::Permit;
 use crate::upstream::body::{BoxError, Progress, ReplyBody, Source};
 use crate::upstream::origin::{OriginError, Sending};
@@ -43,6 +46,8 @@ pub(super) struct Held {
     outcome: Outcome,
     settled: bool,
     silence: Option<Silence>,
+    /// The trace of the request, if its caller records it.
+    trace: Option<TraceId>,
 }
 
 /// Notices that a body has stopped.
@@ -78,11 +83,18 @@ impl Held {
             outcome: Outcome::Ignored,
             settled: false,
             silence: None,
+            trace: None,
         });
         if let Some(endpoint) = held.endpoint() {
             endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
         }
         held
+    }
+
+    /// The same, for a request that belongs to a recorded trace.
+    pub(super) fn traced(mut self: Box<Self>, trace: Option<TraceId>) -> Box<Self> {
+        self.trace = trace;
+        self
     }
 
     /// The next frame of the reply; gives everything back at the end.
@@ -142,9 +154,22 @@ impl Held {
         }
         let took = self.took.unwrap_or_else(|| now.saturating_duration_since(self.sent_at));
         self.learn(outcome, took, now);
-        self.upstream.meter.attempt(self.worker.index, outcome, self.took);
-        if let Some(permit) = self.permit.take() {
-            permit.finish(now);
+        let traced = self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) });
+        self.upstream.meter.attempt(self.worker.index, outcome, self.took, traced);
+        if let Some(mut permit) = self.permit.take() {
+            permit.ended(outcome.into(), took);
+            self.note(permit.finish(now));
+        }
+    }
+
+    /// The adaptive limit has moved.
+    fn note(&self, shift: Option<limit::Shift>) {
+        let Some(shift) = shift else { return };
+        let upstream = &*self.upstream.name;
+        if shift.shadow {
+            tracing::info!(upstream, %shift, "the limit would be another");
+        } else {
+            tracing::debug!(upstream, %shift, "limit");
         }
     }
 
@@ -244,7 +269,9 @@ impl Held {
     /// Nobody waits any more, but the upstream still works: the slot stays taken.
     fn haunt(&mut self) {
         let Some(permit) = &mut self.permit else { return };
-        permit.zombie();
+        let shift = permit.zombie();
+        self.note(shift);
+        self.upstream.meter.zombie(self.worker.index);
         if let Some(breaker) = &self.upstream.breaker {
             let (zombies, slots) = self.upstream.slots.zombies();
             let shift = breaker.lock().haunted(zombies, slots, self.worker.core.clock.now());
@@ -252,11 +279,15 @@ impl Held {
         }
     }
 
-    /// Teaches a failure now while the slot stays taken.
+    /// Teaches now that there was no answer in time, while the slot stays taken.
     fn fail(&mut self, outcome: Outcome) {
         let now = self.worker.core.clock.now();
-        self.learn(outcome, now.saturating_duration_since(self.sent_at), now);
-        self.upstream.meter.attempt(self.worker.index, outcome, None);
+        let took = now.saturating_duration_since(self.sent_at);
+        self.learn(outcome, took, now);
+        if let Some(permit) = &mut self.permit {
+            permit.ended(limit::Ending::Dropped, took);
+        }
+        self.upstream.meter.attempt(self.worker.index, outcome, None, None);
         self.settled = true;
     }
 }
@@ -272,13 +303,18 @@ impl Drop for InFlight {
                 let Ok(response) = sending.await else { return };
                 match late {
                     Some(late) => late(response).await,
-                    None => drop(drain(&mut response.into_body(), DRAINED).await),
+                    None => drain_rest(&mut response.into_body()).await,
                 }
             };
             let _ = tokio::time::timeout(hold, ending).await;
             drop(held);
         });
     }
+}
+
+/// Reads on a body nobody wants, as far as that is worth while.
+pub(super) async fn drain_rest(body: &mut ReplyBody) {
+    drain(body, DRAINED).await;
 }
 
 /// Reads a body nobody wants, up to `most` bytes: past that, closing the connection is cheaper for everybody. Says how

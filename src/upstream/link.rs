@@ -234,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_socket_wakes_an_exchange() {
-        let mut link = Link::open(Stream::Plain(endpoint(3).await), &http1::Builder::new()).await.unwrap();
+        let mut link = Link::open(Stream::plain(endpoint(3).await), &http1::Builder::new()).await.unwrap();
         for _ in 0..2 {
             let mut polls = 0;
             let mut body = {
@@ -265,7 +265,7 @@ mod tests {
     async fn a_request_over_a_link_that_was_closed_meanwhile_comes_back() {
         let stream = endpoint(0).await;
         stream.readable().await.unwrap();
-        let mut link = Link::open(Stream::Plain(stream), &http1::Builder::new()).await.unwrap();
+        let mut link = Link::open(Stream::plain(stream), &http1::Builder::new()).await.unwrap();
         let error = link.exchange(request()).await.unwrap_err();
         assert!(error.unsent.is_some(), "{error:?}");
     }

@@ -26,6 +26,30 @@ const DOCS = join(HERE, '../../docs/CONFORMANCE.md')
 // The suite's published results, as they come with it.
 const PUBLISHED = { nginx: 'nginx', varnish: 'Varnish', squid: 'Squid', apache: 'httpd', trafficserver: 'ATS' }
 const CHUNK = 50
+// What the suite of 2020 expects otherwise than RFC 9111 (2022), or mistakes; docs/CONFORMANCE.md says why. For every
+// cache alike: a test on this list passes where the second answer is as it says here.
+const CORRECTED = {
+  // Section 5.1: the first member of Age counts, and an invalid one is ignored.
+  'age-parse-nonnumeric': 'cached',
+  'age-parse-negative': 'cached',
+  'age-parse-float': 'cached',
+  'age-parse-prefix-twoline': 'cached',
+  'age-parse-dup-0': 'cached',
+  'age-parse-dup-0-twoline': 'cached',
+  'age-parse-dup-old': 'cached',
+  // Section 5.3: an invalid Expires MUST be taken as past; section 4.2: so SHOULD one with another zone than GMT.
+  'freshness-expires-32bit': 'not_cached', // it has no comma after the weekday
+  'freshness-expires-far-future': 'not_cached', // neither has this
+  'freshness-expires-invalid-utc': 'not_cached',
+  'freshness-expires-invalid-aest': 'not_cached',
+  'freshness-expires-invalid-2-digit-year': 'not_cached',
+  'freshness-expires-invalid-no-comma': 'not_cached',
+  'freshness-expires-invalid-multiple-spaces': 'not_cached',
+  'freshness-expires-invalid-date-dashes': 'not_cached',
+  'freshness-expires-invalid-time-periods': 'not_cached',
+  'freshness-expires-invalid-1-digit-hour': 'not_cached',
+  'freshness-expires-invalid-multiple-lines': 'not_cached'
+}
 
 const { values: options } = parseArgs({
   options: {
@@ -89,6 +113,7 @@ async function install () {
   config.setUseBrowserCache(false)
   const tests = groups.flatMap(group =>
     group.tests.filter(test => !test.browser_only).map(test => ({ ...test, group: group.id })))
+  for (const test of tests.filter(test => test.id in CORRECTED)) test.requests[1].expected_type = CORRECTED[test.id]
   const byId = new Map(tests.map(test => [test.id, test]))
 
   const run = async (tests, chunk = CHUNK) => {
@@ -103,8 +128,10 @@ async function install () {
   // As the suite's own page judges (lib/display.mjs), which needs a browser. A setup that failed is told apart from a
   // test that failed; what depends on a test that did not pass is not judged.
   const verdict = (test, results_ = results) => {
-    const result = results_[test.id]
+    let result = results_[test.id]
     if (result === undefined) return 'untested'
+    // A published result was made before the correction: it is the opposite now.
+    if (results_ !== results && test.id in CORRECTED && result[0] !== 'Setup') result = result === true ? [] : true
     if (test.depends_on?.some(id => !isGood(verdict(byId.get(id), results_)))) return 'dependency'
     if (result[0] === 'Setup') return result[1] === 'retry' ? 'retry' : 'setup'
     if (test.kind === 'check') return result === true ? 'yes' : 'no'

@@ -8,23 +8,33 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::admin::{self, AdminSource};
-use crate::config::settings::{ListenerSettings, Settings};
+use crate::admin::{self, Access, AdminSource, Asked};
+use crate::cache::purge::Depth;
+use crate::clock::Clock;
+use crate::config::settings::{AdminSettings, ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
+use crate::gateway::cache::Extent;
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
-use crate::listen::serve::{self, Server};
-use crate::listen::{Accept, socket, tls};
+use crate::listen::serve::{self, Place, Server};
+use crate::listen::tls::TlsError;
+use crate::listen::{Accept, Peer, socket};
+use crate::metrics::{Format, WorkerMeter};
 use crate::proxy::access_log::{AccessLog, LogWriter};
+
+mod sites;
+
+use sites::Sites;
 
 /// A running server.
 pub struct Running {
@@ -59,7 +69,7 @@ pub enum ServerError {
         /// Which.
         address: SocketAddr,
         /// Why.
-        source: Box<tls::TlsError>,
+        source: Box<TlsError>,
     },
     /// The access log cannot be opened.
     #[error("cannot write the access log")]
@@ -76,7 +86,10 @@ struct Control {
     log: Option<AccessLog>,
     /// Where the configuration came from; none for a drop-in.
     file: Option<PathBuf>,
+    /// With what the admin listener was started: it stays, whatever a reload says.
+    admin: Option<AdminSettings>,
     loaded: Mutex<Loaded>,
+    sites: Sites,
 }
 
 /// Starts everything that `loaded` asks for. `file` is where a reload reads from.
@@ -91,6 +104,7 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         builder = builder.access_log(log.clone());
     }
     let handle = builder.build()?;
+    handle.metrics().configured(loaded.hash());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
@@ -98,21 +112,24 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .build()
         .map_err(ServerError::Worker)?;
     let drain = Drain::default();
-    let control =
-        Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, loaded: Mutex::new(loaded) });
+    let sites = Sites::load(&settings.listeners)?;
+    let admin = settings.admin;
+    let loaded = Mutex::new(loaded);
+    let control = Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, admin, loaded, sites });
     let admin = settings.admin.as_ref().map(|admin| serve_admin(&runtime, &control, admin.listen)).transpose()?;
     let mut workers: Vec<Vec<Share>> = (0..settings.workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
     for listener in &settings.listeners {
-        listeners.push(open_listener(listener, &handle, &drain, &mut workers)?);
+        listeners.push(open_listener(listener, &control, &mut workers)?);
     }
+    control.sites.watch(&settings.listeners, &listeners, handle.metrics());
     let threads = workers
         .into_iter()
         .enumerate()
-        .map(|(index, shares)| spawn_worker(index, shares, handle.gateway(index), drain.clone()))
+        .map(|(index, shares)| spawn_worker(index, shares, &handle, drain.clone()))
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
-    runtime.spawn(upkeep(handle.clone()));
+    runtime.spawn(upkeep(Arc::clone(&control)));
     let probing = handle.clone();
     runtime.spawn(async move { probing.probe().await });
     Ok(Running { handle, control, threads, runtime, log: writer, listeners, admin })
@@ -168,35 +185,31 @@ enum Share {
     /// A socket of its own.
     Socket(Arc<Server>, TcpListener),
     /// What an acceptor hands over.
-    Handed(Arc<Server>, mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>),
+    Handed(Arc<Server>, mpsc::UnboundedReceiver<Handed>),
 }
 
 fn open_listener(
     settings: &ListenerSettings,
-    handle: &Handle,
-    drain: &Drain,
+    control: &Control,
     workers: &mut [Vec<Share>],
 ) -> Result<SocketAddr, ServerError> {
     let address = settings.listen;
     let bind_error = |source| ServerError::Bind { address, source };
     let sockets = socket::bind(address, settings.accept, workers.len(), settings.backlog).map_err(bind_error)?;
     let bound = sockets.first().map_or(Ok(address), TcpListener::local_addr).map_err(bind_error)?;
-    let tls = settings
-        .tls
-        .as_ref()
-        .map(tls::server_config)
-        .transpose()
-        .map_err(|error| ServerError::Tls { address, source: Box::new(error) })?;
+    let (handle, drain) = (&control.handle, &control.drain);
+    let tls = settings.tls.as_ref().and_then(|_| control.sites.find(address));
     let open = Arc::new(AtomicUsize::new(0));
     let server = |worker| {
         Arc::new(Server {
-            tls: tls.clone().map(tokio_rustls::TlsAcceptor::from),
+            tls: tls.cloned(),
             limits: settings.limits.clone(),
             worker,
             open: Arc::clone(&open),
             drain: drain.clone(),
             meter: handle.metrics().listener(&bound.to_string()),
             metrics: handle.metrics().clone(),
+            refuse: refuser(handle.gateway(worker)),
         })
     };
     if settings.accept == Accept::Reuseport || workers.len() == 1 {
@@ -209,7 +222,7 @@ fn open_listener(
     for (index, shares) in workers.iter_mut().enumerate() {
         let (hand, handed) = mpsc::unbounded_channel();
         shares.push(Share::Handed(server(index), handed));
-        hands.push((hand, Arc::new(AtomicUsize::new(0))));
+        hands.push((hand, Place::default()));
     }
     for socket in sockets {
         spawn_acceptor(socket, hands.clone(), drain.clone()).map_err(ServerError::Worker)?;
@@ -217,8 +230,15 @@ fn open_listener(
     Ok(bound)
 }
 
-/// Where an acceptor hands connections, and how many each worker has taken.
-type Hand = (mpsc::UnboundedSender<(std::net::TcpStream, SocketAddr)>, Arc<AtomicUsize>);
+fn refuser(gateway: Gateway) -> serve::Refuse {
+    Arc::new(move |peer, reason| gateway.peer(peer).refuse(reason))
+}
+
+/// A connection on its way to a worker, and its place there.
+type Handed = (std::net::TcpStream, SocketAddr, Place);
+
+/// Where an acceptor hands a worker's connections, and what all their places there are clones of.
+type Hand = (mpsc::UnboundedSender<Handed>, Place);
 
 /// Hands each connection to the worker that has the fewest.
 fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain) -> io::Result<()> {
@@ -252,16 +272,19 @@ fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain) -> io::Re
 }
 
 fn hand_over(hands: &[Hand], stream: TcpStream, address: SocketAddr) {
-    let fewest = hands.iter().min_by_key(|(_, count)| Arc::strong_count(count));
-    let (Some((hand, count)), Ok(stream)) = (fewest, stream.into_std()) else { return };
-    count.fetch_add(1, Ordering::Relaxed);
-    let _ = hand.send((stream, address));
+    let fewest = hands.iter().min_by_key(|(_, place)| Arc::strong_count(place));
+    let (Some((hand, place)), Ok(stream)) = (fewest, stream.into_std()) else { return };
+    let _ = hand.send((stream, address, Arc::clone(place)));
 }
 
-fn spawn_worker(index: usize, shares: Vec<Share>, gateway: Gateway, drain: Drain) -> io::Result<JoinHandle<()>> {
+fn spawn_worker(index: usize, shares: Vec<Share>, handle: &Handle, drain: Drain) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (gateway, meter, clock) = (handle.gateway(index), handle.metrics().worker(index), handle.clock().clone());
+    let event_loop = runtime.metrics();
+    meter.watch_busy(move || event_loop.worker_total_busy_duration(0));
     let work = move || {
         runtime.block_on(async {
+            tokio::spawn(measure_lag(meter, clock));
             for share in shares {
                 let gateway = gateway.clone();
                 let answer = move |peer| gateway.peer(peer);
@@ -279,14 +302,23 @@ fn spawn_worker(index: usize, shares: Vec<Share>, gateway: Gateway, drain: Drain
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)
 }
 
+/// Looks now and then by how much later than it was due this event loop wakes up.
+async fn measure_lag(meter: Arc<WorkerMeter>, clock: Clock) {
+    loop {
+        let due = clock.now() + LAG_PAUSE;
+        tokio::time::sleep_until(due.into()).await;
+        meter.late(clock.now().saturating_duration_since(due));
+    }
+}
+
 async fn take<A: serve::Answer>(
     server: Arc<Server>,
-    mut handed: mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>,
-    answer: impl Fn(crate::listen::Peer) -> A,
+    mut handed: mpsc::UnboundedReceiver<Handed>,
+    answer: impl Fn(Peer) -> A,
 ) {
-    while let Some((stream, address)) = handed.recv().await {
+    while let Some((stream, address, place)) = handed.recv().await {
         match TcpStream::from_std(stream) {
-            Ok(stream) => serve::admit(&server, stream, address, &answer),
+            Ok(stream) => serve::admit(&server, stream, address, &answer, Some(place)),
             Err(error) => tracing::warn!(%error, "cannot use a connection"),
         }
     }
@@ -310,12 +342,15 @@ fn serve_admin(runtime: &Runtime, control: &Arc<Control>, address: SocketAddr) -
     Ok(bound)
 }
 
-async fn upkeep(handle: Handle) {
+async fn upkeep(control: Arc<Control>) {
     let mut tick = tokio::time::interval(UPKEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        handle.upkeep().await;
+        control.handle.upkeep().await;
+        let control = Arc::clone(&control);
+        // Files may be slow.
+        let _ = tokio::task::spawn_blocking(move || control.sites.refresh()).await;
     }
 }
 
@@ -343,15 +378,26 @@ async fn signals(control: Arc<Control>) -> io::Result<()> {
 }
 
 impl AdminSource for Control {
-    fn metrics_text(&self) -> String {
-        self.handle.metrics().gather()
+    fn access(&self) -> Access {
+        // A reload changes the token, but a file that forgets the section does not open the listener.
+        let current = self.loaded.lock().settings.admin.or(self.admin);
+        Access {
+            token: current.and_then(|admin| admin.token),
+            metrics: current.is_some_and(|admin| admin.token_for_metrics),
+            // Nobody asks where nothing listens.
+            listen: self.admin.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |admin| admin.listen),
+        }
+    }
+
+    fn metrics(&self, format: Format) -> String {
+        self.handle.metrics().expose(format)
     }
 
     fn ready(&self) -> Result<(), &'static str> {
         if self.drain.begun() { Err("draining") } else { Ok(()) }
     }
 
-    fn config(&self) -> serde_json::Value {
+    fn config(&self) -> Value {
         self.loaded.lock().view()
     }
 
@@ -366,6 +412,24 @@ impl AdminSource for Control {
         }
         result
     }
+
+    fn purge(&self, extent: &Extent, depth: Depth) -> Result<usize, String> {
+        let purged = self.handle.purge(extent, depth).map_err(|error| error.to_string())?;
+        tracing::info!(%extent, ?depth, purged, "purged");
+        Ok(purged)
+    }
+
+    fn cache(&self) -> Value {
+        json!(self.handle.cache_report())
+    }
+
+    fn entry(&self, asked: &Asked) -> Result<Value, String> {
+        let peer = Peer { address: SocketAddr::new(asked.client, 0), tls: asked.tls };
+        let inspection = self.handle.inspect(&asked.parts, peer);
+        inspection
+            .map(|inspection| json!(inspection))
+            .map_err(|reason| format!("{} ({})", reason.sentence(), reason.code()))
+    }
 }
 
 impl Control {
@@ -374,11 +438,19 @@ impl Control {
         let loaded = config::load(file).map_err(|problems: Problems| problems.to_string())?;
         let mut current = self.loaded.lock();
         let (new, old) = (&loaded.settings, &current.settings);
-        if (&new.listeners, &new.admin, new.workers) != (&old.listeners, &old.admin, old.workers) {
-            tracing::warn!("listeners, admin and workers change at the next start only");
+        let listen_alike = new.listeners.len() == old.listeners.len()
+            && new.listeners.iter().zip(&old.listeners).all(|(new, old)| new.listens_like(old));
+        let admin = |settings: &Settings| settings.admin.map(|admin| admin.listen);
+        if !listen_alike || (admin(new), new.workers) != (admin(old), old.workers) {
+            tracing::warn!("listeners (but their certificates), admin and workers change at the next start only");
         }
+        let prepared = self.sites.prepare(&new.listeners)?;
         self.handle.reload(&loaded.settings).map_err(|error| error.to_string())?;
+        for (site, prepared) in prepared {
+            site.put(prepared);
+        }
         self.handle.metrics().reloaded(true, self.handle.clock().moment().wall);
+        self.handle.metrics().configured(loaded.hash());
         *current = loaded;
         Ok(())
     }
@@ -386,6 +458,8 @@ impl Control {
 
 /// Between two rounds of upkeep.
 const UPKEEP: Duration = Duration::from_secs(1);
+/// Between two looks at the lag of an event loop.
+const LAG_PAUSE: Duration = Duration::from_millis(500);
 /// Between two tries to accept when the system refuses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For the last lines of the access log.
