@@ -90,6 +90,17 @@ static STORE: Section = Section {
     keys: &[
         Key::new("size", Size, "Memory for stored answers.").default("'256MiB'"),
         Key::new("fills", Size, "Memory for answers that are just arriving to be stored.").default("'64MiB'"),
+        Key::new("persist", Table(&PERSIST), "Keeps what is stored over a restart; nothing is written without it."),
+    ],
+};
+
+static PERSIST: Section = Section {
+    name: "persist",
+    about: "Keeps what is stored over a restart. What belongs to one consumer alone is never written.",
+    keys: &[
+        Key::new("file", Text, "The file; its folder must be there and writable.").required(),
+        Key::new("every", Duration, "The time between two writings, for the case of a crash.").default("'5m'"),
+        Key::new("max", Size, "The largest file; `size` of the cache if not given."),
     ],
 };
 

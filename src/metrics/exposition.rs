@@ -170,6 +170,9 @@ pub(super) fn busy() -> Metrics {
     listener.handshake(0, Handshake::Failed);
     metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
     metrics.store().purged(Extent::Route, true, 3);
+    metrics.store().saved(Some(512), SystemTime::UNIX_EPOCH + Duration::from_millis(2_500));
+    metrics.store().saved(None, SystemTime::UNIX_EPOCH);
+    metrics.store().restored(6);
     metrics.watch_access_log(Box::new(|| 9));
     metrics.watch_certificates(Box::new(|| {
         let (listener, certificate) = ("0.0.0.0:8443".to_owned(), "site.pem".to_owned());
@@ -251,6 +254,11 @@ fn everything_that_is_counted_is_shown() {
             ("vaxel_cache_entries", 1.0),
             ("vaxel_cache_evictions_total", 2.0),
             ("vaxel_cache_fills_bytes", 3.0),
+            (r#"vaxel_cache_saves_total{result="ok"}"#, 1.0),
+            (r#"vaxel_cache_saves_total{result="failed"}"#, 1.0),
+            ("vaxel_cache_saved_timestamp_seconds", 2.5),
+            ("vaxel_cache_saved_bytes", 512.0),
+            ("vaxel_cache_restored_entries_total", 6.0),
             (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
             (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
             (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::snapshot::Worker;
-use crate::breaker::{Pass, Shift};
+use crate::breaker::Pass;
 use crate::message::trace::TraceId;
 use crate::metrics::Traced;
 use crate::outcome::{Classes, Failure, FailureKind, Outcome, Stage, classify_status};
@@ -176,16 +176,9 @@ impl Held {
     fn learn(&mut self, outcome: Outcome, took: Duration, now: Instant) {
         if let (Some(breaker), Some(pass)) = (&self.upstream.breaker, self.pass.take()) {
             let shift = breaker.lock().record(pass, outcome, took, now);
-            self.tell(shift);
+            self.upstream.breaker_shifted(self.worker.index, shift);
         }
         self.upstream.learn(self.endpoint, outcome, now);
-    }
-
-    fn tell(&self, shift: Option<Shift>) {
-        if let Some(shift) = shift {
-            tracing::warn!(upstream = %self.upstream.name, from = ?shift.from, to = ?shift.to, "breaker");
-            self.upstream.meter.shift(self.worker.index, shift.to);
-        }
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
@@ -275,7 +268,7 @@ impl Held {
         if let Some(breaker) = &self.upstream.breaker {
             let (zombies, slots) = self.upstream.slots.zombies();
             let shift = breaker.lock().haunted(zombies, slots, self.worker.core.clock.now());
-            self.tell(shift);
+            self.upstream.breaker_shifted(self.worker.index, shift);
         }
     }
 

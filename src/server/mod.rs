@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::settings::{AdminSettings, ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
 use crate::gateway::cache::Extent;
+use crate::gateway::steer::Steer;
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
 use crate::listen::serve::{self, Place, Server};
@@ -123,6 +124,8 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         listeners.push(open_listener(listener, &control, &mut workers)?);
     }
     control.sites.watch(&settings.listeners, &listeners, handle.metrics());
+    // Who connects now waits for a moment, rather than to be a miss.
+    handle.restore(RESTORE_PATIENCE);
     let threads = workers
         .into_iter()
         .enumerate()
@@ -130,6 +133,7 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
     runtime.spawn(upkeep(Arc::clone(&control)));
+    runtime.spawn(keep(handle.clone()));
     let probing = handle.clone();
     runtime.spawn(async move { probing.probe().await });
     Ok(Running { handle, control, threads, runtime, log: writer, listeners, admin })
@@ -173,6 +177,7 @@ impl Running {
                 let _ = thread.join();
             }
         }
+        self.handle.save(ended.is_ok());
         if let Some(log) = self.log {
             log.finish(LOG_PATIENCE);
         }
@@ -354,6 +359,16 @@ async fn upkeep(control: Arc<Control>) {
     }
 }
 
+/// Writes what is stored to disk now and then, for the case of a crash.
+async fn keep(handle: Handle) {
+    let Some(every) = handle.saves_every() else { return };
+    loop {
+        tokio::time::sleep(every).await;
+        let handle = handle.clone();
+        let _ = tokio::task::spawn_blocking(move || handle.save(false)).await;
+    }
+}
+
 /// Reloads on SIGHUP; returns on SIGTERM or SIGINT.
 async fn signals(control: Arc<Control>) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -423,6 +438,16 @@ impl AdminSource for Control {
         json!(self.handle.cache_report())
     }
 
+    fn upstreams(&self) -> Value {
+        json!(self.handle.upstreams_report())
+    }
+
+    fn steer(&self, upstream: &str, steer: Steer) -> Result<(), String> {
+        self.handle.steer(upstream, steer).map_err(|error| error.to_string())?;
+        tracing::warn!(upstream, ?steer, "an operator steers");
+        Ok(())
+    }
+
     fn entry(&self, asked: &Asked) -> Result<Value, String> {
         let peer = Peer { address: SocketAddr::new(asked.client, 0), tls: asked.tls };
         let inspection = self.handle.inspect(&asked.parts, peer);
@@ -462,5 +487,7 @@ const UPKEEP: Duration = Duration::from_secs(1);
 const LAG_PAUSE: Duration = Duration::from_millis(500);
 /// Between two tries to accept when the system refuses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For reading stored answers from disk, before the first request.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(10);
 /// For the last lines of the access log.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);

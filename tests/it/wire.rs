@@ -7,6 +7,7 @@ pub(crate) mod client;
 mod h2;
 pub(crate) mod message;
 pub(crate) mod origin;
+mod restart;
 pub(crate) mod rig;
 mod timers;
 mod tls;
