@@ -131,7 +131,7 @@ pub(super) fn reply(
     mut exchange: Box<Exchange>,
     mut parts: Parts,
     body: ReplyBody,
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     forward: Option<Forward>,
 ) -> Response<ResponseBody> {
     let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -156,7 +156,7 @@ pub(super) fn reply(
             let whole = body.is_end_stream();
             held.leave(body, whole);
         }
-        Some(held) => *response.body_mut() = Content::Reply(body, Box::new(held)),
+        Some(held) => *response.body_mut() = Content::Reply(body, held),
         None => {}
     }
     dress(exchange, response)
