@@ -38,6 +38,8 @@ pub enum Unstorable {
     Method,
     /// A status that is never stored.
     Status,
+    /// An error, whatever its status: a rule of the route says so.
+    Error,
     /// A part of an answer (206).
     Partial,
     /// `must-understand` with a status we do not know (RFC 9111 section 5.2.2.3).
@@ -70,6 +72,7 @@ impl Unstorable {
         match self {
             Self::Method => "method",
             Self::Status => "status",
+            Self::Error => "error",
             Self::Partial => "partial",
             Self::NotUnderstood => "not_understood",
             Self::RequestNoStore => "request_no_store",

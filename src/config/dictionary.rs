@@ -57,6 +57,8 @@ pub enum Kind {
     Size,
     /// Text such as `"200/s"`.
     Rate,
+    /// A status, or several: `500`, `"5xx"`, `"500-504"`.
+    StatusRange,
     /// The path of a file.
     File,
     /// One of these words.

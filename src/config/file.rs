@@ -2,8 +2,8 @@
 //! default is spelled; `vaxel schema` prints it, `config/vaxel.toml` shows it.
 
 use super::dictionary::Kind::{
-    Choice, Duration, File, Flag, List, Map, Named, OneOrMore, Predicate, Rate, Secret, Size, Switch, Table, Tables,
-    Text, Whole,
+    Choice, Duration, File, Flag, List, Map, Named, OneOrMore, Predicate, Rate, Secret, Size, StatusRange, Switch,
+    Table, Tables, Text, Whole,
 };
 use super::dictionary::{Key, Section};
 
@@ -213,7 +213,9 @@ static ROUTE: Section = Section {
         Key::new("require_consumer", Flag, "Refuses anonymous callers.").default("false"),
         Key::new("rate", Table(&RATE), "How much each consumer, or anonymous address, may ask for."),
         Key::new("max_body", Size, "The largest request body; any size if not given."),
-        Key::new("business_500", Flag, "A 500 is an answer, not a failure: SOAP sends its faults so.").default("false"),
+        Key::new("faults", Choice(FAULTS), "How the upstream reports faults: by status, as SOAP, or as JSON-RPC.")
+            .default("'http'"),
+        Key::new("classify", Tables(&CLASSIFY), "What answers mean: the first rule that fits, before `faults`."),
         Key::new("cache", Switch(&CACHE), "Stores answers: `true` as long as the origin allows, a table to say more.")
             .default("false"),
         Key::new(
@@ -229,6 +231,33 @@ static ROUTE: Section = Section {
             Table(&FALLBACK),
             "What is answered when the upstream cannot and nothing stale may be served.",
         ),
+    ],
+};
+
+/// The words of how faults are reported.
+pub const FAULTS: &[&str] = &["http", "soap", "json-rpc"];
+
+/// The words of what an answer means.
+pub const MEANINGS: &[&str] = &["ok", "business", "broken", "overloaded"];
+
+static CLASSIFY: Section = Section {
+    name: "classify of a [[route]]",
+    about: "What an answer means that looks like this. All that is given must fit.",
+    keys: &[
+        Key::new("status", OneOrMore(&StatusRange), "Its status: 500, \"5xx\", or \"500-504\"; any if not given."),
+        Key::new(
+            "headers",
+            Map(&Predicate),
+            "Its fields: a value (or its beginning and a *), true (it is there), or false (it is not).",
+        )
+        .default("{}"),
+        Key::new("body", Text, "Text in the first 4 KiB of its body, as it is written."),
+        Key::new(
+            "means",
+            Choice(MEANINGS),
+            "\"ok\"; \"business\": a no of the application; \"broken\": a failure; \"overloaded\": it wants less work.",
+        )
+        .required(),
     ],
 };
 

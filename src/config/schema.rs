@@ -53,6 +53,10 @@ fn kind(of: &Kind) -> Json {
         Kind::Duration => pattern(r"^\s*(\d+\s*[a-zA-Zµ]+\s*)+$"),
         Kind::Size => pattern(r"^\s*\d+(\.\d+)?\s*[a-zA-Z]+\s*$"),
         Kind::Rate => pattern(r"^\s*\d+\s*/\s*(s|m|min|h|d)\s*$"),
+        Kind::StatusRange => {
+            let status = json!({ "type": "integer", "minimum": 200, "maximum": 599 });
+            json!({ "anyOf": [status, pattern(r"^([2-5]xx|[2-5]\d\d(-[2-5]\d\d)?)$")] })
+        }
         Kind::Choice(words) => json!({ "enum": words }),
         Kind::List(inner) => json!({ "type": "array", "items": kind(inner) }),
         Kind::OneOrMore(inner) => {

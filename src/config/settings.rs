@@ -17,7 +17,7 @@ use crate::listen::tls::TlsParams;
 use crate::listen::{Accept, ListenLimits};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
 use crate::message::forwarded::Forwarding;
-use crate::outcome::Classes;
+use crate::outcome::classes::Classes;
 use crate::proxy::access_log::{Format, Target};
 use crate::retry::RetryParams;
 use crate::router::{Rewrite, RouteMatch};

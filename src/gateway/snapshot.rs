@@ -292,7 +292,7 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
         max_body: settings.max_body.unwrap_or(u64::MAX),
         require_consumer: settings.require_consumer,
         fallback: settings.fallback.clone(),
-        classes: settings.classes,
+        classes: settings.classes.clone(),
     }
 }
 

@@ -17,7 +17,7 @@ use super::snapshot::{Route, Worker};
 use crate::gear::Gear;
 use crate::message::chain;
 use crate::message::trace::TraceId;
-use crate::outcome::{Classes, Failure, classify_status};
+use crate::outcome::{Failure, Outcome};
 use crate::refusal::{Reason, Refusal};
 use crate::retry::{self, Ended, Question, RetryParams, Tries};
 use crate::throttle::Ticket;
@@ -91,7 +91,7 @@ pub(super) async fn attempts(
         tally.upstream = Some(now.saturating_duration_since(begun));
         tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
         let wait = match head {
-            Ok((response, held)) => match course.after_answer(outgoing, &response, &route.classes, now) {
+            Ok((response, held)) => match course.after_answer(outgoing, &response, held.verdict().outcome, now) {
                 None => return Ok(received(response, held, outgoing.upgrade.take())),
                 Some(wait) => {
                     held.leave(response.into_body(), false);
@@ -130,10 +130,9 @@ impl Course<'_> {
         &mut self,
         outgoing: &Outgoing,
         response: &Response<ReplyBody>,
-        classes: &Classes,
+        outcome: Outcome,
         now: Instant,
     ) -> Option<Duration> {
-        let outcome = classify_status(response.status(), classes);
         if outcome.is_success() || outgoing.upgrade.is_some() {
             return None;
         }

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Ask, Outgoing};
 use super::exchange::{Exchange, Tally};
 use super::held::{Held, Late};
+use super::look;
 use super::lookup::{self, Address, Wanted};
 use super::outgoing::CONDITIONS;
 use super::snapshot::{Route, Snapshot, Worker};
@@ -24,7 +25,7 @@ use crate::cache::store::{FoundSlot, Lookup};
 use crate::cache::storing::{self, Asked, Unstorable};
 use crate::cache::{CacheParams, freshness, reuse};
 use crate::metrics::{CacheEvent, CacheResult};
-use crate::outcome::classify_status;
+use crate::outcome::classes::Verdict;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::{Class, Ticket};
 use crate::upstream::body::ReplyBody;
@@ -146,7 +147,7 @@ impl Errand {
             result = self.fetch(route, &mut tally).await;
         }
         match result {
-            Ok(reply) => self.judge(route, params, lead, reply, read, tally).await,
+            Ok(reply) => self.judge(params, lead, reply, read, tally).await,
             Err(refusal) => self.failed(lead, refusal, tally),
         }
     }
@@ -210,11 +211,9 @@ impl Errand {
             self.harvest(route)
         })
         .await?;
-        standing::witness(&self.worker, route, self.identity, parts.status);
-        match held {
-            Some(held) => Ok((parts, body, held)),
-            None => Err(Reason::UpstreamProtocol.into()),
-        }
+        let Some(held) = held else { return Err(Reason::UpstreamProtocol.into()) };
+        standing::witness(&self.worker, route, self.identity, parts.status, held.verdict());
+        Ok((parts, body, held))
     }
 
     /// Stores an answer that comes too late for everybody who waited.
@@ -223,13 +222,15 @@ impl Errand {
         let place = self.place(Read::now(&self.worker, route, &wanted.address)?);
         Some(Box::new(move |response| {
             Box::pin(async move {
-                let (parts, body) = response.into_parts();
+                let (parts, mut body) = response.into_parts();
                 let (snapshot, index) = (Arc::clone(&place.route.0), place.route.1);
                 let Some(route) = snapshot.routes.get(index) else { return };
-                standing::witness(&place.worker, route, identity, parts.status);
+                let verdict = look::verdict(&route.classes, parts.status, &parts.headers, &mut body).await;
+                standing::witness(&place.worker, route, identity, parts.status, verdict);
                 let Some(params) = &route.cache else { return };
+                let answer = (&parts, verdict);
                 let judged =
-                    head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.read.sent);
+                    head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, answer, place.read.sent);
                 let Ok(head) = judged else { return };
                 if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight_now()) {
                     let head = Arc::new(head);
@@ -264,10 +265,11 @@ impl Errand {
     }
 
     /// An answer has come: for everybody, or for the leader alone.
-    async fn judge(self, route: &Route, params: &CacheParams, lead: Lead, reply: Reply, read: Read, tally: Tally) {
+    async fn judge(self, params: &CacheParams, lead: Lead, reply: Reply, read: Read, tally: Tally) {
         let (parts, body, held) = reply;
         let core = &self.worker.core;
-        let failed = !classify_status(parts.status, &route.classes).is_success();
+        let verdict = held.verdict();
+        let failed = !verdict.outcome.is_success();
         if failed && self.stands_in(core.clock.now()) {
             held.leave(body, false);
             return self.failed(lead, Reason::UpstreamStatus.into(), tally);
@@ -275,7 +277,8 @@ impl Errand {
         let judged = if failed && self.wanted.stale.is_some() {
             Err(Unstorable::Status) // a failure takes no answer's place
         } else {
-            head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, read.sent)
+            let answer = (&parts, verdict);
+            head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, answer, read.sent)
         };
         match judged {
             Ok(head) => {
@@ -291,7 +294,7 @@ impl Errand {
             Err(why) => {
                 // An error passes, and that one was turned away says nothing of what is stored; what is personal stays
                 // so for a while.
-                let of_the_asker = why == Unstorable::Status && self.wanted.stale.is_some();
+                let of_the_asker = matches!(why, Unstorable::Status | Unstorable::Error) && self.wanted.stale.is_some();
                 if failed || of_the_asker {
                     self.back_off();
                 } else {
@@ -357,10 +360,10 @@ pub(super) fn adoptable(
     route: &Route,
     address: &Address,
     asked: &HeaderMap,
-    parts: &Parts,
+    answer: (&Parts, Verdict),
     read: Read,
 ) -> Option<Head> {
-    head(&exchange.worker, route.cache.as_ref()?, address, &exchange.method, asked, parts, read.sent).ok()
+    head(&exchange.worker, route.cache.as_ref()?, address, &exchange.method, asked, answer, read.sent).ok()
 }
 
 /// Takes such an answer into the store, if nobody else fills the same place.
@@ -409,9 +412,12 @@ fn head(
     address: &Address,
     method: &Method,
     asked: &HeaderMap,
-    parts: &Parts,
+    (parts, verdict): (&Parts, Verdict),
     sent: Instant,
 ) -> Result<Head, Unstorable> {
+    if !verdict.is_an_answer() {
+        return Err(Unstorable::Error);
+    }
     let asked = Asked { method, headers: asked, parts: address.parts() };
     storing::decide(&asked, parts.status, &parts.headers, params, worker.core.clock.moment(), sent)
 }

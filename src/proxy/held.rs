@@ -18,11 +18,13 @@ use http_body::Frame;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
+use super::look;
 use super::snapshot::Worker;
 use crate::breaker::Pass;
 use crate::message::trace::TraceId;
 use crate::metrics::Traced;
-use crate::outcome::{Classes, Failure, FailureKind, Outcome, Stage, classify_status};
+use crate::outcome::classes::{Classes, Verdict};
+use crate::outcome::{Failure, FailureKind, Outcome, Stage};
 use crate::throttle::limit;
 use crate::throttle::slots::Permit;
 use crate::upstream::body::{BoxError, Progress, ReplyBody, Source};
@@ -42,8 +44,8 @@ pub(super) struct Held {
     sent_at: Instant,
     /// Time to the head, once it is there.
     took: Option<Duration>,
-    /// What the head said; the body may still spoil it.
-    outcome: Outcome,
+    /// What the answer means by all that was looked at; the body may still spoil it.
+    verdict: Verdict,
     settled: bool,
     silence: Option<Silence>,
     /// The trace of the request, if its caller records it.
@@ -80,7 +82,7 @@ impl Held {
             pass,
             sent_at: now,
             took: None,
-            outcome: Outcome::Ignored,
+            verdict: Verdict { outcome: Outcome::Ignored, by_rule: false },
             settled: false,
             silence: None,
             trace: None,
@@ -97,6 +99,16 @@ impl Held {
         self
     }
 
+    /// What the answer means.
+    pub(super) const fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The answer was judged.
+    pub(super) const fn judged(&mut self, verdict: Verdict) {
+        self.verdict = verdict;
+    }
+
     /// The next frame of the reply; gives everything back at the end.
     pub(super) fn poll_body(
         &mut self,
@@ -110,9 +122,9 @@ impl Held {
                 return Poll::Ready(Some(Err("the upstream's body stopped".into())));
             }
             Poll::Pending => {}
-            Poll::Ready(None) => self.settle(self.outcome),
+            Poll::Ready(None) => self.settle(self.verdict.outcome),
             Poll::Ready(Some(Err(_))) => self.settle(Outcome::Broken),
-            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => self.settle(self.outcome),
+            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => self.settle(self.verdict.outcome),
             Poll::Ready(Some(Ok(_))) => {
                 if let Some(silence) = &mut self.silence {
                     silence.moved = true;
@@ -125,7 +137,7 @@ impl Held {
     /// The client is done with the body: to its end, or it has left and the rest is read without it.
     pub(super) fn leave(mut self: Box<Self>, body: ReplyBody, whole: bool) {
         if whole || self.settled {
-            self.settle(self.outcome);
+            self.settle(self.verdict.outcome);
             return;
         }
         let Ok(runtime) = Handle::try_current() else { return };
@@ -134,7 +146,7 @@ impl Held {
         runtime.spawn(async move {
             let mut body = body;
             match tokio::time::timeout(hold, drain(&mut body, DRAINED)).await {
-                Ok(Some(Ok(()))) => self.settle(self.outcome),
+                Ok(Some(Ok(()))) => self.settle(self.verdict.outcome),
                 Ok(Some(Err(_))) => self.settle(Outcome::Broken),
                 // Given up: dropped, it teaches nothing.
                 Ok(None) | Err(_) => {}
@@ -247,8 +259,7 @@ impl InFlight {
         match answer {
             Ok(response) => {
                 held.took = Some(held.worker.core.clock.now().saturating_duration_since(held.sent_at));
-                held.outcome = classify_status(response.status(), classes);
-                Ok((response, held))
+                Ok(look::at(classes, response, held).await)
             }
             Err(error) => {
                 held.settle(error.failure.outcome());

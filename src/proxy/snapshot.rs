@@ -21,7 +21,7 @@ use crate::message::edits::{HeaderEdits, StaticAnswer};
 use crate::message::forwarded::Forwarding;
 use crate::message::hop::Pseudonym;
 use crate::metrics::{ConsumerMeter, Metrics, RouteMeter};
-use crate::outcome::Classes;
+use crate::outcome::classes::Classes;
 use crate::router::{Rewrite, Router};
 use crate::throttle::Class;
 use crate::throttle::rate::RateLimiter;

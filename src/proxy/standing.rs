@@ -8,6 +8,7 @@ use super::snapshot::{Route, Worker};
 use crate::cache::CacheParams;
 use crate::consumer::Identity;
 use crate::metrics::CacheEvent;
+use crate::outcome::classes::Verdict;
 
 /// The number of the identity that asks; `None` where nothing tells users apart, or it does not matter who asks.
 pub(super) fn identity(exchange: &Exchange, params: &CacheParams, headers: &HeaderMap) -> Option<u64> {
@@ -36,15 +37,17 @@ pub(super) fn is_let_in(exchange: &Exchange, route: &Route, params: &CacheParams
     exchange.worker.core.identities.is_proven(route.number, identity.unwrap_or(NOBODY), window, now)
 }
 
-/// The upstream has answered an identity with `status`.
-pub(super) fn witness(worker: &Worker, route: &Route, identity: Option<u64>, status: StatusCode) {
+/// The upstream has answered an identity with `status`, which meant `verdict`: an error that comes as a 200 lets nobody in.
+pub(super) fn witness(worker: &Worker, route: &Route, identity: Option<u64>, status: StatusCode, verdict: Verdict) {
     let Some(params) = &route.cache else { return };
     let known = &worker.core.identities;
     if let Some(window) = params.shared_after_auth {
         let identity = identity.unwrap_or(NOBODY);
         match status.as_u16() {
             // A 304 as well: who may not read is not told that nothing has changed.
-            200..300 | 304 => known.prove(route.number, identity, window, worker.core.clock.now()),
+            200..300 | 304 if verdict.is_an_answer() => {
+                known.prove(route.number, identity, window, worker.core.clock.now());
+            }
             401 | 403 if known.withdraw(route.number, identity) => {
                 route.meter.event(worker.index, CacheEvent::Withdrawn);
             }

@@ -82,7 +82,9 @@ async fn alone(
     if let Some(write) = write {
         write.ended(&parts);
     }
-    standing::witness(&worker, route, exchange.identity, parts.status);
+    if let Some(held) = &held {
+        standing::witness(&worker, route, exchange.identity, parts.status, held.verdict());
+    }
     let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
     let (asked, held, read) = match (asked, held, read) {
         (Some(asked), Some(held), Some(read)) => (asked, held, read),
@@ -90,7 +92,7 @@ async fn alone(
     };
     // What was not expected to be for everybody may be after all.
     let forward = forward.unwrap_or(Forward::new("miss"));
-    let Some(head) = fill::adoptable(&exchange, route, &address.1, &asked, &parts, read) else {
+    let Some(head) = fill::adoptable(&exchange, route, &address.1, &asked, (&parts, held.verdict()), read) else {
         return respond::reply(exchange, parts, body, Some(held), Some(forward));
     };
     match fill::adopt(&exchange, route, address, head, &asked, (parts, body, held), read) {

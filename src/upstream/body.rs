@@ -3,6 +3,7 @@
 //! A request body is read from the client while it is sent on; what was read is kept (up to a bound) as long as the
 //! request might have to be repeated. A reply body drives its own connection (see [`super::link`]).
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -115,6 +116,18 @@ pub enum ReplyBody {
     Full(Option<Bytes>),
     /// From an [`super::Origin`] of an embedding program.
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
+    /// Any of these, after a look at its beginning.
+    Ahead(Box<Ahead>),
+}
+
+/// A body whose beginning was read before it is passed on.
+#[derive(Debug)]
+pub struct Ahead {
+    /// What was read and not passed on yet.
+    read: VecDeque<Result<Frame<Bytes>, BoxError>>,
+    rest: ReplyBody,
+    /// There is nothing more to be read.
+    ended: bool,
 }
 
 impl Source {
@@ -324,6 +337,7 @@ impl ReplyBody {
             Self::Link(body) => body.is_end_stream(),
             Self::Full(data) => data.as_ref().is_none_or(Bytes::is_empty),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Ahead(ahead) => ahead.read.is_empty() && (ahead.ended || ahead.rest.is_end_stream()),
         }
     }
 
@@ -333,6 +347,7 @@ impl ReplyBody {
             Self::Link(body) => body.size_hint(),
             Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
             Self::Boxed(body) => body.size_hint(),
+            Self::Ahead(ahead) => ahead.size_hint(),
         }
     }
 
@@ -344,6 +359,74 @@ impl ReplyBody {
                 Poll::Ready(data.take().filter(|data| !data.is_empty()).map(|data| Ok(Frame::data(data))))
             }
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Self::Ahead(ahead) => match ahead.read.pop_front() {
+                Some(frame) => Poll::Ready(Some(frame)),
+                None if ahead.ended => Poll::Ready(None),
+                None => ahead.rest.poll_frame(cx),
+            },
         }
+    }
+
+    /// Reads one frame and keeps it: it is still the next that [`Self::poll_frame`] gives, after those read before it.
+    /// `None`: there is no more, or it broke.
+    pub fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Option<&Frame<Bytes>>> {
+        if !matches!(self, Self::Ahead(_)) {
+            let rest = std::mem::replace(self, Self::Full(None));
+            *self = Self::Ahead(Box::new(Ahead { read: VecDeque::new(), rest, ended: false }));
+        }
+        let Self::Ahead(ahead) = self else { return Poll::Ready(None) };
+        if ahead.ended {
+            return Poll::Ready(None);
+        }
+        let next = std::task::ready!(ahead.rest.poll_frame(cx));
+        ahead.ended = !matches!(next, Some(Ok(_)));
+        ahead.read.extend(next);
+        let last = ahead.read.back().filter(|_| !ahead.ended);
+        Poll::Ready(last.and_then(|frame| frame.as_ref().ok()))
+    }
+}
+
+impl Ahead {
+    fn size_hint(&self) -> SizeHint {
+        let read = self.read.iter().flatten().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum::<u64>();
+        let rest = if self.ended { SizeHint::with_exact(0) } else { self.rest.size_hint() };
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + read);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + read);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(body: &mut ReplyBody) -> Option<Bytes> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match body.poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+            _ => None,
+        }
+    }
+
+    fn ahead(body: &mut ReplyBody) -> Option<Bytes> {
+        match body.poll_ahead(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(frame) => frame.and_then(Frame::data_ref).cloned(),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn what_was_read_ahead_comes_first_and_counts_in_the_length() {
+        let mut body = ReplyBody::Full(Some(Bytes::from_static(b"fault")));
+        assert_eq!(ahead(&mut body).as_deref(), Some(&b"fault"[..]));
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(5), false));
+        assert_eq!(ahead(&mut body), None);
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(5), false));
+        assert_eq!(next(&mut body).as_deref(), Some(&b"fault"[..]));
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
+        assert_eq!(next(&mut body), None);
     }
 }

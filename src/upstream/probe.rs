@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::outcome::{Classes, classify_status};
+use crate::outcome::classify_status;
 
 /// How an endpoint is probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,11 +82,7 @@ where
     let stream = connect.await?;
     let Some(path) = path else { return Ok(()) };
     let status = ask(stream, authority, path).await?;
-    if classify_status(status, &Classes::default()).is_success() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("answered {status}")))
-    }
+    if classify_status(status).is_success() { Ok(()) } else { Err(io::Error::other(format!("answered {status}"))) }
 }
 
 /// Sends one GET over HTTP/1.1 and reads the head of the answer; the rest is dropped with the connection.

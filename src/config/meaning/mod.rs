@@ -16,6 +16,7 @@ use crate::cache::persist::PersistParams;
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::Format;
 
+mod classify;
 mod consumer;
 mod listener;
 mod route;

@@ -17,12 +17,11 @@ use super::super::values::{
     expected, file, flag, header_name, header_name_of, header_value, method, status, text, whole, word,
 };
 use super::consumer::rate_params;
-use super::{absolute_path, no_twice, unspan};
+use super::{absolute_path, classify, no_twice, unspan};
 use crate::cache::identity::{CookiePattern, IdentityRule};
 use crate::cache::{CacheParams, QueryRule};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
 use crate::message::hop;
-use crate::outcome::Classes;
 use crate::router::{HeaderPredicate, PatternError, Rewrite, RouteMatch, Router};
 use crate::throttle::{Class, RateParams};
 
@@ -66,7 +65,7 @@ pub(super) fn read(
     let response_headers = route.table("response_headers", edits);
     let max_body = route.optional("max_body", size);
     let fallback = route.optional_table("fallback", fallback).flatten();
-    let classes = Classes { business_500: route.value("business_500", flag) };
+    let classes = classify::classes(route);
     let settings = matching.clone().zip(index).map(|(matching, upstream)| RouteSettings {
         name: name.as_ref().map_or_else(|| matching.path.clone(), |name| name.get_ref().clone()),
         matching,

@@ -229,7 +229,11 @@ async fn a_slow_origin_opens_it_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_business_fault_with_500_is_no_failure_where_the_route_says_so() {
-    let world = world().origin(status(500)).upstream(BREAKER).route("business_500 = true").opens();
+    let world = world()
+        .origin(status(500))
+        .upstream(BREAKER)
+        .route("classify = [{ status = 500, means = \"business\" }]")
+        .opens();
     for _ in 0..20 {
         world.get("/").await.is(500);
     }

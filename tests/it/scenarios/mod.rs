@@ -3,6 +3,7 @@
 
 mod breaker;
 mod caching;
+mod classifying;
 mod collapsing;
 mod gears;
 mod identity;

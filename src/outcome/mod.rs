@@ -1,12 +1,16 @@
 //! What a finished attempt means: decided here, once, for the breaker, the balancer, the retry rules, the adaptive
 //! limit and the metrics alike, so that they can never disagree.
 //!
-//! Two questions are kept apart. *What did the backend show of itself?* is the [`Outcome`], from a status
-//! ([`classify_status`]) or from a [`Failure`]. *What does the client read?* is the [`Reason`] of a failure.
+//! Two questions are kept apart. *What did the backend show of itself?* is the [`Outcome`], of an answer (its status by
+//! [`classify_status`], or what its route knows better: [`classes`]) or of a [`Failure`]. *What does the client read?* is
+//! the [`Reason`] of a failure.
 
 use http::StatusCode;
 
 use crate::refusal::Reason;
+
+pub mod classes;
+pub mod faults;
 
 /// The verdict on one finished attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,26 +49,17 @@ impl Outcome {
     }
 }
 
-/// How the statuses of one route are to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Classes {
-    /// A 500 is a business fault: SOAP 1.1 over HTTP answers every fault with 500 (SOAP 1.1 section 6.2).
-    pub business_500: bool,
-}
-
 /// What an answer with `status` says about the backend.
 ///
 /// - 429 and 503 (RFC 6585 section 4, RFC 9110 section 15.6.4): overloaded;
 /// - other 4xx: business;
 /// - 501 and 505 are permanent statements about the request ("no such method", "no such version"): business;
-/// - 500: broken, unless the route says that it is a business fault;
 /// - any other 5xx, known or not: broken (RFC 9110 section 15: an unknown code means what the first of its class
 ///   means);
 /// - everything else: ok.
-pub const fn classify_status(status: StatusCode, classes: &Classes) -> Outcome {
+pub const fn classify_status(status: StatusCode) -> Outcome {
     match status.as_u16() {
         429 | 503 => Outcome::Overloaded,
-        500 if classes.business_500 => Outcome::Business,
         400..=499 | 501 | 505 => Outcome::Business,
         500.. => Outcome::Broken,
         _ => Outcome::Ok,
@@ -163,24 +158,11 @@ impl Failure {
     }
 }
 
-/// What a finished attempt means: an answer with a status, or a failure.
-///
-/// A body that breaks off after a good head is one attempt with one verdict: classify the failure, not the status.
-pub const fn classify(ended: Result<StatusCode, Failure>, classes: &Classes) -> Outcome {
-    match ended {
-        Ok(status) => classify_status(status, classes),
-        Err(failure) => failure.outcome(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const PLAIN: Classes = Classes { business_500: false };
-    const SOAP: Classes = Classes { business_500: true };
 
     fn status(code: u16) -> StatusCode {
         StatusCode::from_u16(code).unwrap()
@@ -196,16 +178,8 @@ mod tests {
         ];
         for (expected, codes) in table {
             for &code in codes {
-                assert_eq!(classify(Ok(status(code)), &PLAIN), expected, "{code}");
+                assert_eq!(classify_status(status(code)), expected, "{code}");
             }
-        }
-    }
-
-    #[test]
-    fn a_soap_fault_is_business_and_nothing_else_changes() {
-        for code in 100..=999 {
-            let expected = if code == 500 { Outcome::Business } else { classify_status(status(code), &PLAIN) };
-            assert_eq!(classify_status(status(code), &SOAP), expected, "{code}");
         }
     }
 
@@ -230,7 +204,7 @@ mod tests {
         ];
         for (kind, stage, outcome, reason) in table {
             let failure = Failure { kind, stage, sent: true, reused: false };
-            assert_eq!(classify(Err(failure), &PLAIN), outcome, "{kind:?}");
+            assert_eq!(failure.outcome(), outcome, "{kind:?}");
             assert_eq!(failure.reason().code(), reason, "{kind:?}");
         }
     }
@@ -246,7 +220,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_success_is_never_a_5xx_but_for_statements_about_the_request(code in 100_u16..=999) {
-            let outcome = classify_status(status(code), &PLAIN);
+            let outcome = classify_status(status(code));
             prop_assert_eq!(outcome.is_success(), code != 429 && (code < 500 || code == 501 || code == 505));
         }
     }
