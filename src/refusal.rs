@@ -127,6 +127,8 @@ reasons! {
     UpstreamConnectTimeout = "upstream.connect_timeout", GATEWAY_TIMEOUT;
     /// The upstream did not begin to answer in time.
     UpstreamTimeout = "upstream.timeout", GATEWAY_TIMEOUT;
+    /// The time its caller gave the request is over.
+    DeadlineExceeded = "deadline.exceeded", GATEWAY_TIMEOUT;
     /// Something in vaxel itself broke; the log has the details.
     Internal = "internal", INTERNAL_SERVER_ERROR;
 }

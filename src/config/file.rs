@@ -213,6 +213,11 @@ static ROUTE: Section = Section {
         Key::new("require_consumer", Flag, "Refuses anonymous callers.").default("false"),
         Key::new("rate", Table(&RATE), "How much each consumer, or anonymous address, may ask for."),
         Key::new("max_body", Size, "The largest request body; any size if not given."),
+        Key::new(
+            "deadline",
+            Text,
+            "The request field that says how long its caller waits: \"x-timeout-ms\", \"grpc-timeout\".",
+        ),
         Key::new("faults", Choice(FAULTS), "How the upstream reports faults: by status, as SOAP, or as JSON-RPC.")
             .default("'http'"),
         Key::new("classify", Tables(&CLASSIFY), "What answers mean: the first rule that fits, before `faults`."),

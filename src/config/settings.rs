@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::Uri;
+use http::{HeaderName, Uri};
 
 use super::parse_with;
 use crate::breaker::BreakerParams;
@@ -182,6 +182,8 @@ pub struct RouteSettings {
     pub max_body: Option<u64>,
     /// Refuses anonymous callers.
     pub require_consumer: bool,
+    /// The field by which its callers say how long they wait.
+    pub deadline: Option<HeaderName>,
     /// What is answered when the upstream cannot and nothing stale may be served.
     pub fallback: Option<StaticAnswer>,
     /// How the upstream's statuses are to be read.

@@ -291,6 +291,7 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
         response_headers: settings.response_headers.clone(),
         max_body: settings.max_body.unwrap_or(u64::MAX),
         require_consumer: settings.require_consumer,
+        deadline: settings.deadline.clone(),
         fallback: settings.fallback.clone(),
         classes: settings.classes.clone(),
     }

@@ -8,6 +8,7 @@
 //! - [`edits`]: header edits and static answers that an operator asked for
 
 pub mod date;
+pub mod deadline;
 pub mod edits;
 pub mod forwarded;
 pub mod hop;

@@ -120,13 +120,15 @@ pub enum FailureKind {
     RequestBody,
     /// The client left.
     ClientGone,
+    /// The client waits no longer: the deadline it gave has passed.
+    DeadlinePassed,
 }
 
 impl Failure {
     /// What the failure says about the backend. What the client did says nothing.
     pub const fn outcome(self) -> Outcome {
         match self.kind {
-            FailureKind::RequestBody | FailureKind::ClientGone => Outcome::Ignored,
+            FailureKind::RequestBody | FailureKind::ClientGone | FailureKind::DeadlinePassed => Outcome::Ignored,
             FailureKind::Refused
             | FailureKind::Unreachable
             | FailureKind::ConnectTimeout
@@ -149,12 +151,14 @@ impl Failure {
             FailureKind::Reset | FailureKind::BodyBroken => Reason::UpstreamReset,
             FailureKind::Protocol => Reason::UpstreamProtocol,
             FailureKind::RequestBody | FailureKind::ClientGone => Reason::RequestBody,
+            FailureKind::DeadlinePassed => Reason::DeadlineExceeded,
         }
     }
 
     /// Whether the backend may be at work on the request after the attempt has ended, so that its slot is a zombie.
     pub const fn leaves_work_behind(self) -> bool {
-        self.sent && matches!(self.kind, FailureKind::HeadTimeout | FailureKind::TotalTimeout | FailureKind::ClientGone)
+        use FailureKind::{ClientGone, DeadlinePassed, HeadTimeout, TotalTimeout};
+        self.sent && matches!(self.kind, HeadTimeout | TotalTimeout | ClientGone | DeadlinePassed)
     }
 }
 
@@ -186,8 +190,8 @@ mod tests {
     #[test]
     fn a_failure_names_its_reason_and_whether_the_backend_is_to_blame() {
         use FailureKind::{
-            BodyBroken, ClientGone, ConnectTimeout, HeadTimeout, Protocol, Refused, RequestBody, Reset, Tls,
-            TotalTimeout, Unreachable,
+            BodyBroken, ClientGone, ConnectTimeout, DeadlinePassed, HeadTimeout, Protocol, Refused, RequestBody, Reset,
+            Tls, TotalTimeout, Unreachable,
         };
         let table = [
             (Refused, Stage::Connect, Outcome::Broken, "upstream.connect"),
@@ -201,6 +205,7 @@ mod tests {
             (BodyBroken, Stage::Body, Outcome::Broken, "upstream.reset"),
             (RequestBody, Stage::Send, Outcome::Ignored, "request.body"),
             (ClientGone, Stage::Head, Outcome::Ignored, "request.body"),
+            (DeadlinePassed, Stage::Head, Outcome::Ignored, "deadline.exceeded"),
         ];
         for (kind, stage, outcome, reason) in table {
             let failure = Failure { kind, stage, sent: true, reused: false };

@@ -121,6 +121,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         method: parts.method.clone(),
         version: parts.version,
         started: worker.core.clock.moment(),
+        deadline: None,
         noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
         rated: None,
         cache: CacheResult::Off,

@@ -10,6 +10,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 
+use super::deadline::{self, Deadline};
 use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
@@ -22,7 +23,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::retry::{self, Ended, Question, RetryParams, Tries};
 use crate::throttle::Ticket;
 use crate::upstream::body::{Gate, Progress, ReplyBody, RequestBody, Source};
-use crate::upstream::origin::Call;
+use crate::upstream::origin::{Call, OriginError};
 use crate::upstream::{Endpoint, Expect, HostHeader, Upstream};
 
 /// A request as it goes to the upstream, apart from what depends on the endpoint.
@@ -39,6 +40,8 @@ pub(super) struct Outgoing {
     pub(super) safe: bool,
     /// The client's side of a protocol switch.
     pub(super) upgrade: Option<OnUpgrade>,
+    /// Until when its caller waits, if it is for that one alone.
+    pub(super) deadline: Option<Deadline>,
 }
 
 /// Who asks, on which route.
@@ -68,9 +71,10 @@ pub(super) async fn attempts(
     let Ask { worker, route, ticket } = ask;
     let upstream = &route.upstream;
     let trace = TraceId::sampled(&outgoing.headers);
-    let mut course = Course { upstream, worker, begun: None, tries: Tries::default(), fresh: false };
+    let deadline = outgoing.deadline.as_ref().map(|deadline| deadline.at);
+    let mut course = Course { upstream, worker, deadline, begun: None, tries: Tries::default(), fresh: false };
     loop {
-        let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, tally).await?;
+        let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, deadline, tally).await?;
         let now = worker.core.clock.now();
         let begun = *course.begun.get_or_insert_with(|| {
             upstream.budget.lock().deposit(now);
@@ -81,12 +85,13 @@ pub(super) async fn attempts(
         let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());
         };
-        let request = outgoing.request(worker, upstream, endpoint);
+        let request = outgoing.request(worker, upstream, endpoint, course.time_left(now));
         let call = Call { worker: worker.index, fresh: course.fresh };
         let sending = Arc::clone(&endpoint.origin).send(request, call);
         tally.attempts += 1;
-        let patience = upstream.timeouts.head.min(course.time_left(now));
-        let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes).await;
+        let patience = upstream.timeouts.head.min(course.total_left(now));
+        let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes);
+        let head = deadline::within(deadline, head).await.unwrap_or_else(|_| Err(OriginError::late()));
         let now = worker.core.clock.now();
         tally.upstream = Some(now.saturating_duration_since(begun));
         tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
@@ -114,15 +119,23 @@ pub(super) async fn attempts(
 struct Course<'a> {
     upstream: &'a Upstream,
     worker: &'a Worker,
+    deadline: Option<Instant>,
     begun: Option<Instant>,
     tries: Tries,
     fresh: bool,
 }
 
 impl Course<'_> {
-    fn time_left(&self, now: Instant) -> Duration {
+    /// Until the exchange has taken too long: the upstream's fault.
+    fn total_left(&self, now: Instant) -> Duration {
         let spent = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
         self.upstream.timeouts.total.saturating_sub(spent)
+    }
+
+    /// Until then, or the end of the caller's patience, which is nobody's fault.
+    fn time_left(&self, now: Instant) -> Duration {
+        let total = self.total_left(now);
+        self.deadline.map_or(total, |at| total.min(at.saturating_duration_since(now)))
     }
 
     /// Whether an answered attempt is repeated: the upstream said that it cannot.
@@ -188,8 +201,14 @@ fn received(response: Response<ReplyBody>, held: Box<Held>, client: Option<OnUpg
 }
 
 impl Outgoing {
-    /// The request for one attempt at `endpoint`.
-    fn request(&self, worker: &Worker, upstream: &Upstream, endpoint: &Endpoint) -> Request<RequestBody> {
+    /// The request for one attempt at `endpoint`, which has this time left.
+    fn request(
+        &self,
+        worker: &Worker,
+        upstream: &Upstream,
+        endpoint: &Endpoint,
+        left: Duration,
+    ) -> Request<RequestBody> {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(self.target.clone());
@@ -198,6 +217,9 @@ impl Outgoing {
         // HTTP/1.0 may come without a Host; HTTP/1.1 may not go on without (RFC 9112 section 3.2).
         if upstream.host == HostHeader::Upstream || !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, endpoint.authority.clone());
+        }
+        if let Some(deadline) = &self.deadline {
+            deadline.write(request.headers_mut(), left);
         }
         if let Some(hooks) = &worker.core.hooks {
             hooks.upstream(request.headers_mut());

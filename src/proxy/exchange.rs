@@ -41,6 +41,8 @@ pub(super) struct Exchange {
     pub(super) version: Version,
     /// When it came.
     pub(super) started: Moment,
+    /// Until when its caller waits, if it says so.
+    pub(super) deadline: Option<Instant>,
     /// What the access log wants of the request, if there is one.
     pub(super) noted: Option<Noted>,
     /// What the rate limit said, for the RateLimit fields.

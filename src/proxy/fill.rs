@@ -82,11 +82,14 @@ impl Errand {
     /// The fill that `exchange` leads.
     pub(super) fn of(
         exchange: &Exchange,
-        outgoing: Outgoing,
+        mut outgoing: Outgoing,
         asked: HeaderMap,
         wanted: Arc<Wanted>,
         tell: Option<oneshot::Sender<(Brought, Tally)>>,
     ) -> Self {
+        if let Some(deadline) = outgoing.deadline.take() {
+            deadline.drop_from(&mut outgoing.headers);
+        }
         let route = exchange.route.unwrap_or(usize::MAX);
         let ticket = exchange.route().map(|route| exchange.ticket(route)).unwrap_or_default();
         Self {
@@ -205,6 +208,7 @@ impl Errand {
             body: None,
             safe: true,
             upgrade: None,
+            deadline: None,
         };
         let (parts, body, held) = attempt::attempts(ask, &mut outgoing, tally, || {
             self.asked_upstream.store(true, Ordering::Relaxed);

@@ -2,8 +2,9 @@
 //! then for the breaker's pass, so that nobody holds a half-open trial while it stands in the queue.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::deadline;
 use super::exchange::Tally;
 use super::snapshot::Worker;
 use crate::breaker::Pass;
@@ -15,12 +16,13 @@ use crate::upstream::Upstream;
 /// Acquires a slot and the breaker's pass.
 ///
 /// # Errors
-/// `gear.park`, `gear.limp`, `window.writes`, `breaker.open`, `queue.full`, `queue.timeout`, `queue.hopeless`.
+/// `gear.park`, `gear.limp`, `window.writes`, `breaker.open`, `queue.full`, `queue.timeout`, `queue.hopeless`, `deadline.exceeded`.
 pub(super) async fn pass(
     worker: &Worker,
     upstream: &Arc<Upstream>,
     ticket: Ticket,
     safe: bool,
+    deadline: Option<Instant>,
     tally: &mut Tally,
 ) -> Result<(Permit, Option<Pass>), Refusal> {
     let clock = &worker.core.clock;
@@ -35,7 +37,16 @@ pub(super) async fn pass(
         };
         upstream.let_out(share);
     }
-    let permit = upstream.slots.acquire(ticket, now).await?;
+    let patience = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+    let permit = match upstream.slots.acquire_within(ticket, now, patience).await {
+        Ok(permit) => permit,
+        // The caller's own bound was the shorter one.
+        Err(refusal) if refusal.reason == Reason::QueueTimeout => {
+            deadline::check(deadline, clock.now())?;
+            return Err(refusal);
+        }
+        Err(refusal) => return Err(refusal),
+    };
     let waited = permit.waited();
     tally.queued = Some(tally.queued.unwrap_or_default() + waited);
     upstream.meter.waited(worker.index, waited);

@@ -48,6 +48,8 @@ pub(super) struct Held {
     verdict: Verdict,
     settled: bool,
     silence: Option<Silence>,
+    /// Ends the body for a caller that waits no longer.
+    hurry: Option<Pin<Box<Sleep>>>,
     /// The trace of the request, if its caller records it.
     trace: Option<TraceId>,
 }
@@ -85,6 +87,7 @@ impl Held {
             verdict: Verdict { outcome: Outcome::Ignored, by_rule: false },
             settled: false,
             silence: None,
+            hurry: None,
             trace: None,
         });
         if let Some(endpoint) = held.endpoint() {
@@ -109,6 +112,11 @@ impl Held {
         self.verdict = verdict;
     }
 
+    /// The body is for a caller that waits until then.
+    pub(super) fn hurry(&mut self, deadline: Option<Instant>) {
+        self.hurry = deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+    }
+
     /// The next frame of the reply; gives everything back at the end.
     pub(super) fn poll_body(
         &mut self,
@@ -117,6 +125,9 @@ impl Held {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let next = body.poll_frame(cx);
         match &next {
+            Poll::Pending if self.hurry.as_mut().is_some_and(|hurry| hurry.as_mut().poll(cx).is_ready()) => {
+                return Poll::Ready(Some(Err("the deadline of the request has passed".into())));
+            }
             Poll::Pending if self.is_silent(cx) => {
                 self.settle(Outcome::Broken);
                 return Poll::Ready(Some(Err("the upstream's body stopped".into())));

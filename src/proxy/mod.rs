@@ -27,6 +27,7 @@ pub mod access_log;
 mod admit;
 mod attempt;
 mod body;
+mod deadline;
 mod exchange;
 mod fill;
 mod gate;

@@ -8,6 +8,7 @@ use http::{HeaderValue, Version};
 use hyper::upgrade::OnUpgrade;
 
 use super::attempt::Outgoing;
+use super::deadline::Deadline;
 use super::exchange::Exchange;
 use super::snapshot::Route;
 use crate::message::hop;
@@ -26,6 +27,8 @@ pub(super) fn prepare(
     safe: bool,
 ) -> Result<Outgoing, Refusal> {
     let target = target(route, &parts)?;
+    let deadline = Deadline::of(route, &parts.headers, exchange.started.mono);
+    exchange.deadline = deadline.as_ref().map(|deadline| deadline.at);
     let protocol = if parts.version == Version::HTTP_11 { hop::upgrade(&parts.headers) } else { None };
     let upgrade = protocol.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
     let trailers = accepts_trailers(&parts);
@@ -50,7 +53,7 @@ pub(super) fn prepare(
     route.request_headers.apply(headers);
     let body = source(route, headers, body, parts.method.is_idempotent())?;
     exchange.body.clone_from(&body);
-    Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, upgrade })
+    Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, upgrade, deadline })
 }
 
 fn target(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {

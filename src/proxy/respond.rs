@@ -156,7 +156,10 @@ pub(super) fn reply(
             let whole = body.is_end_stream();
             held.leave(body, whole);
         }
-        Some(held) => *response.body_mut() = Content::Reply(body, held),
+        Some(mut held) => {
+            held.hurry(exchange.deadline);
+            *response.body_mut() = Content::Reply(body, held);
+        }
         None => {}
     }
     dress(exchange, response)
@@ -334,6 +337,7 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::UpstreamConnectTimeout => "vaxel; error=connection_timeout",
         Reason::UpstreamStatus => "vaxel; error=http_response_incomplete; details=\"upstream.status\"",
         Reason::UpstreamTimeout => "vaxel; error=http_response_timeout",
+        Reason::DeadlineExceeded => "vaxel; error=http_response_timeout; details=\"deadline.exceeded\"",
         Reason::UpstreamNone => "vaxel; error=destination_unavailable",
         Reason::BreakerOpen => "vaxel; error=destination_unavailable; details=\"breaker.open\"",
         Reason::GearPark => "vaxel; error=destination_unavailable; details=\"gear.park\"",

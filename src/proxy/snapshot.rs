@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use super::access_log::WorkerLog;
 use super::hooks::Hooks;
@@ -97,6 +97,8 @@ pub struct Route {
     pub response_headers: HeaderEdits,
     /// The largest request body, in bytes.
     pub max_body: u64,
+    /// The field by which its callers say how long they wait.
+    pub deadline: Option<HeaderName>,
     /// Whether only known consumers may use it.
     pub require_consumer: bool,
     /// What is answered when nothing else can be.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::attempt::{self, Ask, Outgoing};
 use super::body::ResponseBody;
+use super::deadline;
 use super::exchange::{Exchange, Tally};
 use super::fill::{self, Brought, Errand, Read};
 use super::lookup::{Address, Wanted};
@@ -66,6 +67,9 @@ async fn alone(
     };
     let worker = Arc::clone(&exchange.worker);
     let ask = Ask { worker: &worker, route, ticket: exchange.ticket(route) };
+    if let Err(refusal) = deadline::check(exchange.deadline, worker.core.clock.now()) {
+        return respond::fallback(exchange, refusal);
+    }
     let safe = outgoing.safe;
     let write = if safe { None } else { Write::of(&exchange, route, address.as_ref()) };
     let read = address.as_ref().filter(|_| safe).and_then(|(_, address)| Read::now(&worker, route, address));
@@ -132,12 +136,19 @@ async fn fetch(
     wanted: Arc<Wanted>,
     forward: Forward,
 ) -> Response<ResponseBody> {
+    if let Err(refusal) = deadline::check(exchange.deadline, exchange.worker.core.clock.now()) {
+        return stand_in(exchange, &asked, &wanted, refusal);
+    }
     let flights = &exchange.worker.core.flights;
     let waiter = match flights.join(wanted.flight_now()) {
         Joined::Lead(lead) => return bring(exchange, outgoing, asked, wanted, forward, lead).await,
         Joined::Wait(waiter) => waiter,
     };
-    match waiter.verdict().await {
+    let verdict = match deadline::within(exchange.deadline, waiter.verdict()).await {
+        Ok(verdict) => verdict,
+        Err(refusal) => return stand_in(exchange, &asked, &wanted, refusal),
+    };
+    match verdict {
         Verdict::Lead(lead) => bring(exchange, outgoing, asked, wanted, forward, lead).await,
         Verdict::Stream(head, reader) if head.selects(&asked) && fill::is_at(&head, &exchange, &wanted) => {
             let mut exchange = exchange;
@@ -180,10 +191,11 @@ async fn bring(
     let (tell, told) = oneshot::channel();
     let errand = Errand::of(&exchange, outgoing, asked.clone(), Arc::clone(&wanted), Some(tell));
     tokio::spawn(errand.run(lead));
-    let (brought, tally): (Brought, Tally) = match told.await {
-        Ok(told) => told,
+    let (brought, tally): (Brought, Tally) = match deadline::within(exchange.deadline, told).await {
+        Ok(Ok(told)) => told,
         // The task panicked; the log has it.
-        Err(_) => return respond::refuse(exchange, Reason::Internal.into()),
+        Ok(Err(_)) => return respond::refuse(exchange, Reason::Internal.into()),
+        Err(refusal) => return stand_in(exchange, &asked, &wanted, refusal),
     };
     exchange.tally = tally;
     match brought {

@@ -171,7 +171,8 @@ fn earliest(ended: Ended) -> Option<Duration> {
                 | FailureKind::Protocol
                 | FailureKind::BodyBroken
                 | FailureKind::RequestBody
-                | FailureKind::ClientGone => false,
+                | FailureKind::ClientGone
+                | FailureKind::DeadlinePassed => false,
             };
             (again && failure.stage != Stage::Body).then_some(Duration::ZERO)
         }

@@ -47,6 +47,14 @@ pub struct OriginError {
     pub source: Option<BoxError>,
 }
 
+impl OriginError {
+    /// The caller waits no longer.
+    pub const fn late() -> Self {
+        let failure = Failure { kind: FailureKind::DeadlinePassed, stage: Stage::Head, sent: true, reused: false };
+        Self { failure, source: None }
+    }
+}
+
 /// An endpoint reached over HTTP/1.1.
 #[derive(Debug)]
 pub struct HttpOrigin {

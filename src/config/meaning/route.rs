@@ -64,6 +64,7 @@ pub(super) fn read(
     let request_headers = route.table("request_headers", edits);
     let response_headers = route.table("response_headers", edits);
     let max_body = route.optional("max_body", size);
+    let deadline = route.optional("deadline", |value| editable(header_name(value)?));
     let fallback = route.optional_table("fallback", fallback).flatten();
     let classes = classify::classes(route);
     let settings = matching.clone().zip(index).map(|(matching, upstream)| RouteSettings {
@@ -80,6 +81,7 @@ pub(super) fn read(
         cost,
         max_body,
         require_consumer,
+        deadline,
         fallback,
         classes,
     });

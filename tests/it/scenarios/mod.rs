@@ -5,6 +5,7 @@ mod breaker;
 mod caching;
 mod classifying;
 mod collapsing;
+mod deadline;
 mod gears;
 mod identity;
 mod inspecting;
