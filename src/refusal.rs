@@ -133,6 +133,29 @@ reasons! {
     Internal = "internal", INTERNAL_SERVER_ERROR;
 }
 
+impl Reason {
+    /// Whether it is the upstream that cannot answer now: another one may.
+    pub const fn is_of_the_upstream(self) -> bool {
+        matches!(
+            self,
+            Self::QueueFull
+                | Self::QueueTimeout
+                | Self::QueueHopeless
+                | Self::GearPark
+                | Self::GearLimp
+                | Self::BreakerOpen
+                | Self::UpstreamNone
+                | Self::UpstreamConnect
+                | Self::UpstreamTls
+                | Self::UpstreamReset
+                | Self::UpstreamProtocol
+                | Self::UpstreamStatus
+                | Self::UpstreamConnectTimeout
+                | Self::UpstreamTimeout
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -146,6 +169,12 @@ mod tests {
         for reason in Reason::ALL {
             assert!(reason.status().is_client_error() || reason.status().is_server_error());
             assert!(reason.sentence().ends_with('.'), "{reason:?}");
+            let part = reason.code().split('.').next().unwrap_or_default();
+            assert_eq!(
+                reason.is_of_the_upstream(),
+                ["queue", "gear", "breaker", "upstream"].contains(&part),
+                "{reason:?}"
+            );
         }
     }
 }

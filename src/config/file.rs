@@ -366,8 +366,13 @@ static EDITS: Section = Section {
 
 static FALLBACK: Section = Section {
     name: "fallback",
-    about: "A fixed answer.",
+    about: "What stands in: another upstream, then a fixed answer.",
     keys: &[
+        Key::new(
+            "upstream",
+            Text,
+            "The NAME of an [upstream.NAME] that is asked first, once, with its own slots; safe requests only.",
+        ),
         Key::new("status", Whole, "Its status.").default("503"),
         Key::new("content_type", Text, "Its Content-Type.").default("'text/plain; charset=utf-8'"),
         Key::new("body", Text, "Its body."),

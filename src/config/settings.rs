@@ -186,6 +186,8 @@ pub struct RouteSettings {
     pub deadline: Option<HeaderName>,
     /// What is answered when the upstream cannot and nothing stale may be served.
     pub fallback: Option<StaticAnswer>,
+    /// Index of the upstream that is asked before that.
+    pub spare: Option<usize>,
     /// How the upstream's statuses are to be read.
     pub classes: Classes,
 }

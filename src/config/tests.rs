@@ -126,6 +126,15 @@ fn mistakes_of_every_kind_are_told_with_a_hint() {
         ("fallback = { status = 99 }", 23, "between 200 and 599"),
         ("fallback = { body = '', body_file = 'no/such' }", 37, "cannot be read"),
         ("fallback = { body_file = 'Cargo.toml', status = 204 }", 49, "has no body"),
+        ("fallback = { upstream = 'er' }", 25, "did you mean `erp`?"),
+        ("fallback = { upstream = 'erp' }", 25, "would stand in for"),
+        ("deadline = 'te'", 12, "belongs to the connection"),
+        ("classify = [{ status = 99, means = 'ok' }]", 24, "between 200 and 599"),
+        ("classify = [{ status = '5x', means = 'ok' }]", 24, "is no status"),
+        ("classify = [{ body = 'x' }]", 13, "needs `means`"),
+        ("classify = [{ body = 'x', means = 'no' }]", 35, "ok, business, broken, overloaded"),
+        ("classify = [{ means = 'ok' }]", 13, "fits every answer"),
+        ("faults = 'xml'", 10, "http, soap, json-rpc"),
         ("slots = 3", 1, "belongs to [upstream.NAME]"),
     ] {
         let text = route(more);

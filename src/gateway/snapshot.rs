@@ -292,6 +292,7 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
         max_body: settings.max_body.unwrap_or(u64::MAX),
         require_consumer: settings.require_consumer,
         deadline: settings.deadline.clone(),
+        spare: settings.spare.and_then(|index| built.upstreams.get(index)).map(Arc::clone),
         fallback: settings.fallback.clone(),
         classes: settings.classes.clone(),
     }

@@ -126,6 +126,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         rated: None,
         cache: CacheResult::Off,
         reason: None,
+        by_spare: false,
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,

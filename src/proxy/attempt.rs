@@ -51,6 +51,8 @@ pub(super) struct Ask<'a> {
     pub(super) worker: &'a Arc<Worker>,
     /// The route.
     pub(super) route: &'a Route,
+    /// The upstream: the route's, or the one that stands in for it.
+    pub(super) upstream: &'a Arc<Upstream>,
     /// What it brings to the queue.
     pub(super) ticket: Ticket,
 }
@@ -68,11 +70,12 @@ pub(super) async fn attempts(
     tally: &mut Tally,
     late: impl Fn() -> Option<Late>,
 ) -> Result<Reply, Refusal> {
-    let Ask { worker, route, ticket } = ask;
-    let upstream = &route.upstream;
+    let Ask { worker, route, upstream, ticket } = ask;
     let trace = TraceId::sampled(&outgoing.headers);
     let deadline = outgoing.deadline.as_ref().map(|deadline| deadline.at);
-    let mut course = Course { upstream, worker, deadline, begun: None, tries: Tries::default(), fresh: false };
+    // What stands in is asked once.
+    let once = !Arc::ptr_eq(upstream, &route.upstream);
+    let mut course = Course { upstream, worker, deadline, once, begun: None, tries: Tries::default(), fresh: false };
     loop {
         let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, deadline, tally).await?;
         let now = worker.core.clock.now();
@@ -120,6 +123,7 @@ struct Course<'a> {
     upstream: &'a Upstream,
     worker: &'a Worker,
     deadline: Option<Instant>,
+    once: bool,
     begun: Option<Instant>,
     tries: Tries,
     fresh: bool,
@@ -166,7 +170,7 @@ impl Course<'_> {
         let drawn = self.worker.draw();
         // Under strain a retry is one request more.
         let strained = self.upstream.gears.stand().is_some_and(|stand| stand.gear >= Gear::Eco);
-        let params = if strained { &RetryParams::NEVER } else { &self.upstream.retry };
+        let params = if strained || self.once { &RetryParams::NEVER } else { &self.upstream.retry };
         let again = retry::decide(params, &mut self.tries, &question, &mut budget, now, drawn)?;
         self.fresh = again.fresh_connection;
         Some(again.wait)
@@ -201,6 +205,24 @@ fn received(response: Response<ReplyBody>, held: Box<Held>, client: Option<OnUpg
 }
 
 impl Outgoing {
+    /// Whether another upstream may be asked the same: it changes nothing, and can be sent again.
+    pub(super) fn may_go_elsewhere(&self) -> bool {
+        self.safe && self.upgrade.is_none() && self.body.as_ref().is_none_or(|body| body.replayable())
+    }
+
+    /// The same once more, for another upstream.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            method: self.method.clone(),
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            safe: self.safe,
+            upgrade: None,
+            deadline: self.deadline.clone(),
+        }
+    }
+
     /// The request for one attempt at `endpoint`, which has this time left.
     fn request(
         &self,

@@ -16,7 +16,7 @@ use crate::message::deadline::{self, Spelling};
 use crate::refusal::{Reason, Refusal};
 
 /// Until when the caller of a request waits.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Deadline {
     /// Then it does not wait any more.
     pub(super) at: Instant,

@@ -51,6 +51,8 @@ pub(super) struct Exchange {
     pub(super) cache: CacheResult,
     /// Why vaxel answered by itself.
     pub(super) reason: Option<Reason>,
+    /// Whether the route's other upstream answered.
+    pub(super) by_spare: bool,
     /// The status answered.
     pub(super) status: StatusCode,
     /// What the upstream's part was.
@@ -167,7 +169,10 @@ impl Exchange {
                 query: noted.uri.query(),
                 version: self.version,
                 route: route.map(|route| &*route.name),
-                upstream: route.map(|route| &*route.upstream.name),
+                upstream: route.map(|route| match &route.spare {
+                    Some(spare) if self.by_spare => &*spare.name,
+                    _ => &*route.upstream.name,
+                }),
                 consumer: matches!(self.consumer, Identity::Known(_)).then(|| &*self.caller().0.name),
                 user_agent: noted.user_agent.as_ref(),
                 traceparent: noted.trace.as_ref(),

@@ -150,7 +150,7 @@ impl Errand {
             result = self.fetch(route, &mut tally).await;
         }
         match result {
-            Ok(reply) => self.judge(params, lead, reply, read, tally).await,
+            Ok(reply) => self.judge(route, params, lead, reply, read, tally).await,
             Err(refusal) => self.failed(lead, refusal, tally),
         }
     }
@@ -200,7 +200,7 @@ impl Errand {
     }
 
     async fn fetch(&self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
-        let ask = Ask { worker: &self.worker, route, ticket: self.ticket };
+        let ask = Ask { worker: &self.worker, route, upstream: &route.upstream, ticket: self.ticket };
         let mut outgoing = Outgoing {
             method: Method::GET,
             target: self.outgoing.target.clone(),
@@ -269,12 +269,12 @@ impl Errand {
     }
 
     /// An answer has come: for everybody, or for the leader alone.
-    async fn judge(self, params: &CacheParams, lead: Lead, reply: Reply, read: Read, tally: Tally) {
+    async fn judge(self, route: &Route, params: &CacheParams, lead: Lead, reply: Reply, read: Read, tally: Tally) {
         let (parts, body, held) = reply;
         let core = &self.worker.core;
         let verdict = held.verdict();
         let failed = !verdict.outcome.is_success();
-        if failed && self.stands_in(core.clock.now()) {
+        if failed && (route.spare.is_some() || self.stands_in(core.clock.now())) {
             held.leave(body, false);
             return self.failed(lead, Reason::UpstreamStatus.into(), tally);
         }

@@ -165,6 +165,20 @@ pub(super) fn reply(
     dress(exchange, response)
 }
 
+/// Answers with the reply of the upstream that stands in; why stays visible in Proxy-Status, log and metrics.
+pub(super) fn stood_in(
+    mut exchange: Box<Exchange>,
+    reason: Reason,
+    (mut parts, body, held): (Parts, ReplyBody, Box<Held>),
+) -> Response<ResponseBody> {
+    exchange.reason = Some(reason);
+    exchange.by_spare = true;
+    if let Some(value) = proxy_status(reason) {
+        parts.headers.append(PROXY_STATUS, HeaderValue::from_static(value));
+    }
+    reply(exchange, parts, body, Some(held), None)
+}
+
 /// Answers by itself: problem+json (RFC 9457) with the reason, and when to come back.
 pub(super) fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
     let Refusal { reason, retry_after } = refusal;

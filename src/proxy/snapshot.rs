@@ -101,6 +101,8 @@ pub struct Route {
     pub deadline: Option<HeaderName>,
     /// Whether only known consumers may use it.
     pub require_consumer: bool,
+    /// Who is asked when the upstream cannot answer and nothing stale may be served.
+    pub spare: Option<Arc<Upstream>>,
     /// What is answered when nothing else can be.
     pub fallback: Option<StaticAnswer>,
     /// How its statuses are read.

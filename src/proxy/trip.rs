@@ -66,7 +66,7 @@ async fn alone(
         return respond::refuse(exchange, Reason::Internal.into());
     };
     let worker = Arc::clone(&exchange.worker);
-    let ask = Ask { worker: &worker, route, ticket: exchange.ticket(route) };
+    let ask = Ask { worker: &worker, route, upstream: &route.upstream, ticket: exchange.ticket(route) };
     if let Err(refusal) = deadline::check(exchange.deadline, worker.core.clock.now()) {
         return respond::fallback(exchange, refusal);
     }
@@ -80,8 +80,15 @@ async fn alone(
             if let Some(write) = write {
                 write.failed(exchange.tally.reached);
             }
-            return respond::fallback(exchange, refusal);
+            return Box::pin(last_resorts(exchange, Some(outgoing), refusal)).await;
         }
+    };
+    let (body, held) = match held {
+        Some(held) if route.spare.is_some() && outgoing.may_go_elsewhere() && !held.verdict().outcome.is_success() => {
+            held.leave(body, false);
+            return Box::pin(last_resorts(exchange, Some(outgoing), Reason::UpstreamStatus.into())).await;
+        }
+        held => (body, held),
     };
     if let Some(write) = write {
         write.ended(&parts);
@@ -137,7 +144,7 @@ async fn fetch(
     forward: Forward,
 ) -> Response<ResponseBody> {
     if let Err(refusal) = deadline::check(exchange.deadline, exchange.worker.core.clock.now()) {
-        return stand_in(exchange, &asked, &wanted, refusal);
+        return Box::pin(stand_in(exchange, None, &asked, &wanted, refusal)).await;
     }
     let flights = &exchange.worker.core.flights;
     let waiter = match flights.join(wanted.flight_now()) {
@@ -146,7 +153,7 @@ async fn fetch(
     };
     let verdict = match deadline::within(exchange.deadline, waiter.verdict()).await {
         Ok(verdict) => verdict,
-        Err(refusal) => return stand_in(exchange, &asked, &wanted, refusal),
+        Err(refusal) => return Box::pin(stand_in(exchange, None, &asked, &wanted, refusal)).await,
     };
     match verdict {
         Verdict::Lead(lead) => bring(exchange, outgoing, asked, wanted, forward, lead).await,
@@ -161,7 +168,7 @@ async fn fetch(
             let now = exchange.worker.core.clock.now();
             respond::stored(exchange, &entry, &asked, now)
         }
-        Verdict::Refused(refusal) => stand_in(exchange, &asked, &wanted, refusal),
+        Verdict::Refused(refusal) => Box::pin(stand_in(exchange, Some(outgoing), &asked, &wanted, refusal)).await,
         // It is another variant: this request joins those that want its own.
         Verdict::Stream(head, _) if wanted.flight == wanted.primary && !head.vary.is_empty() => {
             let keyer = exchange.worker.core.store.keyer();
@@ -188,6 +195,7 @@ async fn bring(
     forward: Forward,
     lead: Lead,
 ) -> Response<ResponseBody> {
+    let spare = exchange.route().is_some_and(|route| route.spare.is_some()).then(|| Box::new(outgoing.copy()));
     let (tell, told) = oneshot::channel();
     let errand = Errand::of(&exchange, outgoing, asked.clone(), Arc::clone(&wanted), Some(tell));
     tokio::spawn(errand.run(lead));
@@ -195,7 +203,7 @@ async fn bring(
         Ok(Ok(told)) => told,
         // The task panicked; the log has it.
         Ok(Err(_)) => return respond::refuse(exchange, Reason::Internal.into()),
-        Err(refusal) => return stand_in(exchange, &asked, &wanted, refusal),
+        Err(refusal) => return Box::pin(stand_in(exchange, None, &asked, &wanted, refusal)).await,
     };
     exchange.tally = tally;
     match brought {
@@ -212,13 +220,16 @@ async fn bring(
             exchange.cache = CacheResult::Pass;
             respond::reply(exchange, parts, body, Some(held), Some(Forward { detail: Some(why), ..forward }))
         }
-        Brought::Refused(refusal) => stand_in(exchange, &asked, &wanted, refusal),
+        Brought::Refused(refusal) => {
+            Box::pin(stand_in(exchange, spare.map(|spare| *spare), &asked, &wanted, refusal)).await
+        }
     }
 }
 
 /// The upstream failed: what is stored stands in if it may (RFC 5861 section 4).
-fn stand_in(
+async fn stand_in(
     mut exchange: Box<Exchange>,
+    outgoing: Option<Outgoing>,
     asked: &HeaderMap,
     wanted: &Wanted,
     refusal: Refusal,
@@ -229,6 +240,32 @@ fn stand_in(
             exchange.cache = CacheResult::StaleError;
             respond::stored(exchange, entry, asked, now)
         }
-        _ => respond::fallback(exchange, refusal),
+        _ => last_resorts(exchange, outgoing, refusal).await,
     }
+}
+
+/// Neither the upstream nor the store has an answer: another upstream is asked, if there is one for it, once and under its
+/// own slots and breaker; then there is a fixed answer, or the refusal. What it says is not stored: it is not the
+/// upstream's.
+async fn last_resorts(
+    mut exchange: Box<Exchange>,
+    outgoing: Option<Outgoing>,
+    refusal: Refusal,
+) -> Response<ResponseBody> {
+    let (worker, snapshot) = (Arc::clone(&exchange.worker), Arc::clone(&exchange.snapshot));
+    if refusal.reason.is_of_the_upstream()
+        && let Some(route) = exchange.route.and_then(|index| snapshot.routes.get(index))
+        && let Some(upstream) = &route.spare
+        && let Some(mut outgoing) = outgoing.filter(Outgoing::may_go_elsewhere)
+    {
+        let ask = Ask { worker: &worker, route, upstream, ticket: exchange.ticket(route) };
+        match attempt::attempts(ask, &mut outgoing, &mut exchange.tally, || None).await {
+            Ok((parts, body, Some(held))) if held.verdict().outcome.is_success() => {
+                return respond::stood_in(exchange, refusal.reason, (parts, body, held));
+            }
+            Ok((_, body, Some(held))) => held.leave(body, false),
+            Ok((_, _, None)) | Err(_) => {}
+        }
+    }
+    respond::fallback(exchange, refusal)
 }

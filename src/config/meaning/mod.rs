@@ -120,7 +120,8 @@ fn warn_of_unused(file: &mut Reader<'_>, upstreams: &[upstream::Named], routes: 
         return;
     }
     for (name, _) in upstreams {
-        if !used.contains(&Some(name.get_ref().as_str())) {
+        let stands_in = |route: &Route| route.spare.as_ref().is_some_and(|spare| spare.get_ref() == name.get_ref());
+        if !used.contains(&Some(name.get_ref().as_str())) && !routes.iter().any(stands_in) {
             file.warn(name.span(), Mistake::new(format!("no route leads to the upstream `{}`", name.get_ref())));
         }
     }

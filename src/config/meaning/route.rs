@@ -30,6 +30,8 @@ pub(super) struct Route {
     pub(super) settings: Option<RouteSettings>,
     /// The name of its upstream.
     pub(super) upstream: Option<Spanned<String>>,
+    /// The name of the one that stands in for it.
+    pub(super) spare: Option<Spanned<String>>,
     name: Option<Spanned<String>>,
     matching: Option<RouteMatch>,
     /// Where the table `match`, its path and its host stand.
@@ -65,7 +67,11 @@ pub(super) fn read(
     let response_headers = route.table("response_headers", edits);
     let max_body = route.optional("max_body", size);
     let deadline = route.optional("deadline", |value| editable(header_name(value)?));
-    let fallback = route.optional_table("fallback", fallback).flatten();
+    let (fallback, spare) = route.optional_table("fallback", fallback).unwrap_or_default();
+    let elsewhere = spare.as_ref().and_then(|name| upstream_index(route, name, upstreams));
+    if let Some(name) = spare.as_ref().filter(|_| elsewhere.is_some() && elsewhere == index) {
+        route.error(name.span(), Mistake::new("this is the upstream that it would stand in for"));
+    }
     let classes = classify::classes(route);
     let settings = matching.clone().zip(index).map(|(matching, upstream)| RouteSettings {
         name: name.as_ref().map_or_else(|| matching.path.clone(), |name| name.get_ref().clone()),
@@ -83,9 +89,10 @@ pub(super) fn read(
         require_consumer,
         deadline,
         fallback,
+        spare: elsewhere,
         classes,
     });
-    Route { settings, upstream, name, matching, places: [all, path, host] }
+    Route { settings, upstream, spare, name, matching, places: [all, path, host] }
 }
 
 /// What a request costs, and how much each caller may spend.
@@ -272,7 +279,11 @@ fn editable(name: HeaderName) -> Result<HeaderName, Mistake> {
     Ok(name)
 }
 
-fn fallback(table: &mut Reader<'_>) -> Option<StaticAnswer> {
+/// A fixed answer, and the upstream that is asked before that; without a word of the answer, the upstream alone.
+fn fallback(table: &mut Reader<'_>) -> (Option<StaticAnswer>, Option<Spanned<String>>) {
+    let upstream = table.optional("upstream", text).map(|name| Spanned::new(table.span("upstream"), name));
+    let is_fixed =
+        upstream.is_none() || ["status", "content_type", "body", "body_file"].iter().any(|key| table.has(key));
     let status = table.value("status", status);
     let content_type: HeaderValue = table.value("content_type", header_value);
     let body = table.optional("body", text);
@@ -287,7 +298,7 @@ fn fallback(table: &mut Reader<'_>) -> Option<StaticAnswer> {
     if !body.is_empty() && matches!(status.as_u16(), 204 | 205 | 304) {
         table.error(table.span("status"), Mistake::new(format!("a {} has no body", status.as_u16())));
     }
-    Some(StaticAnswer { status, content_type, body })
+    (is_fixed.then_some(StaticAnswer { status, content_type, body }), upstream)
 }
 
 pub(super) const CLASSES: [(&str, Class); 3] =

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use vaxel::clock::Clock;
 use vaxel::config;
 use vaxel::config::settings::Settings;
-use vaxel::gateway::{Gateway, Handle, StartError};
+use vaxel::gateway::{Builder, Gateway, Handle, StartError};
 use vaxel::throttle::SlotsStats;
 use vaxel::upstream::origin::Origin;
 
@@ -65,6 +65,8 @@ pub struct Config {
 /// A gateway in front of a scripted origin.
 pub struct World {
     pub origin: ScriptedOrigin,
+    /// What answers for the upstream `mirror`, where a scenario has one.
+    pub mirror: ScriptedOrigin,
     pub gateway: Gateway,
     pub handle: Handle,
     pub clock: Clock,
@@ -100,8 +102,10 @@ impl Plan {
     pub fn opens(self) -> World {
         let clock = clock();
         let origin = ScriptedOrigin::new(self.script);
-        let handle = self.config.before(origin.clone(), &clock);
-        World { origin, gateway: handle.gateway(0), handle, clock, rested: Cell::new(false) }
+        let mirror = ScriptedOrigin::new(ok("mirrored").into());
+        let builder = self.config.builder(origin.clone(), &clock).origin("mirror", mirror.clone());
+        let handle = builder.build().unwrap();
+        World { origin, mirror, gateway: handle.gateway(0), handle, clock, rested: Cell::new(false) }
     }
 }
 
@@ -136,8 +140,12 @@ impl Config {
 
     /// A gateway before `origin`.
     pub fn before(&self, origin: impl Origin, clock: &Clock) -> Handle {
+        self.builder(origin, clock).build().unwrap()
+    }
+
+    fn builder(&self, origin: impl Origin, clock: &Clock) -> Builder {
         let builder = Gateway::builder().clock(clock.clone()).seed(7).origin("erp", origin);
-        builder.settings(self.settings()).build().unwrap()
+        builder.settings(self.settings())
     }
 
     /// What it means.

@@ -6,6 +6,7 @@ mod caching;
 mod classifying;
 mod collapsing;
 mod deadline;
+mod fallback;
 mod gears;
 mod identity;
 mod inspecting;
