@@ -153,8 +153,10 @@ impl Course<'_> {
         if outcome.is_success() || outgoing.upgrade.is_some() {
             return None;
         }
-        let asked = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        self.again(outgoing, Ended::Answer { outcome, retry_after: asked.map(Duration::from_secs) }, now)
+        let wall = self.worker.core.clock.wall_at(now);
+        let field = response.headers().get(header::RETRY_AFTER);
+        let retry_after = field.and_then(|field| retry::asked_wait(field, wall));
+        self.again(outgoing, Ended::Answer { outcome, retry_after }, now)
     }
 
     fn again(&mut self, outgoing: &Outgoing, ended: Ended, now: Instant) -> Option<Duration> {

@@ -13,10 +13,11 @@
 //! as it was used (RFC 9112 section 9.3.1). It comes at once, once per request, on a new connection, and costs no try
 //! and no budget, because it says nothing of the backend's health. The same safety applies.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::Method;
+use http::{HeaderValue, Method};
 
+use crate::message::date;
 use crate::outcome::{Failure, FailureKind, Outcome, Stage};
 
 pub mod backoff;
@@ -131,13 +132,25 @@ pub fn decide(
     }
     let at_least = earliest(question.ended)?;
     let retry = tries.retries + 1;
-    let wait = backoff::full_jitter(retry, params.backoff, params.backoff_max, drawn).max(at_least);
+    // On top of what was asked for: it was said to everybody, and they must not come back in step.
+    let jitter = backoff::full_jitter(retry, params.backoff, params.backoff_max, drawn);
+    let wait = at_least.saturating_add(jitter);
     // The budget last: what it grants is used.
     if retry >= params.attempts || wait >= time_left || !budget.withdraw(now) {
         return None;
     }
     tries.retries = retry;
     Some(Again { wait, fresh_connection: is_stale_connection(question.ended) })
+}
+
+/// The wait that a Retry-After field asks for (RFC 9110 section 10.2.3): seconds, or a date, which is compared with the
+/// time `now`; a date that has passed asks for none. `None`: it cannot be read.
+pub fn asked_wait(field: &HeaderValue, now: SystemTime) -> Option<Duration> {
+    let text = field.to_str().ok()?.trim();
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok().map(Duration::from_secs);
+    }
+    Some(date::parse(text)?.duration_since(now).unwrap_or_default())
 }
 
 /// Whether a second copy of the request can do no harm.
@@ -187,6 +200,23 @@ mod tests {
     use crate::clock::Clock;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_wait_is_asked_for_in_seconds_or_by_a_date() {
+        let now = date::parse("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let check = |field: &str, expected: Option<u64>| {
+            let wait = asked_wait(&HeaderValue::from_str(field).unwrap(), now);
+            assert_eq!(wait, expected.map(Duration::from_secs), "{field}");
+        };
+        check("120", Some(120));
+        check(" 0", Some(0));
+        check("Sun, 06 Nov 1994 08:50:07 GMT", Some(30));
+        check("Sunday, 06-Nov-94 08:49:40 GMT", Some(3));
+        check("Sun, 06 Nov 1994 08:49:00 GMT", Some(0));
+        for wrong in ["", "-1", "1.5", "soon", "99999999999999999999999"] {
+            check(wrong, None);
+        }
+    }
     const GET: &Question<'static> = &Question {
         method: &Method::GET,
         replayable: true,
@@ -311,8 +341,8 @@ mod tests {
                 let ended = answer(outcome, Some(Duration::from_millis(seconds)));
                 ask(&Question { ended, ..*GET }).map(|again| again.wait.as_millis())
             };
-            assert_eq!(wait(500), Some(500), "longer than the backoff");
-            assert_eq!(wait(10), Some(100), "shorter than the backoff");
+            assert_eq!(wait(500), Some(600), "and the backoff on top, so that not all come in step");
+            assert_eq!(wait(10), Some(110));
             assert_eq!(wait(1000), None, "the deadline comes first");
         }
     }

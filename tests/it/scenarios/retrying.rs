@@ -83,6 +83,18 @@ async fn the_origins_retry_after_is_honoured() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retry_after_may_be_a_date() {
+    // The world begins on this day at 08:00:00.
+    let later = status(503).with("retry-after", "Fri, 15 Jan 2027 08:00:04 GMT");
+    let world = world().origin(in_turn([later, ok("well")])).opens();
+    let begun = world.clock.now();
+    world.get("/").await.is(200).says("well");
+    let waited = world.clock.now() - begun;
+    assert!((4 * SECOND..=4 * SECOND + ms(100)).contains(&waited), "{waited:?}, the jitter on top");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retry_that_would_come_too_late_is_not_waited_for() {
     let world = world()
         .origin(status(503).with("retry-after", "120"))
