@@ -47,6 +47,18 @@ pub fn choose(balance: Balance, count: usize, turn: u64, load: impl Fn(usize) ->
     }
 }
 
+/// The same, but only among those that take part this time, as long as there are any: a cold endpoint is better than none.
+pub fn choose_warm(
+    balance: Balance,
+    count: usize,
+    turn: u64,
+    load: impl Fn(usize) -> Option<Load>,
+    takes_part: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    choose(balance, count, turn, |index| load(index).filter(|_| takes_part(index)))
+        .or_else(|| choose(balance, count, turn, load))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -87,6 +99,22 @@ mod tests {
     fn equally_busy_endpoints_are_drawn() {
         let chosen: Vec<_> = (0..4).filter_map(|turn| pick(Balance::LeastOfTwo, turn, &[Some(1), Some(1)])).collect();
         assert_eq!(chosen, [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn who_does_not_take_part_is_chosen_only_where_nobody_else_may_be() {
+        let loads = [Some(0), Some(9), None];
+        let pick = |balance, turn, cold: &[usize]| {
+            let load = |index: usize| loads[index].map(|in_flight| Load { in_flight });
+            choose_warm(balance, loads.len(), turn, load, |index| !cold.contains(&index))
+        };
+        for balance in POLICIES {
+            for turn in [0, 1, 1 << 32, u64::MAX] {
+                assert_eq!(pick(balance, turn, &[0]), Some(1));
+                assert_eq!(pick(balance, turn, &[1]), Some(0));
+                assert!(pick(balance, turn, &[0, 1]).is_some());
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@
 //! - **Probes** are what the operator asked to be told. `fall` bad ones in a row take an endpoint out, `rise` good ones
 //!   bring it back, even if that leaves none; a single endpoint is not taken out here either, since refusing without
 //!   asking is what the breaker does, and does better.
+//!
+//! Whichever way it came back, an endpoint starts slowly: its caches are cold and its connections gone, and with its whole
+//! share at once it would fail again. It takes part in more and more choices over `slow_start`.
 
 use std::time::{Duration, Instant};
 
@@ -32,11 +35,19 @@ pub struct EjectionParams {
     pub max: Duration,
     /// The share of the endpoints that may be out when one is ejected (0 to 1), rounded down.
     pub max_share: f64,
+    /// How long an endpoint that comes back takes to its whole share; it begins with a tenth.
+    pub slow_start: Duration,
 }
 
 impl Default for EjectionParams {
     fn default() -> Self {
-        Self { consecutive: 5, base: Duration::from_secs(10), max: Duration::from_mins(5), max_share: 0.5 }
+        Self {
+            consecutive: 5,
+            base: Duration::from_secs(10),
+            max: Duration::from_mins(5),
+            max_share: 0.5,
+            slow_start: Duration::from_secs(30),
+        }
     }
 }
 
@@ -79,7 +90,7 @@ impl Ejection {
     }
 
     /// Learns from a probe of endpoint `index`. `rise` and `fall` as in [`ProbeParams`](super::probe::ProbeParams).
-    pub fn probed(&mut self, index: usize, good: bool, rise: u32, fall: u32) -> Option<Turn> {
+    pub fn probed(&mut self, index: usize, good: bool, rise: u32, fall: u32, now: Instant) -> Option<Turn> {
         let endpoint = self.endpoints.get_mut(index)?;
         let agrees = good != endpoint.down;
         endpoint.contradictions = if agrees { 0 } else { endpoint.contradictions.saturating_add(1) };
@@ -89,6 +100,7 @@ impl Ejection {
         }
         endpoint.contradictions = 0;
         endpoint.down = !good;
+        endpoint.up_since = good.then_some(now);
         Some(if good { Turn::Up } else { Turn::Down })
     }
 
@@ -96,6 +108,20 @@ impl Ejection {
     pub fn is_available(&self, index: usize, now: Instant) -> bool {
         self.endpoints.len() == 1 && index == 0
             || self.endpoints.get(index).is_some_and(|endpoint| !endpoint.is_out(now))
+    }
+
+    /// Whether endpoint `index` takes part in the choice that `drawn` (from all of `u64`) was drawn for: always, but for
+    /// its slow start.
+    pub fn takes_part(&self, index: usize, now: Instant, drawn: u64) -> bool {
+        let Some(back) = self.endpoints.get(index).and_then(Endpoint::back_since) else { return true };
+        let (warm, whole) = (now.saturating_duration_since(back), self.params.slow_start);
+        if warm >= whole {
+            return true;
+        }
+        let share = COLD + (1.0 - COLD) * warm.as_secs_f64() / whole.as_secs_f64();
+        // The same number serves the balance and other endpoints: each sees it mixed its own way.
+        let lot = (drawn ^ index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (lot as f64) < share * f64::from(u32::MAX)
     }
 
     /// The verdict of the probes on endpoint `index`, whether or not it is heeded; without probes it is up.
@@ -123,11 +149,18 @@ struct Endpoint {
     down: bool,
     /// Probes in a row that contradict it.
     contradictions: u32,
+    /// When they brought it back.
+    up_since: Option<Instant>,
 }
 
 impl Endpoint {
     fn is_ejected(&self, now: Instant) -> bool {
         self.out_until.is_some_and(|until| now < until)
+    }
+
+    /// When it last came back, if it ever was out.
+    fn back_since(&self) -> Option<Instant> {
+        self.out_until.max(self.up_since)
     }
 
     fn is_out(&self, now: Instant) -> bool {
@@ -144,6 +177,9 @@ impl Endpoint {
         until
     }
 }
+
+/// The share an endpoint comes back with.
+const COLD: f64 = 0.1;
 
 #[cfg(test)]
 mod tests {
@@ -185,7 +221,7 @@ mod tests {
 
         /// Probes in a row, `+` good, `-` bad; what the last of them turned.
         fn probes(&mut self, index: usize, script: &str) -> Option<Turn> {
-            script.chars().map(|letter| self.health.probed(index, letter == '+', 2, 3)).last().flatten()
+            script.chars().map(|letter| self.health.probed(index, letter == '+', 2, 3, self.now)).last().flatten()
         }
     }
 
@@ -290,6 +326,28 @@ mod tests {
         for (script, expected) in table {
             let mut world = World::new(2);
             assert_eq!(world.probes(1, script), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn who_comes_back_takes_part_more_and_more() {
+        let share = |world: &World, index: usize| {
+            let draws = (0..1000_u64).map(|draw| draw.wrapping_mul(0x2545_f491_4f6c_dd1d));
+            draws.filter(|drawn| world.health.takes_part(index, world.now, *drawn)).count()
+        };
+        let mut ejected = World::new(2);
+        assert_eq!((share(&ejected, 0), share(&ejected, 1)), (1000, 1000), "at the start all are warm");
+        ejected.fail(0, 5);
+        ejected.now += 10 * SECOND;
+        let mut probed = World::new(2);
+        probed.probes(0, "---++");
+        for mut world in [ejected, probed] {
+            for (seconds, expected) in [(0, 100), (10, 400), (10, 700), (10, 1000), (100, 1000)] {
+                world.now += seconds * SECOND;
+                let share = share(&world, 0);
+                assert!(share.abs_diff(expected) <= 40, "{share} of a thousand, not {expected}");
+            }
+            assert_eq!(share(&world, 1), 1000, "the other was never out");
         }
     }
 

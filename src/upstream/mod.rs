@@ -142,10 +142,12 @@ impl Upstream {
             Balance::LeastOfTwo => drawn,
         };
         let health = self.health.lock();
-        balance::choose(self.balance, self.endpoints.len(), turn, |index| {
+        let load = |index: usize| {
             let endpoint = self.endpoints.get(index).filter(|_| health.is_available(index, now))?;
             Some(Load { in_flight: endpoint.in_flight.load(Ordering::Relaxed) })
-        })
+        };
+        let takes_part = |index: usize| health.takes_part(index, now, drawn);
+        balance::choose_warm(self.balance, self.endpoints.len(), turn, load, takes_part)
     }
 
     /// Lets as many slots out as its gear and the breaker bear now; few after the breaker has closed, all a minute later.
@@ -209,8 +211,8 @@ impl Upstream {
     }
 
     /// Learns how a probe of an endpoint ended.
-    pub fn probed(&self, endpoint: usize, good: bool, params: &ProbeParams) {
-        let turn = self.health.lock().probed(endpoint, good, params.rise, params.fall);
+    pub fn probed(&self, endpoint: usize, good: bool, params: &ProbeParams, now: Instant) {
+        let turn = self.health.lock().probed(endpoint, good, params.rise, params.fall, now);
         self.note(endpoint, turn);
     }
 

@@ -175,7 +175,7 @@ mod tests {
             async move { if good { Ok(()) } else { Err(io::ErrorKind::ConnectionRefused.into()) } }
         };
         let learn = |verdict: io::Result<()>| {
-            if let Some(turn) = health.probed(1, verdict.is_ok(), params.rise, params.fall) {
+            if let Some(turn) = health.probed(1, verdict.is_ok(), params.rise, params.fall, clock.now()) {
                 turns.push(((clock.now() - start).as_secs(), turn));
             }
         };
