@@ -194,7 +194,9 @@ pub(super) fn look(exchange: &mut Exchange, route: &Route, parts: &Parts, target
                 let refresh = entry.may_refresh(now).then(|| wanted(Some(Arc::clone(&entry)), false));
                 return Looked::Serve(entry, CacheResult::Stale, refresh);
             }
-            Reuse::Validate if entry.head.staleness(now).is_none() => (Some(entry), "request"),
+            Reuse::Validate if entry.head.staleness(now).is_none() && !entry.is_soft_purged() => {
+                (Some(entry), "request")
+            }
             Reuse::Validate | Reuse::OnlyOnError => (Some(entry), "stale"),
             Reuse::Gone => (None, "stale"),
         },
