@@ -11,6 +11,8 @@ use crate::breaker::BreakerParams;
 use crate::cache::CacheParams;
 use crate::cache::persist::PersistParams;
 use crate::consumer::ConsumerParams;
+use crate::gear::GearParams;
+use crate::gear::calendar::Window;
 use crate::listen::tls::TlsParams;
 use crate::listen::{Accept, ListenLimits};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
@@ -131,6 +133,10 @@ pub struct UpstreamSettings {
     pub slots: SlotsParams,
     /// When it is left alone, if ever.
     pub breaker: Option<BreakerParams>,
+    /// Whether and how it shifts its gear by itself.
+    pub gears: GearParams,
+    /// When it is spared.
+    pub windows: Vec<Window>,
     /// When a request is tried again; one attempt means never.
     pub retry: RetryParams,
     /// How long it may take.

@@ -161,9 +161,9 @@ impl Handle {
     /// What has to be done now and then, whether requests come or not: closes idle connections, lets out slots after a
     /// breaker has closed, lets the store evict, refreshes addresses. The server calls it every second; an embedding program does so itself.
     pub async fn upkeep(&self) {
-        let now = self.0.core.clock.now();
+        let moment = self.0.core.clock.moment();
         for upstream in self.upstreams() {
-            upstream.ramp(now);
+            upstream.shift(moment);
             for pool in upstream.endpoints.iter().filter_map(|endpoint| endpoint.pool.as_ref()) {
                 pool.sweep();
             }

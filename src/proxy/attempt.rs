@@ -14,11 +14,12 @@ use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
 use super::snapshot::{Route, Worker};
+use crate::gear::Gear;
 use crate::message::chain;
 use crate::message::trace::TraceId;
 use crate::outcome::{Classes, Failure, classify_status};
 use crate::refusal::{Reason, Refusal};
-use crate::retry::{self, Ended, Question, Tries};
+use crate::retry::{self, Ended, Question, RetryParams, Tries};
 use crate::throttle::Ticket;
 use crate::upstream::body::{Gate, Progress, ReplyBody, RequestBody, Source};
 use crate::upstream::origin::Call;
@@ -52,7 +53,7 @@ pub(super) struct Ask<'a> {
 }
 
 /// A reply with what it holds; nothing after a switch of protocols, whose tunnel holds it.
-pub(super) type Reply = (Parts, ReplyBody, Option<Held>);
+pub(super) type Reply = (Parts, ReplyBody, Option<Box<Held>>);
 
 /// Tries until there is a reply, or no further try is right.
 ///
@@ -60,7 +61,7 @@ pub(super) type Reply = (Parts, ReplyBody, Option<Held>);
 /// What the gate says, or the reason of the last failure.
 pub(super) async fn attempts(
     ask: Ask<'_>,
-    mut outgoing: Outgoing,
+    outgoing: &mut Outgoing,
     tally: &mut Tally,
     late: impl Fn() -> Option<Late>,
 ) -> Result<Reply, Refusal> {
@@ -90,7 +91,7 @@ pub(super) async fn attempts(
         tally.upstream = Some(now.saturating_duration_since(begun));
         tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
         let wait = match head {
-            Ok((response, held)) => match course.after_answer(&outgoing, &response, &route.classes, now) {
+            Ok((response, held)) => match course.after_answer(outgoing, &response, &route.classes, now) {
                 None => return Ok(received(response, held, outgoing.upgrade.take())),
                 Some(wait) => {
                     held.leave(response.into_body(), false);
@@ -99,7 +100,7 @@ pub(super) async fn attempts(
             },
             Err(error) => {
                 tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = chain(&error), "attempt failed");
-                let Some(wait) = course.again(&outgoing, Ended::Failure(error.failure), now) else {
+                let Some(wait) = course.again(outgoing, Ended::Failure(error.failure), now) else {
                     return Err(refusal(error.failure, outgoing.body.as_deref()));
                 };
                 wait
@@ -151,7 +152,10 @@ impl Course<'_> {
         };
         let mut budget = self.upstream.budget.lock();
         let drawn = self.worker.draw();
-        let again = retry::decide(&self.upstream.retry, &mut self.tries, &question, &mut budget, now, drawn)?;
+        // Under strain a retry is one request more.
+        let strained = self.upstream.gears.stand().is_some_and(|stand| stand.gear >= Gear::Eco);
+        let params = if strained { &RetryParams::NEVER } else { &self.upstream.retry };
+        let again = retry::decide(params, &mut self.tries, &question, &mut budget, now, drawn)?;
         self.fresh = again.fresh_connection;
         Some(again.wait)
     }
@@ -173,7 +177,7 @@ fn refusal(failure: Failure, body: Option<&Source>) -> Refusal {
 }
 
 /// A reply; a switch of protocols joins both sides and takes the slot along.
-fn received(response: Response<ReplyBody>, held: Held, client: Option<OnUpgrade>) -> Reply {
+fn received(response: Response<ReplyBody>, held: Box<Held>, client: Option<OnUpgrade>) -> Reply {
     let (mut parts, body) = response.into_parts();
     if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(upstream)) =
         (parts.status, client, parts.extensions.remove::<OnUpgrade>())

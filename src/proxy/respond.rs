@@ -131,7 +131,7 @@ pub(super) fn reply(
     mut exchange: Box<Exchange>,
     mut parts: Parts,
     body: ReplyBody,
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     forward: Option<Forward>,
 ) -> Response<ResponseBody> {
     let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -156,7 +156,7 @@ pub(super) fn reply(
             let whole = body.is_end_stream();
             held.leave(body, whole);
         }
-        Some(held) => *response.body_mut() = Content::Reply(body, Box::new(held)),
+        Some(held) => *response.body_mut() = Content::Reply(body, held),
         None => {}
     }
     dress(exchange, response)
@@ -336,6 +336,9 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::UpstreamTimeout => "vaxel; error=http_response_timeout",
         Reason::UpstreamNone => "vaxel; error=destination_unavailable",
         Reason::BreakerOpen => "vaxel; error=destination_unavailable; details=\"breaker.open\"",
+        Reason::GearPark => "vaxel; error=destination_unavailable; details=\"gear.park\"",
+        Reason::GearLimp => "vaxel; error=destination_unavailable; details=\"gear.limp\"",
+        Reason::WindowWrites => "vaxel; error=destination_unavailable; details=\"window.writes\"",
         Reason::QueueFull => "vaxel; error=connection_limit_reached; details=\"queue.full\"",
         Reason::QueueTimeout => "vaxel; error=connection_limit_reached; details=\"queue.timeout\"",
         Reason::QueueHopeless => "vaxel; error=connection_limit_reached; details=\"queue.hopeless\"",

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,9 +24,10 @@ use crate::clock::Clock;
 use crate::config::settings::{AdminSettings, ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
 use crate::gateway::cache::Extent;
+use crate::gateway::steer::Steer;
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
-use crate::listen::serve::{self, Server};
+use crate::listen::serve::{self, Place, Server};
 use crate::listen::tls::TlsError;
 use crate::listen::{Accept, Peer, socket};
 use crate::metrics::{Format, WorkerMeter};
@@ -189,7 +190,7 @@ enum Share {
     /// A socket of its own.
     Socket(Arc<Server>, TcpListener),
     /// What an acceptor hands over.
-    Handed(Arc<Server>, mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>),
+    Handed(Arc<Server>, mpsc::UnboundedReceiver<Handed>),
 }
 
 fn open_listener(
@@ -226,7 +227,7 @@ fn open_listener(
     for (index, shares) in workers.iter_mut().enumerate() {
         let (hand, handed) = mpsc::unbounded_channel();
         shares.push(Share::Handed(server(index), handed));
-        hands.push((hand, Arc::new(AtomicUsize::new(0))));
+        hands.push((hand, Place::default()));
     }
     for socket in sockets {
         spawn_acceptor(socket, hands.clone(), drain.clone()).map_err(ServerError::Worker)?;
@@ -238,8 +239,11 @@ fn refuser(gateway: Gateway) -> serve::Refuse {
     Arc::new(move |peer, reason| gateway.peer(peer).refuse(reason))
 }
 
-/// Where an acceptor hands connections, and how many each worker has taken.
-type Hand = (mpsc::UnboundedSender<(std::net::TcpStream, SocketAddr)>, Arc<AtomicUsize>);
+/// A connection on its way to a worker, and its place there.
+type Handed = (std::net::TcpStream, SocketAddr, Place);
+
+/// Where an acceptor hands a worker's connections, and what all their places there are clones of.
+type Hand = (mpsc::UnboundedSender<Handed>, Place);
 
 /// Hands each connection to the worker that has the fewest.
 fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain) -> io::Result<()> {
@@ -273,10 +277,9 @@ fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain) -> io::Re
 }
 
 fn hand_over(hands: &[Hand], stream: TcpStream, address: SocketAddr) {
-    let fewest = hands.iter().min_by_key(|(_, count)| Arc::strong_count(count));
-    let (Some((hand, count)), Ok(stream)) = (fewest, stream.into_std()) else { return };
-    count.fetch_add(1, Ordering::Relaxed);
-    let _ = hand.send((stream, address));
+    let fewest = hands.iter().min_by_key(|(_, place)| Arc::strong_count(place));
+    let (Some((hand, place)), Ok(stream)) = (fewest, stream.into_std()) else { return };
+    let _ = hand.send((stream, address, Arc::clone(place)));
 }
 
 fn spawn_worker(index: usize, shares: Vec<Share>, handle: &Handle, drain: Drain) -> io::Result<JoinHandle<()>> {
@@ -315,12 +318,12 @@ async fn measure_lag(meter: Arc<WorkerMeter>, clock: Clock) {
 
 async fn take<A: serve::Answer>(
     server: Arc<Server>,
-    mut handed: mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>,
+    mut handed: mpsc::UnboundedReceiver<Handed>,
     answer: impl Fn(Peer) -> A,
 ) {
-    while let Some((stream, address)) = handed.recv().await {
+    while let Some((stream, address, place)) = handed.recv().await {
         match TcpStream::from_std(stream) {
-            Ok(stream) => serve::admit(&server, stream, address, &answer),
+            Ok(stream) => serve::admit(&server, stream, address, &answer, Some(place)),
             Err(error) => tracing::warn!(%error, "cannot use a connection"),
         }
     }
@@ -433,6 +436,16 @@ impl AdminSource for Control {
 
     fn cache(&self) -> Value {
         json!(self.handle.cache_report())
+    }
+
+    fn upstreams(&self) -> Value {
+        json!(self.handle.upstreams_report())
+    }
+
+    fn steer(&self, upstream: &str, steer: Steer) -> Result<(), String> {
+        self.handle.steer(upstream, steer).map_err(|error| error.to_string())?;
+        tracing::warn!(upstream, ?steer, "an operator steers");
+        Ok(())
     }
 
     fn entry(&self, asked: &Asked) -> Result<Value, String> {

@@ -15,6 +15,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "cache",
             "throttle",
             "breaker",
+            "gear",
             "retry",
             "upstream/balance",
             "upstream/health",

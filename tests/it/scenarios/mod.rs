@@ -4,12 +4,15 @@
 mod breaker;
 mod caching;
 mod collapsing;
+mod gears;
 mod identity;
 mod inspecting;
+mod limit;
 mod purging;
 mod rate;
 mod reload;
 mod retrying;
+mod rules;
 mod sharing;
 mod slots;
 mod stale;
