@@ -17,7 +17,11 @@ pub static FILE: Section = Section {
         Key::new("log", Table(&LOG), "Logs."),
         Key::new("forwarded", Table(&FORWARDED), "What upstreams learn of the client, and whose word is taken for it."),
         Key::new("cache", Table(&STORE), "The cache that all routes share."),
-        Key::new("listener", Tables(&LISTENER), "Where vaxel accepts connections; at least one.").required(),
+        Key::new(
+            "listener",
+            Tables(&LISTENER),
+            "Where vaxel accepts connections; at least one, except in a program that has a server of its own.",
+        ),
         Key::new("consumer", Named(&CONSUMER), "Who calls. Everybody else is anonymous, told apart by address."),
         Key::new("upstream", Named(&UPSTREAM), "What is protected: one or several servers that share a capacity.")
             .required(),
@@ -99,6 +103,11 @@ static LISTENER: Section = Section {
         .default("'reuseport'"),
         Key::new("backlog", Whole, "Connections the kernel keeps until they are accepted.").default("4096"),
         Key::new("connections", Whole, "Open connections; more are turned away with 503.").default("16384"),
+        Key::new(
+            "connections_per_address",
+            Whole,
+            "The same for each client address (IPv6 by /64); any number if not given, as behind another proxy.",
+        ),
         Key::new("head_size", Size, "The largest request head.").default("'64KiB'"),
         Key::new("head_timeout", Duration, "How long a request head or a TLS handshake may take.").default("'10s'"),
         Key::new("idle_timeout", Duration, "How long a connection may stay idle.").default("'60s'"),
@@ -311,6 +320,12 @@ static ROUTE: Section = Section {
         Key::new("require_consumer", Flag, "Refuses anonymous callers.").default("false"),
         Key::new("rate", Table(&RATE), "How much each consumer, or anonymous address, may ask for."),
         Key::new("max_body", Size, "The largest request body; any size if not given."),
+        Key::new(
+            "body_timeout",
+            Duration,
+            "How long a request body may keep us waiting; a second more for each KiB that has come.",
+        )
+        .default("'30s'"),
         Key::new("business_500", Flag, "A 500 is an answer, not a failure: SOAP sends its faults so.").default("false"),
         Key::new("cache", Switch(&CACHE), "Stores answers: `true` as long as the origin allows, a table to say more.")
             .default("false"),

@@ -19,11 +19,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::callers::Seat;
 use super::drain::{Drain, Open};
 use super::speaker::{Counted, Speaker};
 use super::tls::LiveTls;
 use super::wire::{Patience, Tally, Wire};
-use super::{ListenLimits, Peer};
+use super::{Callers, ListenLimits, Peer};
 use crate::metrics::{ConnectionRefusal, Handshake, ListenerMeter, Metrics};
 use crate::refusal::Reason;
 
@@ -37,6 +38,8 @@ pub struct Server {
     pub worker: usize,
     /// Connections open now, over all workers.
     pub open: Arc<AtomicUsize>,
+    /// The same for each client.
+    pub callers: Arc<Callers>,
     /// The orderly end.
     pub drain: Drain,
     /// What it counts.
@@ -114,16 +117,19 @@ pub async fn accept<A: Answer>(server: Arc<Server>, listener: TcpListener, answe
 
 /// Serves an accepted connection in a task of its own, or turns it away when there are too many.
 pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: SocketAddr, answer: &impl Fn(Peer) -> A) {
-    let ticket = Ticket::take(server);
+    let ticket = Ticket::take(server, address);
     let _ = stream.set_nodelay(true);
-    let Some(ticket) = ticket else {
-        server.meter.refused(server.worker, ConnectionRefusal::Limit);
-        tokio::spawn(turn_away(Arc::clone(server), stream));
-        return;
+    let ticket = match ticket {
+        Ok(ticket) => ticket,
+        Err(why) => {
+            server.meter.refused(server.worker, why);
+            tokio::spawn(turn_away(Arc::clone(server), stream));
+            return;
+        }
     };
     let answer = answer(server.peer(address));
     tokio::spawn(async move {
-        let server = Arc::clone(&ticket.0);
+        let server = Arc::clone(&ticket.server);
         let mut open = server.drain.open();
         if let Err(error) = connection(&server, stream, address, answer, &mut open).await {
             tracing::debug!(%error, %address, "connection ended");
@@ -133,22 +139,33 @@ pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: Socket
 }
 
 /// Counts a connection in `Server::open` until dropped, whatever ends it.
-struct Ticket(Arc<Server>);
+struct Ticket {
+    server: Arc<Server>,
+    /// Its place among the connections of its client.
+    seat: Option<Seat>,
+}
 
 impl Ticket {
-    fn take(server: &Arc<Server>) -> Option<Self> {
-        let ticket = Self(Arc::clone(server));
+    fn take(server: &Arc<Server>, address: SocketAddr) -> Result<Self, ConnectionRefusal> {
+        let mut ticket = Self { server: Arc::clone(server), seat: None };
         server.meter.accepted(server.worker);
-        (server.open.fetch_add(1, Ordering::Relaxed) < server.limits.connections).then_some(ticket)
+        if server.open.fetch_add(1, Ordering::Relaxed) >= server.limits.connections {
+            return Err(ConnectionRefusal::Limit);
+        }
+        if let Some(most) = server.limits.connections_per_address {
+            let seat = server.callers.seat(address.ip(), most);
+            ticket.seat = Some(seat.ok_or(ConnectionRefusal::Address)?);
+        }
+        Ok(ticket)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.meter.closed(self.0.worker);
+        self.server.open.fetch_sub(1, Ordering::Relaxed);
+        self.server.meter.closed(self.server.worker);
         if std::thread::panicking() {
-            self.0.metrics.panicked();
+            self.server.metrics.panicked();
         }
     }
 }

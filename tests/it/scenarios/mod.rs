@@ -4,6 +4,7 @@
 mod breaker;
 mod caching;
 mod collapsing;
+mod embedding;
 mod identity;
 mod inspecting;
 mod purging;
