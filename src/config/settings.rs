@@ -10,6 +10,8 @@ use super::parse_with;
 use crate::breaker::BreakerParams;
 use crate::cache::CacheParams;
 use crate::consumer::ConsumerParams;
+use crate::gear::GearParams;
+use crate::gear::calendar::Window;
 use crate::listen::tls::TlsParams;
 use crate::listen::{Accept, ListenLimits};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
@@ -71,6 +73,17 @@ pub struct ListenerSettings {
 pub struct AdminSettings {
     /// Address and port.
     pub listen: SocketAddr,
+    /// The SHA-256 digest of the token callers need, if they need one.
+    pub token: Option<[u8; 32]>,
+    /// Whether they need it for the metrics too.
+    pub token_for_metrics: bool,
+}
+
+impl AdminSettings {
+    /// At an address, without a token.
+    pub const fn at(listen: SocketAddr) -> Self {
+        Self { listen, token: None, token_for_metrics: false }
+    }
 }
 
 /// Logs.
@@ -117,6 +130,10 @@ pub struct UpstreamSettings {
     pub slots: SlotsParams,
     /// When it is left alone, if ever.
     pub breaker: Option<BreakerParams>,
+    /// Whether and how it shifts its gear by itself.
+    pub gears: GearParams,
+    /// When it is spared.
+    pub windows: Vec<Window>,
     /// When a request is tried again; one attempt means never.
     pub retry: RetryParams,
     /// How long it may take.
@@ -148,6 +165,8 @@ pub struct RouteSettings {
     pub request_headers: HeaderEdits,
     /// Changes the answer to the client.
     pub response_headers: HeaderEdits,
+    /// Routes of one group show the same data: an unsafe request on one outdates what is stored for all.
+    pub group: Option<String>,
     /// How answers are stored, if they are.
     pub cache: Option<CacheParams>,
     /// How much each consumer or anonymous address may ask for.

@@ -123,6 +123,9 @@ fn mistakes_of_every_kind_are_told_with_a_hint() {
         ("cache = { ttl = 60 }", 17, "needs a unit"),
         ("cache = { override = true }", 22, "no effect without `ttl`"),
         ("cache = { max_entry = '1GiB' }", 23, "larger than the whole cache"),
+        ("cache = { per_consumer = true, shared_after_auth = '1m' }", 52, "nothing is shared"),
+        ("cache = { shared_after_auth = '0s' }", 31, "must be"),
+        ("cache = { identity = { cookies = ['a b'] } }", 35, "not the name of a cookie"),
         ("cache = 'yes'", 9, "a table, true or false"),
         ("cache = { stale_if_errors = '1d' }", 11, "did you mean `stale_if_error`?"),
         ("max_body = '10 apples'", 12, "is not a size"),
@@ -182,6 +185,8 @@ fn upstreams_that_cannot_work_are_refused() {
 fn nothing_may_be_there_twice() {
     check_added("[[listener]]\nlisten = '1.1.1.1:1'\n[[listener]]\nlisten = '1.1.1.1:1'\n", 4, 10, "two listeners");
     check_added("[[listener]]\nlisten = '127.0.0.1:9900'\n[admin]\n", 2, 10, "[admin] already listens");
+    check_added("[admin]\ntoken = 'short'\n", 2, 9, "at least 16 characters");
+    check_added("[admin]\nmetrics = 'token'\n", 2, 11, "needs a `token`");
     let route = |path: &str| format!("[[route]]\nname = 'a'\nmatch = {{ path = '{path}' }}\nupstream = 'erp'\n");
     check_added(&format!("{}{}", route("/a"), route("/b")), 6, 8, "two routes are called `a`");
     let consumer = |name: &str| format!("[consumer.{name}]\nidentify = {{ api_key = '0123456789abcdef' }}\n");

@@ -13,19 +13,22 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::admin::{self, AdminSource};
+use crate::admin::{self, Access, AdminSource, Asked};
+use crate::cache::purge::Depth;
 use crate::clock::Clock;
-use crate::config::settings::{ListenerSettings, Settings};
+use crate::config::settings::{AdminSettings, ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
+use crate::gateway::cache::Extent;
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
 use crate::listen::serve::{self, Server};
 use crate::listen::tls::TlsError;
-use crate::listen::{Accept, Callers, socket};
+use crate::listen::{Accept, Callers, Peer, socket};
 use crate::metrics::{Format, WorkerMeter};
 use crate::proxy::access_log::{AccessLog, LogWriter};
 
@@ -83,6 +86,8 @@ struct Control {
     log: Option<AccessLog>,
     /// Where the configuration came from; none for a drop-in.
     file: Option<PathBuf>,
+    /// With what the admin listener was started: it stays, whatever a reload says.
+    admin: Option<AdminSettings>,
     loaded: Mutex<Loaded>,
     sites: Sites,
 }
@@ -108,8 +113,9 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .map_err(ServerError::Worker)?;
     let drain = Drain::default();
     let sites = Sites::load(&settings.listeners)?;
+    let admin = settings.admin;
     let loaded = Mutex::new(loaded);
-    let control = Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, loaded, sites });
+    let control = Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, admin, loaded, sites });
     let admin = settings.admin.as_ref().map(|admin| serve_admin(&runtime, &control, admin.listen)).transpose()?;
     let mut workers: Vec<Vec<Share>> = (0..settings.workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
@@ -307,7 +313,7 @@ async fn measure_lag(meter: Arc<WorkerMeter>, clock: Clock) {
 async fn take<A: serve::Answer>(
     server: Arc<Server>,
     mut handed: mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>,
-    answer: impl Fn(crate::listen::Peer) -> A,
+    answer: impl Fn(Peer) -> A,
 ) {
     while let Some((stream, address)) = handed.recv().await {
         match TcpStream::from_std(stream) {
@@ -371,6 +377,17 @@ async fn signals(control: Arc<Control>) -> io::Result<()> {
 }
 
 impl AdminSource for Control {
+    fn access(&self) -> Access {
+        // A reload changes the token, but a file that forgets the section does not open the listener.
+        let current = self.loaded.lock().settings.admin.or(self.admin);
+        Access {
+            token: current.and_then(|admin| admin.token),
+            metrics: current.is_some_and(|admin| admin.token_for_metrics),
+            // Nobody asks where nothing listens.
+            listen: self.admin.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |admin| admin.listen),
+        }
+    }
+
     fn metrics(&self, format: Format) -> String {
         self.handle.metrics().expose(format)
     }
@@ -379,7 +396,7 @@ impl AdminSource for Control {
         if self.drain.begun() { Err("draining") } else { Ok(()) }
     }
 
-    fn config(&self) -> serde_json::Value {
+    fn config(&self) -> Value {
         self.loaded.lock().view()
     }
 
@@ -394,6 +411,24 @@ impl AdminSource for Control {
         }
         result
     }
+
+    fn purge(&self, extent: &Extent, depth: Depth) -> Result<usize, String> {
+        let purged = self.handle.purge(extent, depth).map_err(|error| error.to_string())?;
+        tracing::info!(%extent, ?depth, purged, "purged");
+        Ok(purged)
+    }
+
+    fn cache(&self) -> Value {
+        json!(self.handle.cache_report())
+    }
+
+    fn entry(&self, asked: &Asked) -> Result<Value, String> {
+        let peer = Peer { address: SocketAddr::new(asked.client, 0), tls: asked.tls };
+        let inspection = self.handle.inspect(&asked.parts, peer);
+        inspection
+            .map(|inspection| json!(inspection))
+            .map_err(|reason| format!("{} ({})", reason.sentence(), reason.code()))
+    }
 }
 
 impl Control {
@@ -404,7 +439,8 @@ impl Control {
         let (new, old) = (&loaded.settings, &current.settings);
         let listen_alike = new.listeners.len() == old.listeners.len()
             && new.listeners.iter().zip(&old.listeners).all(|(new, old)| new.listens_like(old));
-        if !listen_alike || (&new.admin, new.workers) != (&old.admin, old.workers) {
+        let admin = |settings: &Settings| settings.admin.map(|admin| admin.listen);
+        if !listen_alike || (admin(new), new.workers) != (admin(old), old.workers) {
             tracing::warn!("listeners (but their certificates), admin and workers change at the next start only");
         }
         let prepared = self.sites.prepare(&new.listeners)?;

@@ -11,7 +11,7 @@ use super::diagnostics::Mistake;
 use super::reader::Reader;
 use super::settings::{AccessTarget, AdminSettings, CacheStoreSettings, LogSettings, Settings};
 use super::units::{duration, positive_size};
-use super::values::{address, flag, network, whole, word};
+use super::values::{address, flag, network, secret, whole, word};
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::Format;
 
@@ -19,6 +19,7 @@ mod consumer;
 mod listener;
 mod route;
 mod upstream;
+mod window;
 
 use route::Route;
 
@@ -31,14 +32,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         }
         (workers, server.value("drain", duration))
     });
-    let admin = file.optional_table("admin", |admin| {
-        let listen = admin.value("listen", address);
-        if !listen.ip().is_loopback() {
-            let mistake = Mistake::new("whoever reaches the admin listener may read the configuration and reload it");
-            admin.warn(admin.span("listen"), mistake.hint("listen on 127.0.0.1, or keep strangers from this network"));
-        }
-        AdminSettings { listen }
-    });
+    let admin = file.optional_table("admin", admin);
     let log = file.table("log", log);
     let forwarding = file.table("forwarded", |forwarded| {
         let trusted = unspan(forwarded.list("trusted", network).unwrap_or_default());
@@ -53,7 +47,8 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
     listener::check(file, &listeners, admin.as_ref());
     let consumers = file.named("consumer", consumer::read);
     consumer::check(file, &consumers);
-    let upstreams = file.named("upstream", upstream::read);
+    let mut upstreams = file.named("upstream", upstream::read);
+    window::give(file, &mut upstreams);
     let names: Vec<_> = upstreams.iter().map(|(name, upstream)| (name.get_ref().clone(), upstream.as_ref())).collect();
     let mut routes = file.tables("route", |reader| route::read(reader, &names, cache.max_bytes, !consumers.is_empty()));
     route::check(file, &mut routes);
@@ -70,6 +65,20 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,
         routes: routes.into_iter().map(|route: Route| route.settings).collect::<Option<_>>()?,
     })
+}
+
+fn admin(admin: &mut Reader<'_>) -> AdminSettings {
+    let listen = admin.value("listen", address);
+    let token = admin.optional("token", secret);
+    if !listen.ip().is_loopback() && !admin.has("token") {
+        let mistake = Mistake::new("whoever reaches the admin listener may read the configuration; nobody may act");
+        admin.warn(admin.span("listen"), mistake.hint("give it a `token`, or listen on 127.0.0.1"));
+    }
+    let token_for_metrics = admin.choice("metrics", &[("open", false), ("token", true)]);
+    if token_for_metrics && !admin.has("token") {
+        admin.error(admin.span("metrics"), Mistake::new("`metrics = \"token\"` needs a `token`"));
+    }
+    AdminSettings { listen, token, token_for_metrics }
 }
 
 fn log(log: &mut Reader<'_>) -> LogSettings {
