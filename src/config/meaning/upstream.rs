@@ -95,7 +95,7 @@ fn gears(upstream: &mut Reader<'_>) -> GearParams {
         dwell: table.value("dwell", duration),
         limp_class: table.choice("limp_class", &CLASSES),
     });
-    params.unwrap_or(GearParams { mode: Mode::Off, ..GearParams::default() })
+    params.unwrap_or_else(|| GearParams { mode: Mode::Off, ..GearParams::default() })
 }
 
 fn retry(table: &mut Reader<'_>) -> RetryParams {
