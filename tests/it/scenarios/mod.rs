@@ -8,6 +8,7 @@ mod embedding;
 mod gears;
 mod identity;
 mod inspecting;
+mod limit;
 mod purging;
 mod rate;
 mod reload;
