@@ -308,7 +308,9 @@ fn spawn_worker(index: usize, shares: Vec<Share>, handle: &Handle, drain: Drain)
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)
 }
 
-/// Looks now and then by how much later than it was due this event loop wakes up.
+/// Looks now and then by how much later than it was due this event loop wakes up. Its timer is also the nearest one
+/// at all times: without it tokio writes to its eventfd whenever a request's timer becomes the nearest (0.1 to 0.3 system
+/// calls per pass).
 async fn measure_lag(meter: Arc<WorkerMeter>, clock: Clock) {
     loop {
         let due = clock.now() + LAG_PAUSE;
