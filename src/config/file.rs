@@ -7,8 +7,11 @@ use super::dictionary::Kind::{
 };
 use super::dictionary::{Key, Section};
 
+mod listener;
 mod upstream;
 
+pub use listener::ACCEPTS;
+use listener::LISTENER;
 use upstream::{UPSTREAM, WINDOW};
 
 /// The whole file.
@@ -21,7 +24,11 @@ pub static FILE: Section = Section {
         Key::new("log", Table(&LOG), "Logs."),
         Key::new("forwarded", Table(&FORWARDED), "What upstreams learn of the client, and whose word is taken for it."),
         Key::new("cache", Table(&STORE), "The cache that all routes share."),
-        Key::new("listener", Tables(&LISTENER), "Where vaxel accepts connections; at least one.").required(),
+        Key::new(
+            "listener",
+            Tables(&LISTENER),
+            "Where vaxel accepts connections; at least one, except in a program that has a server of its own.",
+        ),
         Key::new("consumer", Named(&CONSUMER), "Who calls. Everybody else is anonymous, told apart by address."),
         Key::new("upstream", Named(&UPSTREAM), "What is protected: one or several servers that share a capacity.")
             .required(),
@@ -108,54 +115,6 @@ static PERSIST: Section = Section {
     ],
 };
 
-static LISTENER: Section = Section {
-    name: "[[listener]]",
-    about: "Where vaxel accepts connections.",
-    keys: &[
-        Key::new("listen", Text, "Address and port.").required(),
-        Key::new("tls", Table(&LISTENER_TLS), "HTTPS; without it plain HTTP/1.1 and HTTP/2 with prior knowledge."),
-        Key::new(
-            "accept",
-            Choice(ACCEPTS),
-            "How connections reach the workers: spread by the kernel, or handed to the least loaded one.",
-        )
-        .default("'reuseport'"),
-        Key::new("backlog", Whole, "Connections the kernel keeps until they are accepted.").default("4096"),
-        Key::new("connections", Whole, "Open connections; more are turned away with 503.").default("16384"),
-        Key::new("head_size", Size, "The largest request head.").default("'64KiB'"),
-        Key::new("head_timeout", Duration, "How long a request head or a TLS handshake may take.").default("'10s'"),
-        Key::new("idle_timeout", Duration, "How long a connection may stay idle.").default("'60s'"),
-        Key::new("h2_streams", Whole, "Requests at the same time on one HTTP/2 connection.").default("128"),
-    ],
-};
-
-/// The words of `listener.accept`.
-pub const ACCEPTS: &[&str] = &["reuseport", "dispatch"];
-
-static LISTENER_TLS: Section = Section {
-    name: "tls of a [[listener]]",
-    about: "HTTPS.",
-    keys: &[
-        Key::new("cert", File, "The certificate chain, PEM.").required(),
-        Key::new("key", File, "The private key, PEM.").required(),
-        Key::new("also", Tables(&PAIR), "Further certificates, shown to clients that ask for their names (SNI)."),
-        Key::new(
-            "client_ca",
-            File,
-            "Certificates that must have signed the client's, PEM; without it clients need none.",
-        ),
-    ],
-};
-
-static PAIR: Section = Section {
-    name: "also of tls",
-    about: "A further certificate; the names it is for decide who is shown it.",
-    keys: &[
-        Key::new("cert", File, "The certificate chain, PEM.").required(),
-        Key::new("key", File, "The private key, PEM.").required(),
-    ],
-};
-
 static CONSUMER: Section = Section {
     name: "[consumer.NAME]",
     about: "Who calls.",
@@ -213,6 +172,12 @@ static ROUTE: Section = Section {
         Key::new("require_consumer", Flag, "Refuses anonymous callers.").default("false"),
         Key::new("rate", Table(&RATE), "How much each consumer, or anonymous address, may ask for."),
         Key::new("max_body", Size, "The largest request body; any size if not given."),
+        Key::new(
+            "body_timeout",
+            Duration,
+            "How long a request body may keep us waiting; a second more for each KiB that has come.",
+        )
+        .default("'30s'"),
         Key::new("business_500", Flag, "A 500 is an answer, not a failure: SOAP sends its faults so.").default("false"),
         Key::new("cache", Switch(&CACHE), "Stores answers: `true` as long as the origin allows, a table to say more.")
             .default("false"),
