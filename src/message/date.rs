@@ -59,7 +59,7 @@ fn seconds(year: u64, month: u64, day: u64, time: &str) -> Option<u64> {
     let mut pieces = time.split(':');
     let mut piece = || digits(pieces.next()?, 2);
     let (hour, minute, second) = (piece()?, piece()?, piece()?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let (before, length) = match month {
         2 => (31, 28 + u64::from(leap)),
         _ => {

@@ -2,7 +2,7 @@
 //!
 //! - [`target`]: host and path, normalised once, before routing and cache key alike
 //! - [`hop`]: fields that belong to one connection only, and the fields a proxy adds
-//! - [`date`]: HTTP-date
+//! - [`date`] reads an HTTP-date
 //! - [`edits`]: header edits and static answers that an operator asked for
 
 pub mod date;

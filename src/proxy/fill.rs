@@ -364,7 +364,8 @@ fn head(
     storing::decide(&asked, parts.status, &parts.headers, params, worker.core.clock.moment(), sent)
 }
 
-fn store(worker: &Worker, primary: Key, asked: &HeaderMap, entry: Arc<Entry>, sent: Instant) {
+/// Puts an entry in its place.
+pub(super) fn store(worker: &Worker, primary: Key, asked: &HeaderMap, entry: Arc<Entry>, sent: Instant) {
     let store = &worker.core.store;
     let variant = store.keyer().variant(primary, &entry.head.vary, asked);
     store.insert(primary, variant, entry, sent);

@@ -2,6 +2,7 @@
 //! ends the trip here without waiting; for everything else the way onward is chosen.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{Method, header};
@@ -129,13 +130,16 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
                     let refresh = entry.may_refresh(now).then(|| wanted(Arc::clone(&entry)));
                     return Looked::Serve(entry, CacheResult::Stale, refresh);
                 }
-                Reuse::Validate if entry.head.staleness(now).is_none() => (Some(entry), "request"),
-                Reuse::Validate | Reuse::OnlyOnError => (Some(entry), "stale"),
-                Reuse::Gone => (None, "stale"),
+                // A HEAD may freshen even what is past its life.
+                Reuse::Gone if parts.method != Method::HEAD => (None, why_not(&entry, now)),
+                Reuse::Validate | Reuse::OnlyOnError | Reuse::Gone => {
+                    let why = why_not(&entry, now);
+                    (Some(entry), why)
+                }
             }
         }
         FoundSlot::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
-        FoundSlot::Uncacheable => return alone(CacheResult::Pass, "uri-miss", "uncacheable"),
+        FoundSlot::Uncacheable => return alone(CacheResult::Pass, "miss", "uncacheable"),
         FoundSlot::VaryMiss => (None, "vary-miss"),
         FoundSlot::Miss => (None, "uri-miss"),
     };
@@ -152,6 +156,12 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
         return alone(CacheResult::Pass, why, "authorization");
     }
     Looked::Fetch(Wanted { address: address(), primary, flight, stale: entry, control }, Forward::new(why))
+}
+
+/// Why a stored answer does not serve (RFC 9211 section 2.2): it is stale, or it is fresh and the request does not take it.
+fn why_not(entry: &Entry, now: Instant) -> &'static str {
+    let usable = entry.head.staleness(now).is_none() && !entry.head.life.always_validate && !entry.is_soft_purged();
+    if usable { "request" } else { "stale" }
 }
 
 fn key_parts<'a>(

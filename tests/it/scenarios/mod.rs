@@ -2,8 +2,10 @@
 //! metrics.
 
 mod breaker;
+mod cache_status;
 mod caching;
 mod collapsing;
+mod freshening;
 mod identity;
 mod rate;
 mod reload;

@@ -57,7 +57,7 @@ async fn a_stale_answer_stands_in_for_a_server_error() {
     world.get("/").await.says("old");
     world.passes(11 * SECOND).await;
     let stale = world.get("/").await;
-    stale.is(200).says("old").has("cache-status", "vaxel; hit; ttl=-1; detail=stale_if_error");
+    stale.is(200).says("old").has("cache-status", "vaxel; fwd=stale; detail=stale_if_error");
     world.origin.was_asked(2);
     world.counts("vaxel_requests_total{cache=\"stale_error\"}", 1.0);
     world.passes(600 * SECOND).await;
