@@ -18,12 +18,14 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::admin::{self, AdminSource};
+use crate::clock::Clock;
 use crate::config::settings::{ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
 use crate::listen::serve::{self, Server};
 use crate::listen::{Accept, socket, tls};
+use crate::metrics::{Format, WorkerMeter};
 use crate::proxy::access_log::{AccessLog, LogWriter};
 
 /// A running server.
@@ -91,6 +93,7 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         builder = builder.access_log(log.clone());
     }
     let handle = builder.build()?;
+    handle.metrics().configured(loaded.hash());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
@@ -109,7 +112,7 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
     let threads = workers
         .into_iter()
         .enumerate()
-        .map(|(index, shares)| spawn_worker(index, shares, handle.gateway(index), drain.clone()))
+        .map(|(index, shares)| spawn_worker(index, shares, &handle, drain.clone()))
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
     runtime.spawn(upkeep(handle.clone()));
@@ -258,10 +261,14 @@ fn hand_over(hands: &[Hand], stream: TcpStream, address: SocketAddr) {
     let _ = hand.send((stream, address));
 }
 
-fn spawn_worker(index: usize, shares: Vec<Share>, gateway: Gateway, drain: Drain) -> io::Result<JoinHandle<()>> {
+fn spawn_worker(index: usize, shares: Vec<Share>, handle: &Handle, drain: Drain) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (gateway, meter, clock) = (handle.gateway(index), handle.metrics().worker(index), handle.clock().clone());
+    let event_loop = runtime.metrics();
+    meter.watch_busy(move || event_loop.worker_total_busy_duration(0));
     let work = move || {
         runtime.block_on(async {
+            tokio::spawn(measure_lag(meter, clock));
             for share in shares {
                 let gateway = gateway.clone();
                 let answer = move |peer| gateway.peer(peer);
@@ -277,6 +284,15 @@ fn spawn_worker(index: usize, shares: Vec<Share>, gateway: Gateway, drain: Drain
         });
     };
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)
+}
+
+/// Looks now and then by how much later than it was due this event loop wakes up.
+async fn measure_lag(meter: Arc<WorkerMeter>, clock: Clock) {
+    loop {
+        let due = clock.now() + LAG_PAUSE;
+        tokio::time::sleep_until(due.into()).await;
+        meter.late(clock.now().saturating_duration_since(due));
+    }
 }
 
 async fn take<A: serve::Answer>(
@@ -343,8 +359,8 @@ async fn signals(control: Arc<Control>) -> io::Result<()> {
 }
 
 impl AdminSource for Control {
-    fn metrics_text(&self) -> String {
-        self.handle.metrics().gather()
+    fn metrics(&self, format: Format) -> String {
+        self.handle.metrics().expose(format)
     }
 
     fn ready(&self) -> Result<(), &'static str> {
@@ -379,6 +395,7 @@ impl Control {
         }
         self.handle.reload(&loaded.settings).map_err(|error| error.to_string())?;
         self.handle.metrics().reloaded(true, self.handle.clock().moment().wall);
+        self.handle.metrics().configured(loaded.hash());
         *current = loaded;
         Ok(())
     }
@@ -386,6 +403,8 @@ impl Control {
 
 /// Between two rounds of upkeep.
 const UPKEEP: Duration = Duration::from_secs(1);
+/// Between two looks at the lag of an event loop.
+const LAG_PAUSE: Duration = Duration::from_millis(500);
 /// Between two tries to accept when the system refuses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For the last lines of the access log.

@@ -11,12 +11,14 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
+use crate::metrics::Format;
+
 pub use self::serve::serve;
 
 /// What the admin listener shows and does.
 pub trait AdminSource {
-    /// The metrics in the text exposition format of Prometheus.
-    fn metrics_text(&self) -> String;
+    /// The metrics, in a format that a scraper asked for.
+    fn metrics(&self, format: Format) -> String;
 
     /// Whether new requests should come here.
     ///
@@ -48,7 +50,7 @@ pub fn handle<B>(request: &Request<B>, source: &dyn AdminSource) -> Response<Ful
     if *method == Method::POST && is_foreign(request.uri(), request.headers()) {
         return problem(StatusCode::FORBIDDEN, "A page of another site may not do this.");
     }
-    let mut response = page.show(source);
+    let mut response = page.show(request.headers(), source);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if *method == Method::HEAD {
@@ -98,10 +100,13 @@ impl Page {
         }
     }
 
-    fn show(self, source: &dyn AdminSource) -> Response<Full<Bytes>> {
+    fn show(self, headers: &HeaderMap, source: &dyn AdminSource) -> Response<Full<Bytes>> {
         match self {
             Self::Index => answer(StatusCode::OK, PLAIN, INDEX),
-            Self::Metrics => answer(StatusCode::OK, METRICS, source.metrics_text()),
+            Self::Metrics => {
+                let format = Format::accepted(headers);
+                answer(StatusCode::OK, format.content_type(), source.metrics(format))
+            }
             Self::Live => answer(StatusCode::OK, PLAIN, "ok\n"),
             Self::Ready => match source.ready() {
                 Ok(()) => answer(StatusCode::OK, PLAIN, "ready\n"),
@@ -157,8 +162,6 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
-/// The text exposition format, version 0.0.4.
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const INDEX: &str = "\
 vaxel
@@ -187,8 +190,9 @@ pub(crate) mod tests {
     }
 
     impl AdminSource for Known {
-        fn metrics_text(&self) -> String {
-            "vaxel_worker_panics_total 0\n".to_owned()
+        fn metrics(&self, format: Format) -> String {
+            let end = if format == Format::OpenMetrics { "# EOF\n" } else { "" };
+            format!("vaxel_worker_panics_total 0\n{end}")
         }
 
         fn ready(&self) -> Result<(), &'static str> {
@@ -228,8 +232,9 @@ pub(crate) mod tests {
     fn every_page_has_its_answer() {
         let good = Known::default();
         check("GET", "/", &good, 200, PLAIN, INDEX);
-        check("GET", "/metrics", &good, 200, METRICS, "vaxel_worker_panics_total 0\n");
-        check("GET", "/metrics?name=x", &good, 200, METRICS, "vaxel_worker_panics_total 0\n");
+        let text = Format::Text.content_type();
+        check("GET", "/metrics", &good, 200, text, "vaxel_worker_panics_total 0\n");
+        check("GET", "/metrics?name=x", &good, 200, text, "vaxel_worker_panics_total 0\n");
         check("GET", "/livez", &good, 200, PLAIN, "ok\n");
         check("GET", "/readyz", &good, 200, PLAIN, "ready\n");
         check("GET", "/config", &good, 200, JSON, "{\n  \"workers\": 2\n}\n");
@@ -291,6 +296,17 @@ pub(crate) mod tests {
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
         let json: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["detail"], "vaxel.toml:3:1: unknown key \"slot\"");
+    }
+
+    #[test]
+    fn a_scraper_gets_the_format_it_prefers() {
+        let open = Format::OpenMetrics.content_type();
+        for (accept, expected) in [(open, open), ("text/plain", Format::Text.content_type())] {
+            let request = Request::builder().uri("/metrics").header("accept", accept).body(()).unwrap();
+            let (response, text) = ask(request, &Known::default());
+            assert_eq!(response.headers()[header::CONTENT_TYPE], expected);
+            assert_eq!(text.ends_with("# EOF\n"), expected == open);
+        }
     }
 
     #[test]

@@ -17,7 +17,8 @@
 //! ```
 //!
 //! - **Closed** counts what ended in a sliding window ([`window`]). It opens when, of at least `minimum` calls, a share
-//!   of `failure_ratio` was broken or a share of `slow_ratio` slow. It works for a single endpoint: there is nowhere
+//!   of `failure_ratio` was broken or a share of `slow_ratio` slow; or when more than `zombie_share` of the slots are
+//!   zombies. It works for a single endpoint: there is nowhere
 //!   else to go, so failing fast is all that helps.
 //! - **What counts**: ok and business are successes, broken is a failure. *Overloaded* (429, 503) is neither: the
 //!   backend works and must get less work, not none (that is the limit's business). *Ignored* teaches nothing.
@@ -69,6 +70,9 @@ pub struct BreakerParams {
     pub open_max: Duration,
     /// How many trials half-open passes, all of which must do well; at least one.
     pub trials: u32,
+    /// Opens when more than this share (0 to 1) of the upstream's slots are zombies: it is busy with what nobody waits
+    /// for any more. At 1 it never does.
+    pub zombie_share: f64,
 }
 
 impl Default for BreakerParams {
@@ -82,6 +86,7 @@ impl Default for BreakerParams {
             open: Duration::from_secs(5),
             open_max: Duration::from_mins(5),
             trials: 3,
+            zombie_share: 0.5,
         }
     }
 }
@@ -201,6 +206,15 @@ impl Breaker {
             Phase::HalfOpen(_) => self.judge(outcome, slow, now),
             Phase::Open { .. } | Phase::Forced(_) => None,
         }
+    }
+
+    /// Learns how many of the upstream's `slots` are zombies, after one has become it. The shift it caused is returned.
+    ///
+    /// A single zombie opens nothing, whatever its share: one impatient client must not shut out the others.
+    pub fn haunted(&mut self, zombies: u32, slots: u32, now: Instant) -> Option<Shift> {
+        self.stand = self.stand_at(now);
+        let many = zombies > 1 && f64::from(zombies) > self.params.zombie_share * f64::from(slots);
+        if many && matches!(self.stand.phase, Phase::Closed { .. }) { self.open(now) } else { None }
     }
 
     /// Gives a pass back unused: the attempt was not made, or the client left before the backend showed anything.

@@ -153,6 +153,11 @@ impl Head {
         self.address.split(' ').nth(1).filter(|partition| *partition != "-")
     }
 
+    /// The name of the upstream it came from, out of its address.
+    pub fn upstream(&self) -> &str {
+        self.address.splitn(3, ' ').nth(2).unwrap_or_default()
+    }
+
     fn weight(&self) -> usize {
         let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let selecting: usize = self.selecting.iter().flatten().map(|value| value.len()).sum();
@@ -255,6 +260,7 @@ mod tests {
     fn the_address_tells_url_and_partition() {
         let mut head = head(Life::default());
         assert_eq!((head.url(), head.partition()), ("http://a/b?c", Some("00000000000000ab")));
+        assert_eq!(head.upstream(), "erp");
         head.address = "http://a/b - erp".into();
         assert_eq!((head.url(), head.partition()), ("http://a/b", None));
     }

@@ -26,6 +26,32 @@ pub enum Source {
     Nothing,
 }
 
+impl Source {
+    /// The stable word for operators.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Override => "override",
+            Self::Origin => "origin",
+            Self::Operator => "operator",
+            Self::Heuristic => "heuristic",
+            Self::Nothing => "nothing",
+        }
+    }
+}
+
+/// Where the lifetime of a stored answer comes from; `None` if `params`, which may be newer than it, would not give it
+/// that lifetime.
+pub fn source(head: &Head, params: &CacheParams) -> Option<Source> {
+    let control = ResponseControl::parse(&head.headers, &params.targeted);
+    let (lifetime, source) = lifetime(head.status, &head.headers, &control, params, head.date);
+    // An operator's lifetime counts from the arrival.
+    let slack = match source {
+        Source::Override | Source::Operator => head.initial_age,
+        Source::Origin | Source::Heuristic | Source::Nothing => Duration::ZERO,
+    };
+    (lifetime..=lifetime.saturating_add(slack)).contains(&head.life.fresh).then_some(source)
+}
+
 /// The freshness lifetime of an answer dated `date` and where it comes from (RFC 9111 section 4.2.1): `s-maxage`, then
 /// `max-age`, then Expires, then the operator's word, then the heuristic.
 pub fn lifetime(

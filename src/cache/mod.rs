@@ -9,7 +9,7 @@
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
 //! - [`entry`]: the stored answer
 //!
-//! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`].
+//! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`].
 //!
 //! A request walks: `reuse::bypass` → `key` → `store` → `reuse::decide` → `reuse::answer`; a miss or a validation
 //! comes back through `storing::decide` or `freshness::refreshed`.
@@ -28,6 +28,7 @@ pub mod range;
 pub mod reuse;
 pub mod store;
 pub mod storing;
+pub mod survey;
 
 /// How one route caches. The default is transparent: only what the origin allows, as long as it allows.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,8 @@
 //! writing no longer reaches back far enough, such an answer is not stored.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cache::entry::Head;
@@ -30,9 +32,37 @@ pub enum Purge {
     },
     /// The answers of one upstream, by its name.
     Upstream(String),
+    /// The answers that a rule of the caller's picks.
+    Picked(Pick),
     /// All answers.
     All,
 }
+
+/// A rule that picks answers by their heads. It is kept for a while, to be held against answers on their way.
+#[derive(Clone)]
+pub struct Pick(Arc<dyn Fn(&Head) -> bool + Send + Sync>);
+
+impl Pick {
+    /// Picks by `rule`.
+    pub fn new(rule: impl Fn(&Head) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(rule))
+    }
+}
+
+impl fmt::Debug for Pick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pick(..)")
+    }
+}
+
+impl PartialEq for Pick {
+    /// A rule is equal to itself and its clones alone.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Pick {}
 
 /// How thoroughly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,8 +137,8 @@ impl Purge {
                 head.groups.iter().any(|group| **group == **name)
                     && origin.as_ref().is_none_or(|origin| is_of_origin(head.url(), origin))
             }
-            // The address is `URL partition upstream`.
-            Self::Upstream(name) => head.address.splitn(3, ' ').nth(2) == Some(name),
+            Self::Upstream(name) => head.upstream() == name,
+            Self::Picked(Pick(rule)) => rule(head),
             Self::All => true,
         }
     }
@@ -235,6 +265,7 @@ mod tests {
         check(group(Some("http://er")), [false; 4]);
         check(Purge::Upstream("sap".into()), [true; 4]);
         check(Purge::Upstream("mainframe".into()), [false; 4]);
+        check(Purge::Picked(Pick::new(|head| head.url().ends_with('y'))), [false, false, true, false]);
         check(Purge::All, [true; 4]);
     }
 

@@ -287,7 +287,7 @@ impl Slot {
 /// The request fields that select among the answers to one primary key, and where those answers are.
 #[derive(Debug)]
 pub(super) struct Variants {
-    vary: Arc<[HeaderName]>,
+    pub(super) vary: Arc<[HeaderName]>,
     salt: u128,
     members: Mutex<Members>,
 }

@@ -222,6 +222,12 @@ static BREAKER: Section = Section {
         Key::new("open", Duration, "How long it stays open the first time; doubles while trials fail.").default("'5s'"),
         Key::new("open_max", Duration, "The longest it stays open.").default("'5m'"),
         Key::new("trials", Whole, "Requests that must do well before it closes.").default("3"),
+        Key::new(
+            "zombie_share",
+            Ratio,
+            "It opens when more than this share of the slots works on what nobody waits for any more; 1: never.",
+        )
+        .default("0.5"),
     ],
 };
 

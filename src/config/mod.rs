@@ -12,6 +12,7 @@
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
+use sha2::{Digest as _, Sha256};
 use toml::de::DeTable;
 
 mod context;
@@ -58,6 +59,13 @@ pub struct Source {
 }
 
 impl Loaded {
+    /// A hash of the text and of what it means, without secrets: the same for all who have loaded the same.
+    pub fn hash(&self) -> u64 {
+        let Source { text, effective, .. } = &self.source;
+        let digest = Sha256::digest(format!("{text}\n{effective}"));
+        digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+    }
+
     /// The configuration in force, for operators: source and effective values, without secrets.
     pub fn view(&self) -> Json {
         let Source { name, text, effective } = &self.source;

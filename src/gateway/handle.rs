@@ -22,11 +22,11 @@ use crate::upstream::probe::ProbeParams;
 
 /// A running gateway. Cheap to clone.
 #[derive(Clone)]
-pub struct Handle(Arc<Shared>);
+pub struct Handle(pub(super) Arc<Shared>);
 
-struct Shared {
-    core: Arc<Core>,
-    workers: Box<[Arc<Worker>]>,
+pub(super) struct Shared {
+    pub(super) core: Arc<Core>,
+    pub(super) workers: Box<[Arc<Worker>]>,
     workshop: Workshop,
     built: Mutex<Built>,
     reloaded: Notify,
@@ -148,10 +148,12 @@ impl Handle {
         self.0.built.lock().upstreams.clone()
     }
 
-    /// What has to be done now and then, whether requests come or not: closes idle connections, lets the store evict,
-    /// refreshes addresses. The server calls it every second; an embedding program does so itself.
+    /// What has to be done now and then, whether requests come or not: closes idle connections, lets out slots after a
+    /// breaker has closed, lets the store evict, refreshes addresses. The server calls it every second; an embedding program does so itself.
     pub async fn upkeep(&self) {
+        let now = self.0.core.clock.now();
         for upstream in self.upstreams() {
+            upstream.ramp(now);
             for pool in upstream.endpoints.iter().filter_map(|endpoint| endpoint.pool.as_ref()) {
                 pool.sweep();
             }

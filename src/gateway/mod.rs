@@ -2,7 +2,7 @@
 //!
 //! - [`Builder`]: from settings (and an embedding program's hand) to a running gateway
 //! - [`Gateway`]: one worker's view, a hyper service: cheap to clone, mounts anywhere
-//! - [`Handle`]: what is shared: reload, metrics, upkeep
+//! - [`Handle`]: what is shared: reload, metrics, upkeep, and the operator's hand on the cache ([`cache`])
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -30,6 +30,7 @@ use crate::proxy::{self, Handling, ResponseBody};
 use crate::upstream::body::{BoxError, Inbound};
 use crate::upstream::origin::Origin;
 
+pub mod cache;
 mod handle;
 mod probing;
 mod snapshot;

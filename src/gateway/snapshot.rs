@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use http::{HeaderValue, Uri};
 use parking_lot::Mutex;
@@ -317,6 +317,7 @@ fn watch(upstream: &Arc<Upstream>, core: &Arc<Core>) {
                 .map(|(index, endpoint)| EndpointLive {
                     name: endpoint.name.to_string(),
                     up: health.is_available(index, now),
+                    requests: endpoint.in_flight.load(Ordering::Relaxed),
                 })
                 .collect(),
         }

@@ -3,6 +3,7 @@
 //! - [`target`]: host and path, normalised once, before routing and cache key alike
 //! - [`hop`]: fields that belong to one connection only, and the fields a proxy adds
 //! - [`date`] reads an HTTP-date
+//! - [`trace`]: the trace a request belongs to
 //! - [`edits`]: header edits and static answers that an operator asked for
 
 pub mod date;
@@ -10,3 +11,4 @@ pub mod edits;
 pub mod forwarded;
 pub mod hop;
 pub mod target;
+pub mod trace;

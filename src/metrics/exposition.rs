@@ -13,11 +13,11 @@ use crate::outcome::Outcome;
 use crate::refusal::Reason;
 
 /// A sample's name and labels as written, and its value.
-type Samples = BTreeMap<String, f64>;
+pub(super) type Samples = BTreeMap<String, f64>;
 
 /// Reads `text` and holds it to what `promtool check metrics` asks, and more: help and type once and before the
 /// samples, families in one piece, no sample twice, labels escaped, buckets cumulative and ending at the count.
-fn parse(text: &str) -> Samples {
+pub(super) fn parse(text: &str) -> Samples {
     assert!(text.ends_with('\n'), "the last line must end");
     let mut samples = Samples::new();
     let mut families: HashMap<&str, &str> = HashMap::new();
@@ -124,20 +124,27 @@ fn check(metrics: &Metrics, expected: &[(&str, f64)]) {
 }
 
 /// Metrics in which everything there is has happened.
-fn busy() -> Metrics {
+pub(super) fn busy() -> Metrics {
     let metrics = Metrics::new(2);
     let meter = metrics.route("orders", "erp");
     meter.record(0, &Facts { request_bytes: 7, response_bytes: 11, ..plain() });
     meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
     meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, aborted: true, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
-    metrics.consumer("webshop").record(0, &plain());
+    meter.harvested();
+    let costly = Facts {
+        upstream_time: Some(Duration::from_millis(1_500)),
+        queued: Some(Duration::from_millis(250)),
+        ..plain()
+    };
+    metrics.consumer("webshop").record(0, &costly);
     metrics.anonymous().record(1, &Facts { reason: Some(Reason::QueueFull), ..plain() });
     let upstream = metrics.upstream("erp");
     upstream.waited(0, Duration::ZERO);
-    upstream.attempt(0, Outcome::Broken, None);
-    upstream.attempt(1, Outcome::Ok, Some(Duration::from_millis(40)));
+    upstream.attempt(0, Outcome::Broken, None, None);
+    upstream.attempt(1, Outcome::Ok, Some(Duration::from_millis(40)), None);
     upstream.retry(1);
+    upstream.zombie(0);
     upstream.connection(0, false);
     upstream.connection(1, true);
     upstream.shift(0, breaker::State::Open);
@@ -148,7 +155,7 @@ fn busy() -> Metrics {
         queued: 4,
         idle_connections: 5,
         breaker: Some(breaker::State::HalfOpen),
-        endpoints: vec![EndpointLive { name: "http://10.0.0.5:8000".to_owned(), up: true }],
+        endpoints: vec![EndpointLive { name: "http://10.0.0.5:8000".to_owned(), up: true, requests: 4 }],
     }));
     let listener = metrics.listener("0.0.0.0:8443");
     listener.accepted(0);
@@ -157,7 +164,11 @@ fn busy() -> Metrics {
     listener.refused(0, ConnectionRefusal::Limit);
     listener.handshake(0, Handshake::Failed);
     metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
+    metrics.store().purged(Extent::Route, true, 3);
     metrics.watch_access_log(Box::new(|| 9));
+    metrics.worker(1).late(Duration::from_millis(3));
+    metrics.worker(1).watch_busy(|| Duration::from_millis(2_500));
+    metrics.configured(u64::MAX);
     metrics.panicked();
     metrics.reloaded(true, SystemTime::UNIX_EPOCH + Duration::from_millis(1_500));
     metrics.reloaded(false, SystemTime::UNIX_EPOCH);
@@ -182,6 +193,17 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_refusals_total{route="orders",reason="queue.full"}"#, 1.0),
             (r#"vaxel_shadow_refusals_total{route="orders",reason="rate.exceeded"}"#, 1.0),
             (r#"vaxel_client_aborts_total{route="orders"}"#, 1.0),
+            (r#"vaxel_cache_harvests_total{route="orders"}"#, 1.0),
+            (r#"vaxel_consumer_upstream_seconds_total{consumer="webshop"}"#, 1.5),
+            (r#"vaxel_consumer_queue_seconds_total{consumer="webshop"}"#, 0.25),
+            (r#"vaxel_consumer_upstream_seconds_total{consumer="_anonymous"}"#, 0.0),
+            (r#"vaxel_zombies_total{upstream="erp"}"#, 1.0),
+            (r#"vaxel_endpoint_requests{upstream="erp",endpoint="http://10.0.0.5:8000"}"#, 4.0),
+            (r#"vaxel_worker_busy_seconds_total{worker="1"}"#, 2.5),
+            (r#"vaxel_worker_lag_seconds_bucket{worker="1",le="0.002"}"#, 0.0),
+            (r#"vaxel_worker_lag_seconds_bucket{worker="1",le="0.005"}"#, 1.0),
+            ("vaxel_config_hash", 281_474_976_710_655.0),
+            ("vaxel_config_last_reload_successful", 0.0),
             (r#"vaxel_route_info{route="orders",upstream="erp"}"#, 1.0),
             (r#"vaxel_consumer_requests_total{consumer="webshop",result="served"}"#, 1.0),
             (r#"vaxel_consumer_requests_total{consumer="_anonymous",result="refused"}"#, 1.0),
@@ -210,6 +232,9 @@ fn everything_that_is_counted_is_shown() {
             ("vaxel_cache_entries", 1.0),
             ("vaxel_cache_evictions_total", 2.0),
             ("vaxel_cache_fills_bytes", 3.0),
+            (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
+            (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
+            (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),
             ("vaxel_access_log_dropped_total", 9.0),
             ("vaxel_worker_panics_total", 1.0),
             (r#"vaxel_config_reloads_total{result="ok"}"#, 1.0),

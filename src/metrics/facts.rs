@@ -3,10 +3,11 @@
 //! The proxy writes the facts once, when the response body has ended; everything that reports reads the same facts,
 //! so that a graph and a log line can never disagree.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 
+use crate::message::trace::TraceId;
 use crate::refusal::Reason;
 
 /// The facts of one finished exchange.
@@ -34,6 +35,17 @@ pub struct Facts<'a> {
     pub attempts: u32,
     /// The client left before the response had ended.
     pub aborted: bool,
+    /// The trace it belongs to, if its caller records it.
+    pub traced: Option<Traced>,
+}
+
+/// A recorded trace, and when what is counted was in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traced {
+    /// Which.
+    pub trace: TraceId,
+    /// When.
+    pub at: SystemTime,
 }
 
 /// What the cache did for a request.

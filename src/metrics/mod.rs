@@ -6,14 +6,18 @@
 //! each gateway has its own [`Metrics`].
 
 mod collector;
+mod exemplar;
 #[cfg(test)]
 mod exposition;
 mod facts;
 mod listener;
 pub mod names;
+mod openmetrics;
 mod route;
 mod shard;
+mod store;
 mod upstream;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,12 +29,16 @@ use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 
 use self::collector::{Families, Shed};
-pub use self::facts::{CODES, CacheResult, Facts, METHODS, OTHER, Pace};
+use self::exemplar::Shown;
+pub use self::facts::{CODES, CacheResult, Facts, METHODS, OTHER, Pace, Traced};
 pub use self::listener::{ConnectionRefusal, Handshake, ListenerMeter};
+pub use self::openmetrics::Format;
 #[cfg(test)]
 pub(crate) use self::route::plain;
 pub use self::route::{ConsumerMeter, RouteMeter};
+pub use self::store::{Extent, StoreMeter};
 pub use self::upstream::{EndpointLive, Live, UpstreamMeter};
+pub use self::worker::WorkerMeter;
 
 /// The metrics of one gateway. Cheap to clone; all clones are the same metrics.
 #[derive(Debug, Clone)]
@@ -101,6 +109,16 @@ impl Metrics {
         self.find(&self.state.listeners, name, ListenerMeter::new)
     }
 
+    /// The counters of the store that no request moves.
+    pub fn store(&self) -> &StoreMeter {
+        &self.state.store
+    }
+
+    /// The meter of the event loop `index`.
+    pub fn worker(&self, index: usize) -> Arc<WorkerMeter> {
+        self.find(&self.state.event_loops, &index.to_string(), |name, _| WorkerMeter::new(name))
+    }
+
     /// Reads the state of the cache through `watch` at each scrape. It must not scrape.
     pub fn watch_cache(&self, watch: Box<dyn Fn() -> CacheLive + Send + Sync>) {
         *self.state.cache.lock() = Some(Arc::from(watch));
@@ -119,11 +137,30 @@ impl Metrics {
     /// Counts a load of the configuration. If it was good, it is in force since `at`.
     pub fn reloaded(&self, good: bool, at: SystemTime) {
         let mut reloads = self.state.reloads.lock();
+        reloads.failed = !good;
         if good {
             reloads.good += 1;
             reloads.last = at.duration_since(SystemTime::UNIX_EPOCH).ok();
         } else {
             reloads.bad += 1;
+        }
+    }
+
+    /// Notes the hash of the configuration in force, of which 48 bits are shown.
+    pub fn configured(&self, hash: u64) {
+        self.state.reloads.lock().hash = Some(hash & HASH);
+    }
+
+    /// Everything, in `format`.
+    pub fn expose(&self, format: Format) -> String {
+        match format {
+            Format::Text => self.gather(),
+            Format::OpenMetrics => {
+                let mut exemplars = Shown::default();
+                snapshot(&self.state.routes).iter().for_each(|meter| meter.exemplify(&mut exemplars));
+                snapshot(&self.state.upstreams).iter().for_each(|meter| meter.exemplify(&mut exemplars));
+                openmetrics::encode(&self.registry.gather(), &exemplars)
+            }
         }
     }
 
@@ -163,7 +200,9 @@ struct State {
     upstreams: Meters<UpstreamMeter>,
     consumers: Meters<ConsumerMeter>,
     listeners: Meters<ListenerMeter>,
+    event_loops: Meters<WorkerMeter>,
     cache: Watched<CacheLive>,
+    store: StoreMeter,
     access_log: Watched<u64>,
     panics: AtomicU64,
     reloads: Mutex<Reloads>,
@@ -175,6 +214,10 @@ struct Reloads {
     bad: u64,
     /// Since the Unix epoch.
     last: Option<Duration>,
+    /// The last one was bad.
+    failed: bool,
+    /// Of the one in force.
+    hash: Option<u64>,
 }
 
 impl State {
@@ -183,6 +226,7 @@ impl State {
         snapshot(&self.upstreams).iter().for_each(|meter| meter.collect(to));
         snapshot(&self.consumers).iter().for_each(|meter| meter.collect(to));
         snapshot(&self.listeners).iter().for_each(|meter| meter.collect(to));
+        snapshot(&self.event_loops).iter().for_each(|meter| meter.collect(to));
         if let Some(live) = ask(&self.cache) {
             to.count(&names::CACHE_BYTES, &[], live.bytes);
             to.count(&names::CACHE_CAPACITY, &[], live.capacity);
@@ -190,6 +234,7 @@ impl State {
             to.count(&names::CACHE_EVICTIONS, &[], live.evictions);
             to.count(&names::CACHE_FILLS, &[], live.fills);
         }
+        self.store.collect(to);
         if let Some(dropped) = ask(&self.access_log) {
             to.count(&names::ACCESS_LOG_DROPPED, &[], dropped);
         }
@@ -200,6 +245,10 @@ impl State {
         }
         if let Some(last) = reloads.last {
             to.push(&names::CONFIG_LAST_RELOAD, &[], last.as_secs_f64());
+        }
+        to.count(&names::CONFIG_LAST_GOOD, &[], u64::from(!reloads.failed));
+        if let Some(hash) = reloads.hash {
+            to.count(&names::CONFIG_HASH, &[], hash);
         }
         to.push(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     }
@@ -220,6 +269,9 @@ fn ask<T>(watched: &Watched<T>) -> Option<T> {
     let watch = watched.lock().clone()?;
     Some(watch())
 }
+
+/// The bits of a hash that a float holds without loss; Alertmanager shows as many.
+const HASH: u64 = (1 << 48) - 1;
 
 /// The route of what matches none.
 pub const NONE: &str = "_none";

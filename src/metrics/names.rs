@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::facts::{CODES, CacheResult, METHODS, Pace};
 use super::listener::{ConnectionRefusal, Handshake};
 use super::route::CONSUMER_RESULTS;
+use super::store::{DEPTHS, Extent};
 use super::upstream::{CONNECTION_KINDS, STATES};
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
@@ -82,6 +83,10 @@ metrics! {
         "Always 1: the upstream each route leads to.";
     CONSUMER_REQUESTS = Counter Count "vaxel_consumer_requests_total" ["consumer", "result"]
         "Finished requests by consumer: served, or refused by vaxel itself.";
+    CONSUMER_UPSTREAM = Counter Seconds "vaxel_consumer_upstream_seconds_total" ["consumer"]
+        "Time upstreams worked for the consumer's requests.";
+    CONSUMER_QUEUE = Counter Seconds "vaxel_consumer_queue_seconds_total" ["consumer"]
+        "Time the consumer's requests waited for a slot.";
 
     CACHE_REQUESTS = Counter Count "vaxel_cache_requests_total" ["route", "result"]
         "Finished requests by what the cache did.";
@@ -95,6 +100,12 @@ metrics! {
         "Entries that had to go to make room.";
     CACHE_FILLS = Gauge Bytes "vaxel_cache_fills_bytes" []
         "Memory held by bodies that are being fetched into the cache.";
+    CACHE_PURGES = Counter Count "vaxel_cache_purges_total" ["extent"]
+        "Purges an operator asked for, by what they were to cover.";
+    CACHE_PURGED = Counter Count "vaxel_cache_purged_entries_total" ["depth"]
+        "Stored entries that those purges took out (hard) or made stale (soft).";
+    CACHE_HARVESTS = Counter Count "vaxel_cache_harvests_total" ["route"]
+        "Answers stored that came too late for everybody who had waited.";
 
     QUEUE_WAIT = Histogram Seconds "vaxel_queue_wait_seconds" ["upstream"]
         "Time requests waited for a slot, those that got none included.";
@@ -106,6 +117,8 @@ metrics! {
         "Slots whose request somebody waits for.";
     SLOTS_ZOMBIE = Gauge Count "vaxel_slots_zombie" ["upstream"]
         "Slots whose request nobody waits for any more while the backend still works on it.";
+    ZOMBIES = Counter Count "vaxel_zombies_total" ["upstream"]
+        "Requests that the backend worked on when nobody waited for them any more.";
 
     UPSTREAM_ATTEMPTS = Counter Count "vaxel_upstream_attempts_total" ["upstream", "outcome"]
         "Finished attempts, by what they say about the backend.";
@@ -123,6 +136,8 @@ metrics! {
         "Changes of the breaker's state.";
     ENDPOINT_UP = Gauge Count "vaxel_endpoint_up" ["upstream", "endpoint"]
         "1 if the endpoint takes requests, 0 if a probe or its failures took it out.";
+    ENDPOINT_REQUESTS = Gauge Count "vaxel_endpoint_requests" ["upstream", "endpoint"]
+        "Requests that are at the endpoint.";
 
     LISTENER_CONNECTIONS = Gauge Count "vaxel_listener_connections" ["listener"]
         "Open connections of clients.";
@@ -133,6 +148,10 @@ metrics! {
     TLS_HANDSHAKES = Counter Count "vaxel_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes with clients, by result.";
 
+    WORKER_BUSY = Counter Seconds "vaxel_worker_busy_seconds_total" ["worker"]
+        "Time an event loop worked. One that works all the time is saturated.";
+    WORKER_LAG = Histogram Seconds "vaxel_worker_lag_seconds" ["worker"]
+        "How late an event loop comes to what is due, looked at twice a second.";
     WORKER_PANICS = Counter Count "vaxel_worker_panics_total" []
         "Panics caught; each ended one connection. Every one is a bug.";
     ACCESS_LOG_DROPPED = Counter Count "vaxel_access_log_dropped_total" []
@@ -141,6 +160,10 @@ metrics! {
         "Loads of the configuration, the first one included.";
     CONFIG_LAST_RELOAD = Gauge Seconds "vaxel_config_last_reload_timestamp_seconds" []
         "Unix time at which the configuration in force was loaded.";
+    CONFIG_LAST_GOOD = Gauge Count "vaxel_config_last_reload_successful" []
+        "1 if the last load of the configuration was good, 0 if an older one is still in force.";
+    CONFIG_HASH = Gauge Count "vaxel_config_hash" []
+        "Hash of the configuration in force, secrets apart: where it differs, two instances differ.";
     BUILD_INFO = Gauge Count "vaxel_build_info" ["version"]
         "Always 1: the version that runs.";
 }
@@ -197,6 +220,18 @@ pub const WAITS: &[Duration] = &[
     Duration::from_secs(30),
 ];
 
+/// The bounds of an event loop's lag. A timer is exact to a millisecond or two; a tenth of a second is felt by everybody.
+pub const LAGS: &[Duration] = &[
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+];
+
 /// The results of a load of the configuration.
 pub(super) const RELOAD_RESULTS: [&str; 2] = ["ok", "failed"];
 
@@ -241,7 +276,11 @@ pub fn documentation() -> String {
     }
     text.push_str("\n| histogram | bounds in seconds |\n|---|---|\n");
     for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Histogram) {
-        let bounds = if metric.name == QUEUE_WAIT.name { WAITS } else { LATENCIES };
+        let bounds = match *metric {
+            QUEUE_WAIT => WAITS,
+            WORKER_LAG => LAGS,
+            _ => LATENCIES,
+        };
         let bounds: Vec<_> = bounds.iter().map(|bound| bound.as_secs_f64().to_string()).collect();
         row(&mut text, &[&code(metric.name), &bounds.join(", ")]);
     }
@@ -254,6 +293,8 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
     let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     vec![
         ("method", code(REQUESTS.name), METHODS.to_vec()),
+        ("extent", code(CACHE_PURGES.name), Extent::CODES.to_vec()),
+        ("depth", code(CACHE_PURGED.name), DEPTHS.to_vec()),
         ("code", code(REQUESTS.name), CODES.to_vec()),
         ("cache", code(REQUESTS.name), cache.clone()),
         ("result", code(CACHE_REQUESTS.name), cache),
@@ -312,6 +353,7 @@ mod tests {
     fn bounds_grow() {
         assert!(LATENCIES.is_sorted_by(|a, b| a < b));
         assert!(WAITS.is_sorted_by(|a, b| a < b));
+        assert!(LAGS.is_sorted_by(|a, b| a < b));
     }
 
     /// `VAXEL_UPDATE_DOCS=1 cargo test` writes the tables anew.

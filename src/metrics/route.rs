@@ -1,8 +1,12 @@
 //! What is counted for a route and for a consumer.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use parking_lot::Mutex;
 
 use super::collector::Families;
+use super::exemplar::{Exemplar, Exemplars, Shown};
 use super::facts::{CODES, CacheResult, Facts, METHODS, Pace, code_index, method_index};
 use super::names;
 use super::shard::{Shards, Span};
@@ -14,11 +18,20 @@ pub struct RouteMeter {
     name: Box<str>,
     upstream: Mutex<Box<str>>,
     shards: Shards,
+    /// For each bucket of the durations.
+    exemplars: Exemplars,
+    harvests: AtomicU64,
 }
 
 impl RouteMeter {
     pub(super) fn new(name: &str, workers: usize) -> Self {
-        Self { name: name.into(), upstream: Mutex::default(), shards: Shards::new(workers, COUNTERS) }
+        Self {
+            name: name.into(),
+            upstream: Mutex::default(),
+            shards: Shards::new(workers, COUNTERS),
+            exemplars: Exemplars::new(workers, Pace::ALL.len() * BUCKETS),
+            harvests: AtomicU64::new(0),
+        }
     }
 
     /// The upstream the route leads to now: a reload may move it.
@@ -31,11 +44,17 @@ impl RouteMeter {
         &self.name
     }
 
-    /// Counts a finished exchange: five adds, one more for a refusal, one more for an abort.
+    /// Counts a finished exchange: four adds, one more for each of a request's body, a refusal and an abort. If it belongs
+    /// to a recorded trace, it becomes the exemplar of its bucket.
     pub fn record(&self, worker: usize, facts: &Facts<'_>) {
         let request = request_index(method_index(facts.method), code_index(facts.status), facts.cache);
         self.shards.add(worker, request, 1);
-        duration(facts.cache.pace()).observe(&self.shards, worker, facts.duration);
+        let pace = facts.cache.pace();
+        let bucket = duration(pace).observe(&self.shards, worker, facts.duration);
+        if let Some(traced) = facts.traced {
+            let exemplar = Exemplar { value: facts.duration, traced };
+            self.exemplars.keep(worker, pace as usize * BUCKETS + bucket, exemplar);
+        }
         if facts.request_bytes > 0 {
             self.shards.add(worker, REQUEST_BYTES, facts.request_bytes);
         }
@@ -53,28 +72,38 @@ impl RouteMeter {
         self.shards.add(worker, SHADOWS + reason as usize, 1);
     }
 
+    /// How many finished exchanges had this result.
+    pub fn count(&self, cache: CacheResult) -> u64 {
+        let places = (0..METHODS.len()).flat_map(|method| (0..CODES.len()).map(move |code| (method, code)));
+        places.map(|(method, code)| self.shards.sum(request_index(method, code, cache))).sum()
+    }
+
+    /// Counts an answer that was stored though it came too late for everybody who had waited. Rare: no shard.
+    pub fn harvested(&self) {
+        self.harvests.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn collect(&self, to: &mut Families) {
         let name = &*self.name;
         to.push(&names::ROUTE_INFO, &[name, &self.upstream.lock()], 1.0);
         for cache in CacheResult::ALL {
-            let mut total = 0;
             for (method, method_label) in METHODS.iter().enumerate() {
                 for (code, code_label) in CODES.iter().enumerate() {
                     let count = self.shards.sum(request_index(method, code, cache));
-                    total += count;
                     // Most of the combinations never happen; a series for each would cost the scraper, not us.
                     if count > 0 {
                         to.count(&names::REQUESTS, &[name, method_label, code_label, cache.code()], count);
                     }
                 }
             }
-            to.count(&names::CACHE_REQUESTS, &[name, cache.code()], total);
+            to.count(&names::CACHE_REQUESTS, &[name, cache.code()], self.count(cache));
         }
         for pace in Pace::ALL {
             to.histogram(&names::REQUEST_DURATION, &[name, pace.code()], &duration(pace).read(&self.shards));
         }
         to.count(&names::REQUEST_BYTES, &[name], self.shards.sum(REQUEST_BYTES));
         to.count(&names::RESPONSE_BYTES, &[name], self.shards.sum(RESPONSE_BYTES));
+        to.count(&names::CACHE_HARVESTS, &[name], self.harvests.load(Ordering::Relaxed));
         to.count(&names::CLIENT_ABORTS, &[name], self.shards.sum(ABORTS));
         for reason in Reason::ALL {
             for (metric, first) in [(&names::REFUSALS, REFUSALS), (&names::SHADOW_REFUSALS, SHADOWS)] {
@@ -83,6 +112,13 @@ impl RouteMeter {
                     to.count(metric, &[name, reason.code()], count);
                 }
             }
+        }
+    }
+
+    pub(super) fn exemplify(&self, to: &mut Shown) {
+        for pace in Pace::ALL {
+            let latest = self.exemplars.latest(pace as usize * BUCKETS, BUCKETS);
+            to.add(&names::REQUEST_DURATION, &[&self.name, pace.code()], latest);
         }
     }
 }
@@ -96,17 +132,26 @@ pub struct ConsumerMeter {
 
 impl ConsumerMeter {
     pub(super) fn new(name: &str, workers: usize) -> Self {
-        Self { name: name.into(), shards: Shards::new(workers, CONSUMER_RESULTS.len()) }
+        Self { name: name.into(), shards: Shards::new(workers, CONSUMER_COUNTERS) }
     }
 
-    /// Counts a finished exchange: served, or refused by vaxel itself. One add.
+    /// Counts a finished exchange: served, or refused by vaxel itself, and what it cost the backend. One add, and up to
+    /// two more if the upstream was asked.
     pub fn record(&self, worker: usize, facts: &Facts<'_>) {
         self.shards.add(worker, usize::from(facts.reason.is_some()), 1);
+        for (counter, time) in [(UPSTREAM_TIME, facts.upstream_time), (QUEUE_TIME, facts.queued)] {
+            if let Some(time) = time {
+                self.shards.add(worker, counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+            }
+        }
     }
 
     pub(super) fn collect(&self, to: &mut Families) {
         for (index, result) in CONSUMER_RESULTS.iter().enumerate() {
             to.count(&names::CONSUMER_REQUESTS, &[&self.name, result], self.shards.sum(index));
+        }
+        for (metric, counter) in [(&names::CONSUMER_UPSTREAM, UPSTREAM_TIME), (&names::CONSUMER_QUEUE, QUEUE_TIME)] {
+            to.push(metric, &[&self.name], Duration::from_nanos(self.shards.sum(counter)).as_secs_f64());
         }
     }
 }
@@ -121,6 +166,14 @@ const fn duration(pace: Pace) -> Span {
 
 /// What becomes of a consumer's request.
 pub(super) const CONSUMER_RESULTS: [&str; 2] = ["served", "refused"];
+
+// The counters of a consumer: the results, then nanoseconds.
+const UPSTREAM_TIME: usize = CONSUMER_RESULTS.len();
+const QUEUE_TIME: usize = UPSTREAM_TIME + 1;
+const CONSUMER_COUNTERS: usize = QUEUE_TIME + 1;
+
+/// Buckets of a duration.
+const BUCKETS: usize = names::LATENCIES.len() + 1;
 
 // The counters of a route, in the order in which they lie in memory: those that every request touches stand first.
 const REQUESTS: usize = CacheResult::ALL.len() * METHODS.len() * CODES.len();
@@ -140,13 +193,14 @@ pub(crate) fn plain<'a>() -> Facts<'a> {
         status: http::StatusCode::OK,
         cache: CacheResult::Hit,
         reason: None,
-        duration: std::time::Duration::from_micros(80),
+        duration: Duration::from_micros(80),
         upstream_time: None,
         queued: None,
         request_bytes: 0,
         response_bytes: 0,
         attempts: 0,
         aborted: false,
+        traced: None,
     }
 }
 

@@ -73,12 +73,13 @@ impl Span {
         bounds.len() + 2
     }
 
-    /// Records `took`: two adds.
-    pub(super) fn observe(self, shards: &Shards, worker: usize, took: Duration) {
+    /// Records `took`: two adds. Returns the bucket.
+    pub(super) fn observe(self, shards: &Shards, worker: usize, took: Duration) -> usize {
         let bucket = self.bounds.partition_point(|bound| *bound < took);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         shards.add(worker, self.first + bucket, 1);
         shards.add(worker, self.first + self.bounds.len() + 1, nanos);
+        bucket
     }
 
     /// The sum over all workers.

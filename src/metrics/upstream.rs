@@ -7,6 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::collector::Families;
+use super::exemplar::{Exemplar, Exemplars, Shown};
+use super::facts::Traced;
 use super::names;
 use super::shard::{Shards, Span};
 use crate::breaker::State;
@@ -16,6 +18,8 @@ use crate::outcome::Outcome;
 pub struct UpstreamMeter {
     name: Box<str>,
     shards: Shards,
+    /// For each bucket of the durations.
+    exemplars: Exemplars,
     watched: Mutex<Option<Arc<Watch>>>,
 }
 
@@ -45,13 +49,20 @@ pub struct EndpointLive {
     pub name: String,
     /// It takes requests.
     pub up: bool,
+    /// Requests that are at it.
+    pub requests: u32,
 }
 
 type Watch = dyn Fn() -> Live + Send + Sync;
 
 impl UpstreamMeter {
     pub(super) fn new(name: &str, workers: usize) -> Self {
-        Self { name: name.into(), shards: Shards::new(workers, COUNTERS), watched: Mutex::new(None) }
+        Self {
+            name: name.into(),
+            shards: Shards::new(workers, COUNTERS),
+            exemplars: Exemplars::new(workers, DURATION_BUCKETS),
+            watched: Mutex::new(None),
+        }
     }
 
     /// The name of the upstream.
@@ -75,12 +86,20 @@ impl UpstreamMeter {
         QUEUE_WAIT.observe(&self.shards, worker, wait);
     }
 
-    /// Counts a finished attempt, and the time until the head of its answer if there was one.
-    pub fn attempt(&self, worker: usize, outcome: Outcome, until_head: Option<Duration>) {
+    /// Counts a finished attempt, and the time until the head of its answer if there was one. If it belongs to a recorded
+    /// trace, it becomes the exemplar of its bucket.
+    pub fn attempt(&self, worker: usize, outcome: Outcome, until_head: Option<Duration>, traced: Option<Traced>) {
         self.shards.add(worker, ATTEMPTS + outcome_index(outcome), 1);
-        if let Some(took) = until_head {
-            ATTEMPT_DURATION.observe(&self.shards, worker, took);
+        let Some(took) = until_head else { return };
+        let bucket = ATTEMPT_DURATION.observe(&self.shards, worker, took);
+        if let Some(traced) = traced {
+            self.exemplars.keep(worker, bucket, Exemplar { value: took, traced });
         }
+    }
+
+    /// Counts a request that the backend works on though nobody waits for it any more.
+    pub fn zombie(&self, worker: usize) {
+        self.shards.add(worker, ZOMBIES, 1);
     }
 
     /// Counts an attempt that repeats one before.
@@ -108,6 +127,7 @@ impl UpstreamMeter {
         for (index, kind) in CONNECTION_KINDS.iter().enumerate() {
             to.count(&names::UPSTREAM_CONNECTIONS, &[name, kind], self.shards.sum(CONNECTIONS + index));
         }
+        to.count(&names::ZOMBIES, &[name], self.shards.sum(ZOMBIES));
         to.histogram(&names::QUEUE_WAIT, &[name], &QUEUE_WAIT.read(&self.shards));
         to.histogram(&names::UPSTREAM_DURATION, &[name], &ATTEMPT_DURATION.read(&self.shards));
         for (index, state) in STATES.iter().enumerate() {
@@ -118,6 +138,10 @@ impl UpstreamMeter {
         if let Some(watch) = watch {
             collect_live(name, &watch(), to);
         }
+    }
+
+    pub(super) fn exemplify(&self, to: &mut Shown) {
+        to.add(&names::UPSTREAM_DURATION, &[&self.name], self.exemplars.latest(0, DURATION_BUCKETS));
     }
 }
 
@@ -144,6 +168,7 @@ fn collect_live(name: &str, live: &Live, to: &mut Families) {
     }
     for endpoint in &live.endpoints {
         to.count(&names::ENDPOINT_UP, &[name, &endpoint.name], u64::from(endpoint.up));
+        to.count(&names::ENDPOINT_REQUESTS, &[name, &endpoint.name], u64::from(endpoint.requests));
     }
 }
 
@@ -177,10 +202,12 @@ pub(super) const CONNECTION_KINDS: [&str; 2] = ["opened", "reused"];
 // The counters of an upstream, in the order in which they lie in memory.
 const ATTEMPTS: usize = 0;
 const RETRIES: usize = ATTEMPTS + Outcome::ALL.len();
-const CONNECTIONS: usize = RETRIES + 1;
+const ZOMBIES: usize = RETRIES + 1;
+const CONNECTIONS: usize = ZOMBIES + 1;
 const SHIFTS: usize = CONNECTIONS + CONNECTION_KINDS.len();
 const QUEUE_WAIT: Span = Span { first: SHIFTS + STATES.len(), bounds: names::WAITS };
 const ATTEMPT_DURATION: Span = Span { first: QUEUE_WAIT.first + Span::len(names::WAITS), bounds: names::LATENCIES };
+const DURATION_BUCKETS: usize = names::LATENCIES.len() + 1;
 const COUNTERS: usize = ATTEMPT_DURATION.first + Span::len(names::LATENCIES);
 
 #[cfg(test)]

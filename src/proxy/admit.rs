@@ -17,6 +17,7 @@ use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::target::Target;
+use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::rate::Rated;
@@ -91,7 +92,8 @@ fn onward(
     Begun::Onward(Box::new(Trip { exchange, outgoing, asked, plan }))
 }
 
-fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
+/// The facts of a request as it comes.
+pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
     let snapshot = worker.snapshot.load_full();
     let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
     Box::new(Exchange {
@@ -110,6 +112,7 @@ fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,
+        trace: TraceId::sampled(&parts.headers),
         request_id: None,
         told: false,
         snapshot,
@@ -138,6 +141,18 @@ fn admit<'a>(
     parts: &Parts,
     target: &Target<'_>,
 ) -> Result<&'a Route, Refusal> {
+    let route = place(exchange, snapshot, parts, target)?;
+    rate(exchange, route)?;
+    Ok(route)
+}
+
+/// Route and consumer.
+pub(super) fn place<'a>(
+    exchange: &mut Exchange,
+    snapshot: &'a Snapshot,
+    parts: &Parts,
+    target: &Target<'_>,
+) -> Result<&'a Route, Refusal> {
     let found = snapshot.router.find(&target.host, &target.route_path(), &parts.method, &parts.headers);
     let index = *found.ok_or(Reason::RouteNone)?;
     exchange.route = Some(index);
@@ -146,7 +161,6 @@ fn admit<'a>(
     if route.require_consumer && matches!(exchange.consumer, Identity::Anonymous(_)) {
         return Err(Reason::ConsumerUnknown.into());
     }
-    rate(exchange, route)?;
     Ok(route)
 }
 

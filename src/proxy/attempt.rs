@@ -14,6 +14,7 @@ use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
 use super::snapshot::{Route, Worker};
+use crate::message::trace::TraceId;
 use crate::outcome::{Classes, Failure, classify_status};
 use crate::refusal::{Reason, Refusal};
 use crate::retry::{self, Ended, Question, Tries};
@@ -64,6 +65,7 @@ pub(super) async fn attempts(
 ) -> Result<Reply, Refusal> {
     let Ask { worker, route, ticket } = ask;
     let upstream = &route.upstream;
+    let trace = TraceId::sampled(&outgoing.headers);
     let mut course = Course { upstream, worker, begun: None, tries: Tries::default(), fresh: false };
     loop {
         let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, tally).await?;
@@ -73,7 +75,7 @@ pub(super) async fn attempts(
             now
         });
         let chosen = upstream.choose(worker.draw(), now);
-        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now);
+        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now).traced(trace);
         let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());
         };

@@ -12,7 +12,8 @@ use super::snapshot::{Caller, Route, Snapshot, Worker};
 use crate::clock::Moment;
 use crate::consumer::Identity;
 use crate::listen::Peer;
-use crate::metrics::{CacheResult, Facts};
+use crate::message::trace::{TRACEPARENT, TraceId};
+use crate::metrics::{CacheResult, Facts, Traced};
 use crate::refusal::Reason;
 use crate::throttle::Ticket;
 use crate::throttle::rate::Rated;
@@ -52,6 +53,8 @@ pub(super) struct Exchange {
     pub(super) tally: Tally,
     /// The request's body, for its length.
     pub(super) body: Option<Arc<Source>>,
+    /// The trace it belongs to, if its caller records it.
+    pub(super) trace: Option<TraceId>,
     /// Drawn when first needed.
     pub(super) request_id: Option<u64>,
     /// Whether everyone who counts has been told.
@@ -98,7 +101,7 @@ impl Noted {
             uri: uri.clone(),
             host: headers.get(header::HOST).cloned(),
             user_agent: headers.get(header::USER_AGENT).cloned(),
-            trace: headers.get("traceparent").cloned(),
+            trace: headers.get(TRACEPARENT).cloned(),
         }
     }
 }
@@ -179,6 +182,7 @@ impl Exchange {
             response_bytes: sent,
             attempts: self.tally.attempts,
             aborted,
+            traced: self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) }),
         }
     }
 }

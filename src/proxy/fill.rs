@@ -199,15 +199,17 @@ impl Errand {
         Box::new(move |response| {
             Box::pin(async move {
                 let (parts, body) = response.into_parts();
-                let params = snapshot.routes.get(route).and_then(|route| route.cache.as_ref());
-                let Some(params) = params else { return };
+                let Some(route) = snapshot.routes.get(route) else { return };
+                let Some(params) = &route.cache else { return };
                 let judged =
                     head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.sent);
                 let Ok(head) = judged else { return };
                 if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight) {
                     let head = Arc::new(head);
-                    if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry) {
-                        pour(place, head, fill, body, None).await;
+                    if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry)
+                        && pour(place, head, fill, body, None).await
+                    {
+                        route.meter.harvested();
                     }
                 }
             })
@@ -382,8 +384,8 @@ struct Place {
     sent: Instant,
 }
 
-/// Streams a body into a fill, and the whole of it into the store.
-async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) {
+/// Streams a body into a fill, and the whole of it into the store. Returns whether it was stored.
+async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) -> bool {
     let core = &place.worker.core;
     let mut kept = true;
     loop {
@@ -393,7 +395,10 @@ async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody
         });
         let Some(frame) = next.await else { break };
         // A body that breaks off is never stored, and its readers learn of it.
-        let Ok(frame) = frame else { return fill.abort() };
+        let Ok(frame) = frame else {
+            fill.abort();
+            return false;
+        };
         let Ok(data) = frame.into_data() else { continue };
         match fill.push(data).await {
             Flow::Kept => {}
@@ -405,15 +410,17 @@ async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody
                 if let Some(held) = held {
                     held.leave(body, false);
                 }
-                return fill.abort();
+                fill.abort();
+                return false;
             }
         }
     }
     // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
-    fill.finish(|body| {
+    let stored = fill.finish(|body| {
         let entry = Arc::new(Entry::new(head, body.clone()));
         store(&place.worker, place.primary, &place.asked, entry, place.sent);
     });
+    stored.is_some()
 }
 
 /// An unsafe request has changed what is stored for its target, and for what it names beside it (RFC 9111 section 4.4).

@@ -26,7 +26,12 @@ pub(super) async fn pass(
     let now = clock.now();
     let open = |wait| Refusal::from(Reason::BreakerOpen).after(wait);
     if let Some(breaker) = &upstream.breaker {
-        breaker.lock().peek(now).map_err(open)?;
+        let share = {
+            let breaker = breaker.lock();
+            breaker.peek(now).map_err(open)?;
+            breaker.share(now)
+        };
+        upstream.slots.let_out(share);
     }
     let permit = upstream.slots.acquire(ticket, now).await?;
     let waited = permit.waited();

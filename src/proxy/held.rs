@@ -19,7 +19,9 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::snapshot::Worker;
-use crate::breaker::Pass;
+use crate::breaker::{Pass, Shift};
+use crate::message::trace::TraceId;
+use crate::metrics::Traced;
 use crate::outcome::{Classes, Failure, FailureKind, Outcome, Stage, classify_status};
 use crate::throttle::slots::Permit;
 use crate::upstream::body::{BoxError, Progress, ReplyBody, Source};
@@ -43,6 +45,8 @@ pub(super) struct Held {
     outcome: Outcome,
     settled: bool,
     silence: Option<Silence>,
+    /// The trace of the request, if its caller records it.
+    trace: Option<TraceId>,
 }
 
 /// Notices that a body has stopped.
@@ -78,11 +82,18 @@ impl Held {
             outcome: Outcome::Ignored,
             settled: false,
             silence: None,
+            trace: None,
         };
         if let Some(endpoint) = held.endpoint() {
             endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
         }
         held
+    }
+
+    /// The same, for a request that belongs to a recorded trace.
+    pub(super) fn traced(mut self, trace: Option<TraceId>) -> Self {
+        self.trace = trace;
+        self
     }
 
     /// The next frame of the reply; gives everything back at the end.
@@ -142,7 +153,8 @@ impl Held {
         }
         let took = self.took.unwrap_or_else(|| now.saturating_duration_since(self.sent_at));
         self.learn(outcome, took, now);
-        self.upstream.meter.attempt(self.worker.index, outcome, self.took);
+        let traced = self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) });
+        self.upstream.meter.attempt(self.worker.index, outcome, self.took, traced);
         if let Some(permit) = self.permit.take() {
             permit.finish(now);
         }
@@ -151,12 +163,16 @@ impl Held {
     fn learn(&mut self, outcome: Outcome, took: Duration, now: Instant) {
         if let (Some(breaker), Some(pass)) = (&self.upstream.breaker, self.pass.take()) {
             let shift = breaker.lock().record(pass, outcome, took, now);
-            if let Some(shift) = shift {
-                tracing::warn!(upstream = %self.upstream.name, from = ?shift.from, to = ?shift.to, "breaker");
-                self.upstream.meter.shift(self.worker.index, shift.to);
-            }
+            self.tell(shift);
         }
         self.upstream.learn(self.endpoint, outcome, now);
+    }
+
+    fn tell(&self, shift: Option<Shift>) {
+        if let Some(shift) = shift {
+            tracing::warn!(upstream = %self.upstream.name, from = ?shift.from, to = ?shift.to, "breaker");
+            self.upstream.meter.shift(self.worker.index, shift.to);
+        }
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
@@ -239,8 +255,13 @@ impl InFlight {
 impl Held {
     /// Nobody waits any more, but the upstream still works: the slot stays taken.
     fn haunt(&mut self) {
-        if let Some(permit) = &mut self.permit {
-            permit.zombie();
+        let Some(permit) = &mut self.permit else { return };
+        permit.zombie();
+        self.upstream.meter.zombie(self.worker.index);
+        if let Some(breaker) = &self.upstream.breaker {
+            let (zombies, slots) = self.upstream.slots.zombies();
+            let shift = breaker.lock().haunted(zombies, slots, self.worker.core.clock.now());
+            self.tell(shift);
         }
     }
 
@@ -248,7 +269,7 @@ impl Held {
     fn fail(&mut self, outcome: Outcome) {
         let now = self.worker.core.clock.now();
         self.learn(outcome, now.saturating_duration_since(self.sent_at), now);
-        self.upstream.meter.attempt(self.worker.index, outcome, None);
+        self.upstream.meter.attempt(self.worker.index, outcome, None, None);
         self.settled = true;
     }
 }

@@ -164,7 +164,8 @@ fn why_not(entry: &Entry, now: Instant) -> &'static str {
     if usable { "request" } else { "stale" }
 }
 
-fn key_parts<'a>(
+/// What the answer to a request is stored under.
+pub(super) fn key_parts<'a>(
     exchange: &Exchange,
     route: &'a Route,
     params: &CacheParams,

@@ -32,6 +32,7 @@ mod freshen;
 mod gate;
 mod held;
 pub mod hooks;
+pub mod inspect;
 mod lookup;
 mod outgoing;
 mod respond;

@@ -99,13 +99,30 @@ impl<T> Router<T> {
     /// The route of a request; `host` may carry a port and upper-case letters, `path` is the normalised path without
     /// the query.
     pub fn find(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Option<&T> {
-        let mut fits = |leaves: &[Leaf]| leaves.iter().find(|leaf| leaf.fits(method, headers)).map(|leaf| leaf.route);
+        let fits = |leaves: &[Leaf]| leaves.iter().find(|leaf| leaf.fits(method, headers)).map(|leaf| leaf.route);
+        self.routes.get(self.search(host, path, fits)?)
+    }
+
+    /// Every route that a request with this host, path and method may find, depending on its header fields; in the
+    /// order of precedence, up to the first one that asks for none.
+    pub fn candidates(&self, host: &str, path: &str, method: &Method) -> Vec<&T> {
+        let mut found = Vec::new();
+        self.search(host, path, |leaves| {
+            leaves.iter().filter(|leaf| leaf.takes(method)).find_map(|leaf| {
+                found.push(leaf.route);
+                leaf.headers.is_empty().then_some(leaf.route)
+            })
+        });
+        found.into_iter().filter_map(|route| self.routes.get(route)).collect()
+    }
+
+    /// Shows `fits` the leaves of every pattern that fits, in the order of precedence, until it takes one.
+    fn search(&self, host: &str, path: &str, mut fits: impl FnMut(&[Leaf]) -> Option<usize>) -> Option<usize> {
         let named = if self.exact.is_empty() && self.below.is_empty() { None } else { Some(bare(host)) };
-        let route = named
+        named
             .and_then(|host| lookup(&self.exact, host)?.find(path, &mut fits))
             .or_else(|| named.and_then(|host| self.find_below(host, path, &mut fits)))
-            .or_else(|| self.any.find(path, &mut fits))?;
-        self.routes.get(route)
+            .or_else(|| self.any.find(path, &mut fits))
     }
 
     /// Every route's value, in the order in the file.
@@ -156,8 +173,11 @@ impl<T> fmt::Debug for Router<T> {
 
 impl Leaf {
     fn fits(&self, method: &Method, headers: &HeaderMap) -> bool {
-        (self.methods.is_empty() || self.methods.iter().any(|taken| takes(taken, method)))
-            && self.headers.iter().all(|predicate| predicate.holds(headers))
+        self.takes(method) && self.headers.iter().all(|predicate| predicate.holds(headers))
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|taken| takes(taken, method))
     }
 
     /// Whether every request that fits `other` fits this one too.
@@ -226,6 +246,26 @@ mod tests {
 
     fn on(name: &'static str) -> HeaderName {
         HeaderName::from_static(name)
+    }
+
+    #[test]
+    fn the_candidates_are_those_that_fields_may_choose_among() {
+        let json = HeaderPredicate::Equals(on("accept"), HeaderValue::from_static("application/json"));
+        let router = router(&[
+            ("any", wanted("", "/{*rest}", &[], &[])),
+            ("orders", wanted("", "/orders/{id}", &[], &[])),
+            ("json orders", wanted("", "/orders/{id}", &[Method::GET], &[json])),
+            ("new orders", wanted("", "/orders/{id}", &[Method::POST], &[])),
+            ("keyed", wanted("erp.example", "/{*rest}", &[], &[HeaderPredicate::Present(on("x-key"))])),
+        ]);
+        let check = |host: &str, path: &str, expected: &[&str]| {
+            let found: Vec<_> = router.candidates(host, path, &Method::GET).into_iter().copied().collect();
+            assert_eq!(found, expected, "{host} {path}");
+        };
+        check("other", "/x", &["any"]);
+        check("other", "/orders/1", &["json orders", "orders"]);
+        check("erp.example", "/orders/1", &["keyed", "json orders", "orders"]);
+        check("erp.example", "/x", &["keyed", "any"]);
     }
 
     #[test]

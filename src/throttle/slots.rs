@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ use crate::throttle::{Class, SlotsParams, Ticket};
 #[derive(Debug)]
 pub struct Slots {
     state: Mutex<State>,
+    /// What [`State::let_out`] is, in thousandths: read by every request, changed on a ramp only.
+    let_out: AtomicU32,
     clock: Clock,
 }
 
@@ -55,6 +58,8 @@ struct State {
     params: SlotsParams,
     busy: u32,
     zombie: u32,
+    /// The share of the slots that new work may take, in thousandths; less than all after a breaker has closed.
+    let_out: u32,
     queue: FairQueue<Option<Waker>>,
     /// What was decided about waiters that have not come to fetch it yet.
     decided: HashMap<WaiterId, Decision>,
@@ -88,12 +93,13 @@ impl Slots {
             params,
             busy: 0,
             zombie: 0,
+            let_out: WHOLE,
             decided: HashMap::new(),
             mean: Mean::default(),
             draws,
             totals: Totals::default(),
         };
-        Arc::new(Self { state: Mutex::new(state), clock })
+        Arc::new(Self { state: Mutex::new(state), let_out: AtomicU32::new(WHOLE), clock })
     }
 
     /// A permit, if that needs no waiting and passes nobody who waits.
@@ -125,6 +131,27 @@ impl Slots {
         });
     }
 
+    /// Lets new work take this share (0 to 1) of the slots, at least one: the ramp of a breaker that has closed. Zombies
+    /// do not count against the share, only against the whole: a backend that hangs must not keep its own trial out.
+    pub fn let_out(&self, share: f64) {
+        let share = (share.clamp(0.0, 1.0) * f64::from(WHOLE)) as u32;
+        if self.let_out.load(Ordering::Relaxed) == share {
+            return;
+        }
+        let now = self.clock.now();
+        self.with(|state, wakes| {
+            self.let_out.store(share, Ordering::Relaxed);
+            state.let_out = share;
+            state.dispatch(now, wakes);
+        });
+    }
+
+    /// Slots that are zombies, and all slots.
+    pub fn zombies(&self) -> (u32, u32) {
+        let state = self.state.lock();
+        (state.zombie, state.all())
+    }
+
     /// How long a zombie may keep its slot; whoever holds the permit sees to it.
     pub fn zombie_hold(&self) -> Duration {
         self.state.lock().params.zombie_hold
@@ -135,7 +162,7 @@ impl Slots {
         let now = self.clock.now();
         let state = self.state.lock();
         SlotsStats {
-            slots: state.params.slots,
+            slots: state.slots() as usize,
             busy: state.busy as usize,
             zombie: state.zombie as usize,
             queued: state.queue.len(),
@@ -341,15 +368,22 @@ impl State {
 
     /// Slots that come back by themselves: all but the zombies, of which nobody knows when they end.
     fn working(&self) -> u64 {
-        u64::from(self.slots().saturating_sub(self.zombie))
+        u64::from(self.all().saturating_sub(self.zombie).min(self.slots()))
     }
 
-    fn slots(&self) -> u32 {
+    /// All slots.
+    fn all(&self) -> u32 {
         u32::try_from(self.params.slots).unwrap_or(u32::MAX / 2)
     }
 
+    /// Slots that are let out.
+    fn slots(&self) -> u32 {
+        let share = (u64::from(self.all()) * u64::from(self.let_out)).div_ceil(u64::from(WHOLE));
+        u32::try_from(share).unwrap_or(u32::MAX).max(1)
+    }
+
     fn free(&self) -> u32 {
-        self.slots().saturating_sub(self.busy).saturating_sub(self.zombie)
+        self.all().saturating_sub(self.zombie).min(self.slots()).saturating_sub(self.busy)
     }
 }
 
@@ -375,6 +409,9 @@ fn queue_params(params: &SlotsParams) -> QueueParams {
     }
 }
 
+/// All slots, in the thousandths of [`Slots::let_out`].
+const WHOLE: u32 = 1000;
+
 /// What a request takes before anything is known; only the proportion between charges depends on it.
 const FIRST_GUESS: Duration = Duration::from_millis(10);
 
@@ -385,7 +422,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 mod tests {
     use std::future::Future;
     use std::pin::Pin;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     use std::task::{Context, Poll, Wake};
 
     use proptest::prelude::*;

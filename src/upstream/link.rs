@@ -2,12 +2,16 @@
 //!
 //! hyper splits a client connection into a sender and a driver future. Spawning the driver costs a task, a second
 //! wake-up and a channel round trip per request; here the request polls the driver itself: first until the head is
-//! there, then from the body. An idle link is polled by nobody; its death is noticed when it is taken out again.
+//! there, then from the body. An idle link is polled by nobody; its death is noticed when the next request is sent over
+//! it, and that request comes back unsent.
+//!
+//! The channels between sender, driver and body stay within one task, which looks at both ends each time it is polled. So
+//! only the socket may wake it: polled with the task's waker, they would wake it twice more for each request.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -27,7 +31,8 @@ type Driver = http1::Connection<TokioIo<Stream>, RequestBody>;
 #[derive(Debug)]
 pub struct Link {
     sender: http1::SendRequest<RequestBody>,
-    driver: Driver,
+    /// Until it has ended.
+    driver: Option<Driver>,
     /// Requests it has carried.
     pub served: u32,
     /// When it came to rest.
@@ -65,12 +70,21 @@ impl Link {
     /// When hyper refuses the stream.
     pub async fn open(stream: Stream, builder: &http1::Builder) -> Result<Box<Self>, hyper::Error> {
         let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
-        Ok(Box::new(Self { sender, driver, served: 0, idle_since: None }))
+        Ok(Box::new(Self { sender, driver: Some(driver), served: 0, idle_since: None }))
     }
 
-    /// Whether it can take a request now; notices here if the endpoint has closed it meanwhile.
-    pub fn poll_alive(&mut self, cx: &mut Context<'_>) -> bool {
-        Pin::new(&mut self.driver).poll(cx).is_pending() && self.sender.is_ready()
+    /// Whether it can take another request, now that the last one is answered: hyper returns to its idle state only
+    /// when polled once more, and nobody waits for this poll.
+    fn comes_to_rest(&mut self) -> bool {
+        self.drive(&mut unwoken());
+        self.driver.is_some() && self.sender.is_ready()
+    }
+
+    /// Polls the driver. One that has ended is dropped: so the request it may not have taken yet comes back.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.driver.as_mut().is_some_and(|driver| Pin::new(driver).poll(cx).is_ready()) {
+            self.driver = None;
+        }
     }
 
     /// Sends a request and waits for the head of the reply.
@@ -80,15 +94,10 @@ impl Link {
     pub async fn exchange(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, LinkError> {
         self.served += 1;
         let mut reply = std::pin::pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
-        let mut driven = false;
         std::future::poll_fn(|cx| {
-            // The driver first: it sends the request, and it brings the head. When it has ended, the reply future
-            // knows why.
-            if !driven {
-                driven = Pin::new(&mut *driver).poll(cx).is_ready();
-            }
-            reply.as_mut().poll(cx).map_err(|mut error| LinkError {
+            // The driver first: it sends the request, and it brings the head.
+            self.drive(cx);
+            reply.as_mut().poll(&mut unwoken()).map_err(|mut error| LinkError {
                 unsent: error.take_message().map(Box::new),
                 source: error.into_error(),
             })
@@ -102,7 +111,9 @@ impl Link {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, hyper::Error> {
         let Self { mut sender, driver, .. } = *self;
-        tokio::spawn(driver.with_upgrades());
+        if let Some(driver) = driver {
+            tokio::spawn(driver.with_upgrades());
+        }
         let response = sender.send_request(request).await;
         // The sender must outlive the exchange, or the driver takes the connection for abandoned.
         if response.as_ref().is_ok_and(|response| response.status() != http::StatusCode::SWITCHING_PROTOCOLS) {
@@ -139,14 +150,18 @@ impl LinkBody {
 
     /// The next frame.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut next = Pin::new(&mut self.incoming).poll_frame(cx);
-        if next.is_pending()
-            && let Some(carrier) = &mut self.carrier
-        {
-            // Its own errors reach us through the body.
-            let _ = Pin::new(&mut carrier.link.driver).poll(cx);
-            next = Pin::new(&mut self.incoming).poll_frame(cx);
-        }
+        let next = match &mut self.carrier {
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+            Some(carrier) => {
+                let mut next = Pin::new(&mut self.incoming).poll_frame(&mut unwoken());
+                if next.is_pending() {
+                    // Its own errors reach us through the body.
+                    carrier.link.drive(cx);
+                    next = Pin::new(&mut self.incoming).poll_frame(&mut unwoken());
+                }
+                next
+            }
+        };
         match &next {
             Poll::Ready(None) => self.release(),
             Poll::Ready(Some(Err(_))) => self.carrier = None,
@@ -162,9 +177,13 @@ impl LinkBody {
         if request.is_some_and(|body| body.progress() != Progress::Ended) {
             return;
         }
-        // hyper returns to its idle state only when polled once more; nobody waits for this poll.
-        if link.poll_alive(&mut Context::from_waker(std::task::Waker::noop())) {
+        if link.comes_to_rest() {
             home.checkin(link);
         }
     }
+}
+
+/// For what this very task will look at again anyway.
+fn unwoken() -> Context<'static> {
+    Context::from_waker(Waker::noop())
 }

@@ -140,6 +140,11 @@ impl Upstream {
         })
     }
 
+    /// Lets as many slots out as the breaker bears now: few after it has closed, all a minute later.
+    pub fn ramp(&self, now: Instant) {
+        self.slots.let_out(self.breaker.as_ref().map_or(1.0, |breaker| breaker.lock().share(now)));
+    }
+
     /// Learns how an attempt at an endpoint ended.
     pub fn learn(&self, endpoint: usize, outcome: Outcome, now: Instant) {
         if self.endpoints.len() > 1 {

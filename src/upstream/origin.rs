@@ -6,7 +6,6 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap};
@@ -71,6 +70,7 @@ impl HttpOrigin {
         &self.pool
     }
 
+    /// What is rare is boxed: this future is made and moved for every attempt.
     async fn exchange(
         self: Arc<Self>,
         mut request: Request<RequestBody>,
@@ -78,33 +78,39 @@ impl HttpOrigin {
     ) -> Result<Response<ReplyBody>, OriginError> {
         let worker = call.worker;
         if request.headers().contains_key(header::UPGRADE) {
-            return self.exchange_upgrading(request, worker).await;
+            return Box::pin(self.exchange_upgrading(request, worker)).await;
         }
         let source = match request.body() {
             RequestBody::Shared { source, .. } => Some(Arc::clone(source)),
             RequestBody::Empty | RequestBody::Full(_) => None,
         };
         loop {
-            let checkout = |cx: &mut Context<'_>| if call.fresh { None } else { self.pool.checkout(worker, cx) };
-            let pooled = std::future::poll_fn(|cx| Poll::Ready(checkout(cx))).await;
+            let pooled = if call.fresh { None } else { self.pool.checkout(worker) };
             let reused = pooled.is_some();
-            self.meter.connection(worker, reused);
             let mut link = match pooled {
                 Some(link) => link,
-                None => self.open().await?,
-            };
-            match link.exchange(request).await {
-                Ok(response) => {
-                    let (parts, incoming) = response.into_parts();
-                    check_head(parts.status, parts.version, &parts.headers, false).map_err(protocol(reused))?;
-                    let home = Home::new(Arc::clone(&self.pool), worker);
-                    let body = LinkBody::new(incoming, link, home, source);
-                    return Ok(Response::from_parts(parts, ReplyBody::Link(body)));
+                None => {
+                    self.meter.connection(worker, false);
+                    Box::pin(self.open()).await?
                 }
+            };
+            let replied = match link.exchange(request).await {
                 // The pooled connection had been closed and nothing was sent: not a failure of the endpoint yet.
-                Err(LinkError { unsent: Some(unsent), .. }) if reused => request = *unsent,
-                Err(error) => return Err(broken(error, source.as_deref(), reused)),
+                Err(LinkError { unsent: Some(unsent), .. }) if reused => {
+                    request = *unsent;
+                    continue;
+                }
+                replied => replied,
+            };
+            if reused {
+                self.meter.connection(worker, true);
             }
+            let response = replied.map_err(|error| broken(error, source.as_deref(), reused))?;
+            let (parts, incoming) = response.into_parts();
+            check_head(parts.status, parts.version, &parts.headers, false).map_err(protocol(reused))?;
+            let home = Home::new(Arc::clone(&self.pool), worker);
+            let body = LinkBody::new(incoming, link, home, source);
+            return Ok(Response::from_parts(parts, ReplyBody::Link(body)));
         }
     }
 

@@ -31,6 +31,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "cache/store",
             "cache/flight",
             "cache/purge",
+            "cache/survey",
             "throttle/rate",
             "throttle/slots",
             "throttle/acquire",

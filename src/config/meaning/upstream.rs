@@ -73,6 +73,7 @@ fn breaker(table: &mut Reader<'_>, timeouts: Timeouts) -> BreakerParams {
         open: table.value("open", positive_duration),
         open_max: table.value("open_max", positive_duration),
         trials: table.value("trials", whole(1)),
+        zombie_share: table.value("zombie_share", positive_ratio),
     };
     if params.open_max < params.open {
         table.error(table.span("open_max"), Mistake::new("`open_max` is shorter than `open`"));

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Version};
 
+use crate::message::trace::TraceParent;
 use crate::metrics::Facts;
 
 /// What a line tells. Borrowed from the exchange when it finishes.
@@ -103,7 +104,7 @@ impl Line<'_> {
         number(out, u64::from(facts.attempts));
         out.extend_from_slice(if facts.aborted { b",\"aborted\":true" } else { b",\"aborted\":false" });
         optional(out, b",\"user_agent\":\"", self.user_agent.map(HeaderValue::as_bytes));
-        optional(out, b",\"trace_id\":\"", self.trace_id());
+        optional(out, b",\"trace_id\":\"", self.trace_id().map(str::as_bytes));
         out.push(b'}');
     }
 
@@ -156,21 +157,9 @@ impl Line<'_> {
         }
     }
 
-    fn trace_id(&self) -> Option<&[u8]> {
-        trace_id(self.traceparent?.as_bytes())
+    fn trace_id(&self) -> Option<&str> {
+        TraceParent::read(self.traceparent?.as_bytes()).map(|parent| parent.id)
     }
-}
-
-/// The trace id in a `traceparent` field (W3C Trace Context, section 3.2.2): version, trace id, parent id and flags in
-/// lowercase hex; version `ff` and an id of zeros are invalid.
-fn trace_id(field: &[u8]) -> Option<&[u8]> {
-    let mut parts = field.split(|byte| *byte == b'-');
-    let (version, id, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |part: &[u8], len| part.len() == len && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let shaped = hex(version, 2) && hex(id, 32) && hex(parent, 16) && hex(flags, 2);
-    let ended = version != b"00" || parts.next().is_none();
-    let meant = version != b"ff" && id.iter().any(|byte| *byte != b'0') && parent.iter().any(|byte| *byte != b'0');
-    (shaped && ended && meant).then_some(id)
 }
 
 /// The time of day as it was last written: a worker writes many lines in one second.
@@ -438,6 +427,7 @@ mod tests {
             response_bytes: u64::MAX,
             attempts: 2,
             aborted: true,
+            traced: None,
         };
         let line = Line {
             listener: Some("0.0.0.0:8443"),
@@ -489,27 +479,6 @@ mod tests {
             let mut out = Vec::new();
             escape(&mut out, raw);
             assert_eq!(String::from_utf8(out).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn only_a_valid_trace_parent_gives_a_trace_id() {
-        const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let good = format!("00-{ID}-00f067aa0ba902b7-01");
-        assert_eq!(trace_id(good.as_bytes()), Some(ID.as_bytes()));
-        assert_eq!(trace_id(format!("01-{ID}-00f067aa0ba902b7-01-later").as_bytes()), Some(ID.as_bytes()));
-        for bad in [
-            "",
-            "00",
-            &format!("00-{ID}"),
-            &format!("ff-{ID}-00f067aa0ba902b7-01"),
-            &format!("00-{ID}-00f067aa0ba902b7-01-more"),
-            &format!("00-{ID}-0000000000000000-01"),
-            &format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
-            &format!("00-{}-00f067aa0ba902b7-01", ID.to_uppercase()),
-            &good[1..],
-        ] {
-            assert_eq!(trace_id(bad.as_bytes()), None, "{bad}");
         }
     }
 

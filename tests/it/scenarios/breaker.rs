@@ -51,6 +51,100 @@ async fn half_open_passes_exactly_its_trials_and_closes_when_they_do_well() {
     world.rests().await;
 }
 
+/// How many of twenty that come at once are at the origin.
+async fn rush(world: &World) -> usize {
+    let visits: Vec<_> = (0..20).map(|_| world.get("/").goes()).collect();
+    world.breathes().await;
+    let busy = world.standing().busy;
+    for visit in visits {
+        visit.await.is(200);
+    }
+    busy
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_it_has_closed_the_slots_are_let_out_over_a_minute() {
+    let world = world().origin(status(500)).upstream(BREAKER).upstream("slots = 10").opens();
+    for _ in 0..10 {
+        world.get("/").await.is(500);
+    }
+    world.origin.now(ok("well").after(ms(10)));
+    world.passes(5 * SECOND).await;
+    for _ in 0..3 {
+        world.get("/").await.is(200);
+    }
+    world.breaker("closed");
+    assert_eq!(rush(&world).await, 1);
+    world.counts("vaxel_slots", 1.0);
+    world.passes(30 * SECOND).await;
+    assert_eq!(rush(&world).await, 6);
+    world.passes(30 * SECOND).await;
+    assert_eq!(rush(&world).await, 10);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ramp_lets_out_those_who_wait_though_no_slot_comes_back() {
+    let world = world()
+        .origin(status(500))
+        .upstream(BREAKER)
+        .upstream("slots = 4\nqueue = { timeout = \"5m\" }\ntimeouts = { head = \"60s\", total = \"2m\" }")
+        .opens();
+    for _ in 0..10 {
+        world.get("/").await.is(500);
+    }
+    world.passes(5 * SECOND).await;
+    world.origin.now(ok("well"));
+    for _ in 0..3 {
+        world.get("/").await.is(200);
+    }
+    world.origin.now(ok("slow").after(50 * SECOND));
+    let visits: Vec<_> = (0..4).map(|_| world.get("/").goes()).collect();
+    world.breathes().await;
+    world.slots(1, 0, 3);
+    world.passes(40 * SECOND).await;
+    world.handle.upkeep().await;
+    world.breathes().await;
+    world.slots(3, 0, 1);
+    for visit in visits {
+        visit.await.is(200);
+    }
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_when_most_slots_work_for_nobody() {
+    let world = world().origin(ok("late").after(20 * SECOND)).upstream("slots = 10").opens();
+    for _ in 0..5 {
+        let impatient = world.get("/").goes();
+        world.breathes().await;
+        impatient.leaves().await;
+        world.breaker("closed");
+    }
+    let another = world.get("/").goes();
+    world.breathes().await;
+    another.leaves().await;
+    world.slots(0, 6, 0);
+    world.breaker("open");
+    world.get("/").await.is(503).refused("breaker.open");
+    world.counts("vaxel_breaker_shifts_total{to=\"open\"}", 1.0);
+    world.passes(20 * SECOND).await;
+    world.breaker("half_open");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_impatient_client_does_not_open_it_for_all() {
+    let world = world().origin(ok("late").after(2 * SECOND)).upstream("slots = 1").opens();
+    let impatient = world.get("/").goes();
+    world.breathes().await;
+    impatient.leaves().await;
+    world.slots(0, 1, 0);
+    world.breaker("closed");
+    world.passes(2 * SECOND).await;
+    world.rests().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_trial_opens_it_for_twice_as_long() {
     let world = opened().await;

@@ -30,8 +30,11 @@ async fn an_answer_that_comes_after_the_timeout_is_harvested() {
         .opens();
     world.get("/").await.is(504).refused("upstream.timeout");
     world.slots(0, 1, 0);
+    world.counts("vaxel_zombies_total", 1.0);
+    world.counts("vaxel_cache_harvests_total", 0.0);
     world.passes(6 * SECOND).await;
     world.slots(0, 0, 0);
+    world.counts("vaxel_cache_harvests_total", 1.0);
     world.get("/").await.is(200).says("late").has("cache-status", "vaxel; hit; ttl=50");
     world.origin.was_asked(1);
     world.rests().await;
@@ -60,6 +63,7 @@ async fn a_late_answer_for_one_user_is_not_harvested() {
     world.get("/").await.is(504);
     world.passes(6 * SECOND).await;
     world.counts("vaxel_cache_entries", 0.0);
+    world.counts("vaxel_cache_harvests_total", 0.0);
     world.rests().await;
 }
 
