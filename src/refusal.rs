@@ -79,6 +79,10 @@ reasons! {
     RequestMethod = "request.method", METHOD_NOT_ALLOWED;
     /// The transfer coding is not one vaxel relays.
     RequestCoding = "request.coding", NOT_IMPLEMENTED;
+    /// The head of the request is larger than the listener allows, or has more fields than are read.
+    RequestHeadTooLarge = "request.head_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
+    /// The request target is longer than any that is read.
+    RequestTargetTooLong = "request.target_too_long", URI_TOO_LONG;
     /// The request body is larger than the route allows.
     RequestTooLarge = "request.too_large", PAYLOAD_TOO_LARGE;
     /// The request body did not arrive in time or broke off.
@@ -117,8 +121,6 @@ reasons! {
     UpstreamConnectTimeout = "upstream.connect_timeout", GATEWAY_TIMEOUT;
     /// The upstream did not begin to answer in time.
     UpstreamTimeout = "upstream.timeout", GATEWAY_TIMEOUT;
-    /// The process is shutting down.
-    Draining = "draining", SERVICE_UNAVAILABLE;
     /// Something in vaxel itself broke; the log has the details.
     Internal = "internal", INTERNAL_SERVER_ERROR;
 }

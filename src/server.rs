@@ -13,18 +13,21 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::admin::{self, AdminSource};
+use crate::admin::{self, Access, AdminSource, Asked};
+use crate::cache::purge::Depth;
 use crate::clock::Clock;
-use crate::config::settings::{ListenerSettings, Settings};
+use crate::config::settings::{AdminSettings, ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
+use crate::gateway::cache::Extent;
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
 use crate::listen::serve::{self, Server};
-use crate::listen::{Accept, socket, tls};
+use crate::listen::{Accept, Peer, socket, tls};
 use crate::metrics::{Format, WorkerMeter};
 use crate::proxy::access_log::{AccessLog, LogWriter};
 
@@ -78,6 +81,8 @@ struct Control {
     log: Option<AccessLog>,
     /// Where the configuration came from; none for a drop-in.
     file: Option<PathBuf>,
+    /// With what the admin listener was started: it stays, whatever a reload says.
+    admin: Option<AdminSettings>,
     loaded: Mutex<Loaded>,
 }
 
@@ -101,8 +106,14 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .build()
         .map_err(ServerError::Worker)?;
     let drain = Drain::default();
-    let control =
-        Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, loaded: Mutex::new(loaded) });
+    let control = Arc::new(Control {
+        handle: handle.clone(),
+        drain: drain.clone(),
+        log,
+        file,
+        admin: settings.admin,
+        loaded: Mutex::new(loaded),
+    });
     let admin = settings.admin.as_ref().map(|admin| serve_admin(&runtime, &control, admin.listen)).transpose()?;
     let mut workers: Vec<Vec<Share>> = (0..settings.workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
@@ -200,6 +211,7 @@ fn open_listener(
             drain: drain.clone(),
             meter: handle.metrics().listener(&bound.to_string()),
             metrics: handle.metrics().clone(),
+            refuse: refuser(handle.gateway(worker)),
         })
     };
     if settings.accept == Accept::Reuseport || workers.len() == 1 {
@@ -218,6 +230,10 @@ fn open_listener(
         spawn_acceptor(socket, hands.clone(), drain.clone()).map_err(ServerError::Worker)?;
     }
     Ok(bound)
+}
+
+fn refuser(gateway: Gateway) -> serve::Refuse {
+    Arc::new(move |peer, reason| gateway.peer(peer).refuse(reason))
 }
 
 /// Where an acceptor hands connections, and how many each worker has taken.
@@ -298,7 +314,7 @@ async fn measure_lag(meter: Arc<WorkerMeter>, clock: Clock) {
 async fn take<A: serve::Answer>(
     server: Arc<Server>,
     mut handed: mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>,
-    answer: impl Fn(crate::listen::Peer) -> A,
+    answer: impl Fn(Peer) -> A,
 ) {
     while let Some((stream, address)) = handed.recv().await {
         match TcpStream::from_std(stream) {
@@ -359,6 +375,17 @@ async fn signals(control: Arc<Control>) -> io::Result<()> {
 }
 
 impl AdminSource for Control {
+    fn access(&self) -> Access {
+        // A reload changes the token, but a file that forgets the section does not open the listener.
+        let current = self.loaded.lock().settings.admin.or(self.admin);
+        Access {
+            token: current.and_then(|admin| admin.token),
+            metrics: current.is_some_and(|admin| admin.token_for_metrics),
+            // Nobody asks where nothing listens.
+            listen: self.admin.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |admin| admin.listen),
+        }
+    }
+
     fn metrics(&self, format: Format) -> String {
         self.handle.metrics().expose(format)
     }
@@ -367,7 +394,7 @@ impl AdminSource for Control {
         if self.drain.begun() { Err("draining") } else { Ok(()) }
     }
 
-    fn config(&self) -> serde_json::Value {
+    fn config(&self) -> Value {
         self.loaded.lock().view()
     }
 
@@ -382,6 +409,24 @@ impl AdminSource for Control {
         }
         result
     }
+
+    fn purge(&self, extent: &Extent, depth: Depth) -> Result<usize, String> {
+        let purged = self.handle.purge(extent, depth).map_err(|error| error.to_string())?;
+        tracing::info!(%extent, ?depth, purged, "purged");
+        Ok(purged)
+    }
+
+    fn cache(&self) -> Value {
+        json!(self.handle.cache_report())
+    }
+
+    fn entry(&self, asked: &Asked) -> Result<Value, String> {
+        let peer = Peer { address: SocketAddr::new(asked.client, 0), tls: asked.tls };
+        let inspection = self.handle.inspect(&asked.parts, peer);
+        inspection
+            .map(|inspection| json!(inspection))
+            .map_err(|reason| format!("{} ({})", reason.sentence(), reason.code()))
+    }
 }
 
 impl Control {
@@ -390,7 +435,8 @@ impl Control {
         let loaded = config::load(file).map_err(|problems: Problems| problems.to_string())?;
         let mut current = self.loaded.lock();
         let (new, old) = (&loaded.settings, &current.settings);
-        if (&new.listeners, &new.admin, new.workers) != (&old.listeners, &old.admin, old.workers) {
+        let admin = |settings: &Settings| settings.admin.map(|admin| admin.listen);
+        if (&new.listeners, admin(new), new.workers) != (&old.listeners, admin(old), old.workers) {
             tracing::warn!("listeners, admin and workers change at the next start only");
         }
         self.handle.reload(&loaded.settings).map_err(|error| error.to_string())?;

@@ -403,10 +403,7 @@ fn wake(wakers: impl IntoIterator<Item = Waker>) {
 
 /// Whether a refusal is about who asked, not about what was asked for.
 const fn concerns_the_asker(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::QueueFull | Reason::QueueTimeout | Reason::QueueHopeless | Reason::RateExceeded | Reason::Draining
-    )
+    matches!(reason, Reason::QueueFull | Reason::QueueTimeout | Reason::QueueHopeless | Reason::RateExceeded)
 }
 
 #[cfg(test)]
@@ -548,8 +545,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_lead_goes_to_exactly_one_waiter_the_first() {
-        let own_standing =
-            [Reason::QueueFull, Reason::QueueTimeout, Reason::QueueHopeless, Reason::RateExceeded, Reason::Draining];
+        let own_standing = [Reason::QueueFull, Reason::QueueTimeout, Reason::QueueHopeless, Reason::RateExceeded];
         let losses = own_standing.map(Some).into_iter().chain([None]);
         for loss in losses {
             let flights = flights();

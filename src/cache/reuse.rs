@@ -14,6 +14,7 @@ use crate::cache::control::RequestControl;
 use crate::cache::entry::Head;
 use crate::cache::freshness::http_date;
 use crate::cache::range::{self, Selected};
+use crate::cache::storing::{SAP_CONTEXTID, X_CSRF_TOKEN};
 
 /// Why a request goes past the cache: it is neither answered from it, nor collapsed, nor is its answer stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,9 +47,9 @@ pub fn bypass(method: &Method, headers: &HeaderMap) -> Option<Bypass> {
         Some(Bypass::Method)
     } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some(Bypass::Precondition)
-    } else if headers.get_all("x-csrf-token").iter().any(|token| is_fetch(token.as_bytes())) {
+    } else if headers.get_all(X_CSRF_TOKEN).iter().any(|token| is_fetch(token.as_bytes())) {
         Some(Bypass::TokenFetch)
-    } else if headers.contains_key("sap-contextid") {
+    } else if headers.contains_key(SAP_CONTEXTID) {
         Some(Bypass::Session)
     } else {
         None

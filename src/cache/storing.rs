@@ -99,6 +99,10 @@ pub fn decide(
     request_sent: Instant,
 ) -> Result<Head, Unstorable> {
     let control = ResponseControl::parse(headers, &params.targeted);
+    // The plainest word is heard before anything is computed: such answers come most often.
+    if control.no_store && !control.must_understand && !freshness::is_overridden(params) {
+        return Err(Unstorable::NoStore);
+    }
     let date = freshness::date(headers, moment);
     let lifetime = freshness::lifetime(status, headers, &control, params, date);
     check_status(asked.method, status, &control, lifetime)?;
@@ -333,8 +337,8 @@ const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-grou
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 const XKEY: HeaderName = HeaderName::from_static("xkey");
-const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
-const SAP_CONTEXTID: HeaderName = HeaderName::from_static("sap-contextid");
+pub(crate) const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
+pub(crate) const SAP_CONTEXTID: HeaderName = HeaderName::from_static("sap-contextid");
 
 /// Fields that belong to one connection, one user, or one exchange. Content-Length: the stored body's length is the
 /// truth. Age: it is computed. `Proxy-*` is tested by its prefix.

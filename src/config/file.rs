@@ -37,8 +37,15 @@ static SERVER: Section = Section {
 static ADMIN: Section = Section {
     name: "[admin]",
     about: "Metrics, health, API and page.",
-    keys: &[Key::new("listen", Text, "Address and port.").default("'127.0.0.1:9900'")],
+    keys: &[
+        Key::new("listen", Text, "Address and port.").default("'127.0.0.1:9900'"),
+        Key::new("token", Secret, "What callers send as `Authorization: Bearer`; only its digest is kept."),
+        Key::new("metrics", Choice(METRICS_FOR), "Who may read /metrics when there is a token.").default("'open'"),
+    ],
 };
+
+/// The words of `admin.metrics`.
+pub const METRICS_FOR: &[&str] = &["open", "token"];
 
 static LOG: Section = Section {
     name: "[log]",

@@ -71,6 +71,17 @@ pub struct ListenerSettings {
 pub struct AdminSettings {
     /// Address and port.
     pub listen: SocketAddr,
+    /// The SHA-256 digest of the token callers need, if they need one.
+    pub token: Option<[u8; 32]>,
+    /// Whether they need it for the metrics too.
+    pub token_for_metrics: bool,
+}
+
+impl AdminSettings {
+    /// At an address, without a token.
+    pub const fn at(listen: SocketAddr) -> Self {
+        Self { listen, token: None, token_for_metrics: false }
+    }
 }
 
 /// Logs.

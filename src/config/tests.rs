@@ -171,6 +171,8 @@ fn upstreams_that_cannot_work_are_refused() {
 fn nothing_may_be_there_twice() {
     check_added("[[listener]]\nlisten = '1.1.1.1:1'\n[[listener]]\nlisten = '1.1.1.1:1'\n", 4, 10, "two listeners");
     check_added("[[listener]]\nlisten = '127.0.0.1:9900'\n[admin]\n", 2, 10, "[admin] already listens");
+    check_added("[admin]\ntoken = 'short'\n", 2, 9, "at least 16 characters");
+    check_added("[admin]\nmetrics = 'token'\n", 2, 11, "needs a `token`");
     let route = |path: &str| format!("[[route]]\nname = 'a'\nmatch = {{ path = '{path}' }}\nupstream = 'erp'\n");
     check_added(&format!("{}{}", route("/a"), route("/b")), 6, 8, "two routes are called `a`");
     let consumer = |name: &str| format!("[consumer.{name}]\nidentify = {{ api_key = '0123456789abcdef' }}\n");

@@ -53,7 +53,7 @@ pub struct CacheReport {
     pub lists: u64,
     /// Remembrances that answers may not be shared.
     pub marks: u64,
-    /// What all that weighs, in bytes, as of the last upkeep.
+    /// What all that weighs, in bytes.
     pub bytes: u64,
     /// What it may weigh.
     pub capacity: u64,
@@ -174,6 +174,7 @@ impl Handle {
         for (result, count) in routes.iter().flat_map(|route| &route.requests) {
             *requests.entry(*result).or_default() += count;
         }
+        core.store.maintain();
         let stats = core.store.stats();
         CacheReport {
             entries: census.entries,

@@ -27,6 +27,7 @@ use crate::proxy::access_log::AccessLog;
 use crate::proxy::hooks::Hooks;
 use crate::proxy::snapshot::Worker;
 use crate::proxy::{self, Handling, ResponseBody};
+use crate::refusal::Reason;
 use crate::upstream::body::{BoxError, Inbound};
 use crate::upstream::origin::Origin;
 
@@ -151,6 +152,12 @@ impl Gateway {
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         self.begin(request)
+    }
+
+    /// The answer to what is no request at all, for a server that could not read one: counted and logged like every
+    /// refusal.
+    pub fn refuse(&self, reason: Reason) -> Response<Bytes> {
+        proxy::refuse(&self.worker, self.peer, reason)
     }
 
     fn begin<B>(&self, request: Request<B>) -> Handling

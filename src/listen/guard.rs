@@ -12,12 +12,14 @@
 //!     ▲                            ├─► Chunks ─► Trailers ──┤
 //!     └────────────────────────────┴────────────────────────┘        Opaque: switched off;  Broken: after a breach
 //! ```
-//! On a breach it spoils the bytes in place, so that hyper itself refuses the request with 400 and closes: one code
-//! path writes errors, and there is no way on which the request could still reach routing. It reads no clock and does
-//! no I/O; the connection's reader (serve.rs) calls it and runs the timers its states ask for.
+//! On a breach it spoils the bytes in place, so that hyper itself refuses the request and closes: there is no way on
+//! which the request could still reach routing (what hyper says then is said in our words, see `speaker`). It reads no
+//! clock and does no I/O; the connection's reader (`wire`) calls it and runs the timers its states ask for.
 
 use std::fmt;
 use std::iter;
+
+use crate::refusal::Reason;
 
 mod chunks;
 mod head;
@@ -272,6 +274,18 @@ breaches! {
     ChunkEnd = "chunk.end";
     /// Content-Length, Transfer-Encoding or Host among the trailers (RFC 9110 section 6.5.1).
     TrailerForbidden = "trailer.forbidden";
+}
+
+impl Breach {
+    /// What the client is told.
+    pub const fn reason(self) -> Reason {
+        match self {
+            // RFC 9112 section 6.1: 501 for a coding that is not understood.
+            Self::CodingUnsupported => Reason::RequestCoding,
+            Self::HostMissing | Self::HostRepeated => Reason::RequestHost,
+            _ => Reason::RequestMalformed,
+        }
+    }
 }
 
 impl fmt::Display for Breach {

@@ -4,6 +4,7 @@
 //! - [`serve`]: one connection: TLS, protocol detection, HTTP/1.1 or HTTP/2
 //! - [`wire`]: its bytes: guarded, timed, closed so that the last answer arrives
 //! - [`guard`]: request framing as strict as RFC 9112 allows
+//! - `speaker`: says in our words what hyper refuses in its own
 //! - [`tls`], [`certs`]: server certificates, and those for development
 //! - [`drain`]: the orderly end
 
@@ -15,6 +16,7 @@ pub mod drain;
 pub mod guard;
 pub mod serve;
 pub mod socket;
+mod speaker;
 pub mod tls;
 pub mod wire;
 

@@ -21,9 +21,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::drain::{Drain, Open};
+use super::speaker::{Counted, Speaker};
 use super::wire::{Patience, Tally, Wire};
 use super::{ListenLimits, Peer};
 use crate::metrics::{ConnectionRefusal, Handshake, ListenerMeter, Metrics};
+use crate::refusal::Reason;
 
 /// What one worker needs to serve the connections of one listener.
 pub struct Server {
@@ -41,34 +43,52 @@ pub struct Server {
     pub meter: Arc<ListenerMeter>,
     /// Where panics are counted.
     pub metrics: Metrics,
+    /// What a client is told whose bytes are no request.
+    pub refuse: Refuse,
 }
+
+/// Makes the answer to what is no request: who sent it, and why it is refused.
+pub type Refuse = Arc<dyn Fn(Peer, Reason) -> Response<Bytes> + Send + Sync>;
 
 impl Server {
     fn tally(&self) -> Tally {
         Tally { meter: Arc::clone(&self.meter), worker: self.worker }
     }
+
+    fn speaker(&self, address: SocketAddr) -> Speaker {
+        let (refuse, peer) = (Arc::clone(&self.refuse), self.peer(address));
+        Speaker::new(Box::new(move |reason| refuse(peer, reason)))
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { head: self.limits.head_timeout, idle: self.limits.idle_timeout }
+    }
+
+    fn peer(&self, address: SocketAddr) -> Peer {
+        Peer { address, tls: self.tls.is_some() }
+    }
 }
 
 /// Something that answers the requests of one connection.
 pub trait Answer:
-    Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + 'static>
+    Service<Request<Incoming>, Response = Response<Self::Body>, Error: Into<BoxError>, Future: Send + Unpin + 'static>
     + Clone
     + Send
     + 'static
 {
     /// The body of its answers.
-    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<S, B> Answer for S
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send + 'static>
+    S: Service<Request<Incoming>, Response = Response<B>, Error: Into<BoxError>, Future: Send + Unpin + 'static>
         + Clone
         + Send
         + 'static,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     type Body = B;
 }
@@ -101,12 +121,11 @@ pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: Socket
         tokio::spawn(turn_away(Arc::clone(server), stream));
         return;
     };
-    let peer = Peer { address, tls: server.tls.is_some() };
-    let answer = answer(peer);
+    let answer = answer(server.peer(address));
     tokio::spawn(async move {
         let server = Arc::clone(&ticket.0);
         let mut open = server.drain.open();
-        if let Err(error) = connection(&server, stream, answer, &mut open).await {
+        if let Err(error) = connection(&server, stream, address, answer, &mut open).await {
             tracing::debug!(%error, %address, "connection ended");
         }
         drop(ticket);
@@ -146,14 +165,20 @@ async fn turn_away(server: Arc<Server>, mut stream: TcpStream) {
     let _ = stream.shutdown().await;
 }
 
-async fn connection<A: Answer>(server: &Server, stream: TcpStream, answer: A, open: &mut Open) -> Result<(), BoxError> {
-    let patience = Patience { head: server.limits.head_timeout, idle: server.limits.idle_timeout };
+async fn connection<A: Answer>(
+    server: &Server,
+    stream: TcpStream,
+    address: SocketAddr,
+    answer: A,
+    open: &mut Open,
+) -> Result<(), BoxError> {
+    let patience = server.patience();
     let Some(tls) = &server.tls else {
         let (stream, prefix) = tokio::time::timeout(patience.idle, preface(stream)).await??;
         return if prefix.as_ref() == PREFACE {
             http2(server, Wire::http2(stream, prefix, patience), answer, open).await
         } else {
-            http1(server, Wire::http1(stream, prefix, patience, server.tally()), answer, open).await
+            http1(server, address, (stream, prefix), answer, open).await
         };
     };
     let handshake = tokio::time::timeout(patience.head, tls.accept(stream)).await;
@@ -167,7 +192,7 @@ async fn connection<A: Answer>(server: &Server, stream: TcpStream, answer: A, op
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         http2(server, Wire::http2(stream, Bytes::new(), patience), answer, open).await
     } else {
-        http1(server, Wire::http1(stream, Bytes::new(), patience, server.tally()), answer, open).await
+        http1(server, address, (stream, Bytes::new()), answer, open).await
     }
 }
 
@@ -183,10 +208,19 @@ async fn preface(mut stream: TcpStream) -> io::Result<(TcpStream, Bytes)> {
     Ok((stream, read.freeze()))
 }
 
-async fn http1<A: Answer, S>(server: &Server, wire: Wire<S>, answer: A, open: &mut Open) -> Result<(), BoxError>
+async fn http1<A: Answer, S>(
+    server: &Server,
+    address: SocketAddr,
+    (stream, prefix): (S, Bytes),
+    answer: A,
+    open: &mut Open,
+) -> Result<(), BoxError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let speaker = server.speaker(address);
+    let answer = Counted::new(answer, speaker.dialogue());
+    let wire = Wire::http1(stream, prefix, server.patience(), server.tally(), speaker);
     let mut builder = http1::Builder::new();
     builder.max_header_size(server.limits.head_size).max_buf_size(server.limits.head_size.max(WRITE_BUFFER));
     let connection = pin!(builder.serve_connection(TokioIo::new(wire), answer).with_upgrades());
@@ -225,7 +259,7 @@ trait Graceful: Future {
     fn finish(self: Pin<&mut Self>);
 }
 
-impl<S, A: Answer> Graceful for http1::UpgradeableConnection<TokioIo<Wire<S>>, A>
+impl<S, A: Answer> Graceful for http1::UpgradeableConnection<TokioIo<Wire<S>>, Counted<A>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

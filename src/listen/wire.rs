@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::guard::{AFTER_BREACH, Guard};
+use super::speaker::Speaker;
 use crate::metrics::{ConnectionRefusal, ListenerMeter};
 
 /// How long a client may take.
@@ -43,6 +44,8 @@ pub struct Wire<S> {
     prefix: Bytes,
     /// Follows HTTP/1.1 framing; none on HTTP/2, whose frames say where they end.
     guard: Option<Guard>,
+    /// Speaks for hyper on HTTP/1.1.
+    speaker: Option<Speaker>,
     tally: Option<Tally>,
     watch: Watch,
     linger: Option<Linger>,
@@ -78,23 +81,25 @@ struct Linger {
 
 impl<S> Wire<S> {
     /// An HTTP/1.1 stream of which `prefix` was already read.
-    pub fn http1(stream: S, prefix: Bytes, patience: Patience, tally: Tally) -> Self {
-        Self::new(stream, prefix, patience, Some(Guard::new()), Some(tally))
+    pub(super) fn http1(stream: S, prefix: Bytes, patience: Patience, tally: Tally, speaker: Speaker) -> Self {
+        let wire = Self::http2(stream, prefix, patience);
+        Self { guard: Some(Guard::new()), speaker: Some(speaker), tally: Some(tally), ..wire }
     }
 
     /// An HTTP/2 stream of which `prefix` was already read.
-    pub fn http2(stream: S, prefix: Bytes, patience: Patience) -> Self {
-        Self::new(stream, prefix, patience, None, None)
-    }
-
-    fn new(stream: S, prefix: Bytes, patience: Patience, guard: Option<Guard>, tally: Option<Tally>) -> Self {
+    pub(super) fn http2(stream: S, prefix: Bytes, patience: Patience) -> Self {
         let watch = Watch { patience, moves: 0, seen: (0, Phase::Head), timer: None, writing: false };
-        Self { stream, prefix, guard, tally, watch, linger: None, poisoned: false }
+        let (guard, speaker, tally) = (None, None, None);
+        Self { stream, prefix, guard, speaker, tally, watch, linger: None, poisoned: false }
     }
 
     fn inspect(&mut self, bytes: &mut [u8]) {
         self.watch.moves = self.watch.moves.wrapping_add(1);
         let Some(guard) = &mut self.guard else { return };
+        // After a switch of protocols the bytes are no requests any more.
+        if self.speaker.as_ref().is_some_and(|speaker| speaker.dialogue().has_switched()) {
+            guard.off();
+        }
         if let Some(breach) = guard.inspect(bytes) {
             tracing::debug!(breach = breach.code(), "malformed request");
             if let Some(Tally { meter, worker }) = &self.tally {
@@ -113,15 +118,6 @@ impl<S> Wire<S> {
             buf.put_slice(AFTER_BREACH.get(..buf.remaining()).unwrap_or(AFTER_BREACH));
         }
         true
-    }
-
-    /// After a switch of protocols the bytes are no requests any more.
-    fn saw_switch(&mut self, written: &[u8]) {
-        if written.starts_with(b"HTTP/1.1 101")
-            && let Some(guard) = &mut self.guard
-        {
-            guard.off();
-        }
     }
 
     fn phase(&self) -> Phase {
@@ -206,6 +202,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         result
     }
 
+    /// Writes our words in place of `theirs`, if these are hyper's own. Ready with true when all of ours are written.
+    fn poll_speak(&mut self, cx: &mut Context<'_>, theirs: &[u8]) -> Poll<io::Result<bool>> {
+        let Some(speaker) = &mut self.speaker else { return Poll::Ready(Ok(false)) };
+        let breach = self.guard.as_ref().and_then(Guard::breach);
+        let Some(words) = speaker.instead(theirs, breach) else { return Poll::Ready(Ok(false)) };
+        let mut result = Poll::Ready(Ok(0));
+        while words.has_remaining() && result.is_ready() {
+            result = Pin::new(&mut self.stream).poll_write(cx, words);
+            match &result {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => words.advance(*count),
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        self.wrote(cx, result).map_ok(|_| true)
+    }
+
     /// Reads on for a moment after our side is closed: a socket closed with unread bytes resets the connection, and
     /// the client would lose the answer that told it to stop sending (RFC 9112 section 9.6).
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -231,7 +244,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.saw_switch(buf);
+        if ready!(this.poll_speak(cx, buf))? {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.wrote(cx, result)
     }
@@ -242,7 +257,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.saw_switch(bufs.first().map_or(&[], |first| first));
+        if ready!(this.poll_speak(cx, bufs.first().map_or(&[], |first| first)))? {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.wrote(cx, result)
     }
@@ -252,7 +269,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        if let Some(speaker) = &mut this.speaker {
+            speaker.flushed();
+        }
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -268,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 }
 
-/// Enough for what is on its way when we stop reading.
-const LINGER_BYTES: usize = 1 << 20;
+/// Enough for clients that read the answer only when they have sent all; more than that is an attack or hopeless.
+const LINGER_BYTES: usize = 64 << 20;
 /// Long enough for a round trip, short enough not to be held.
 const LINGER_TIME: Duration = Duration::from_secs(2);

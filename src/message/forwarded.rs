@@ -8,12 +8,17 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+use super::short::Short;
+
 /// `X-Forwarded-For`.
 pub const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `X-Forwarded-Proto`.
 pub const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// `X-Forwarded-Host`.
 pub const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// By which a client says who it is.
+static CLAIMS: [HeaderName; 4] = [FOR, PROTO, HOST, header::FORWARDED];
 
 /// Which fields are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,14 +69,18 @@ impl Forwarding {
     /// Writes the fields for a request that came from `peer` for `host`, encrypted or not.
     pub fn write(&self, headers: &mut HeaderMap, peer: IpAddr, host: &HeaderValue, tls: bool) {
         if self.trusted.is_empty() || !self.trusts(peer) {
-            for name in [FOR, PROTO, HOST, header::FORWARDED] {
+            for name in &CLAIMS {
                 headers.remove(name);
             }
         }
         let peer = peer.to_canonical();
         let proto = if tls { "https" } else { "http" };
         if matches!(self.mode, ForwardMode::XForwarded | ForwardMode::Both) {
-            append_list(headers, FOR, |value| write!(value, "{peer}"));
+            if headers.contains_key(FOR) {
+                append_list(headers, FOR, |value| write!(value, "{peer}"));
+            } else if let Some(value) = Short::default().address(peer).value() {
+                headers.insert(FOR, value);
+            }
             headers.entry(PROTO).or_insert(HeaderValue::from_static(proto));
             headers.entry(HOST).or_insert_with(|| host.clone());
         }

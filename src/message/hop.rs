@@ -12,7 +12,7 @@ pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connecti
 pub const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Always of one hop, whether `Connection` names them or not.
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
@@ -24,7 +24,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Fields that `Connection` may not take away: without them the message would mean something else.
-const NEVER_NOMINATED: [HeaderName; 5] =
+static NEVER_NOMINATED: [HeaderName; 5] =
     [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CACHE_CONTROL, header::VARY];
 
 /// Removes the fields of this hop and those that `Connection` nominates.
@@ -32,8 +32,11 @@ pub fn strip(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         strip_nominated(headers);
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    // Most messages have none: to look once at the names that are there costs less than to look for eight.
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 

@@ -129,7 +129,7 @@ pub(super) fn busy() -> Metrics {
     let meter = metrics.route("orders", "erp");
     meter.record(0, &Facts { request_bytes: 7, response_bytes: 11, ..plain() });
     meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
-    meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, aborted: true, ..plain() });
+    meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, ending: Ending::Aborted, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
     meter.harvested();
     let costly = Facts {

@@ -33,10 +33,21 @@ pub struct Facts<'a> {
     pub response_bytes: u64,
     /// Attempts made upstream.
     pub attempts: u32,
-    /// The client left before the response had ended.
-    pub aborted: bool,
+    /// How the response's body ended.
+    pub ending: Ending,
     /// The trace it belongs to, if its caller records it.
     pub traced: Option<Traced>,
+}
+
+/// How the body of a response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// All of it was handed to the connection.
+    Whole,
+    /// The client left before.
+    Aborted,
+    /// The upstream's part of it broke off, and the client's was broken off as well.
+    Broken,
 }
 
 /// A recorded trace, and when what is counted was in it.

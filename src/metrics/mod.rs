@@ -30,7 +30,7 @@ use prometheus::{Registry, TextEncoder};
 
 use self::collector::{Families, Shed};
 use self::exemplar::Shown;
-pub use self::facts::{CODES, CacheResult, Facts, METHODS, OTHER, Pace, Traced};
+pub use self::facts::{CODES, CacheResult, Ending, Facts, METHODS, OTHER, Pace, Traced};
 pub use self::listener::{ConnectionRefusal, Handshake, ListenerMeter};
 pub use self::openmetrics::Format;
 #[cfg(test)]

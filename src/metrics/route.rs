@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::collector::Families;
 use super::exemplar::{Exemplar, Exemplars, Shown};
-use super::facts::{CODES, CacheResult, Facts, METHODS, Pace, code_index, method_index};
+use super::facts::{CODES, CacheResult, Ending, Facts, METHODS, Pace, code_index, method_index};
 use super::names;
 use super::shard::{Shards, Span};
 use crate::refusal::Reason;
@@ -62,7 +62,7 @@ impl RouteMeter {
         if let Some(reason) = facts.reason {
             self.shards.add(worker, REFUSALS + reason as usize, 1);
         }
-        if facts.aborted {
+        if facts.ending == Ending::Aborted {
             self.shards.add(worker, ABORTS, 1);
         }
     }
@@ -199,7 +199,7 @@ pub(crate) fn plain<'a>() -> Facts<'a> {
         request_bytes: 0,
         response_bytes: 0,
         attempts: 0,
-        aborted: false,
+        ending: Ending::Whole,
         traced: None,
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
@@ -90,6 +90,16 @@ fn onward(
         Looked::Serve(..) | Looked::Refuse(_) => return answered(respond::refuse(exchange, Reason::Internal.into())),
     };
     Begun::Onward(Box::new(Trip { exchange, outgoing, asked, plan }))
+}
+
+/// An exchange of which nothing is known but who began it: its head could not be read.
+pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    // No path and a method that no client would send: the log shows both as they are.
+    parts.uri = Uri::from_static("-");
+    parts.method = Method::from_bytes(b"-").unwrap_or_default();
+    parts.version = Version::HTTP_11;
+    open(worker, &parts, peer)
 }
 
 /// The facts of a request as it comes.
@@ -195,7 +205,11 @@ fn allowed(rated: &Rated) -> Result<(), Refusal> {
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.
 pub(super) fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
-    method.is_safe() && !METHOD_OVERRIDES.iter().any(|name| headers.contains_key(*name))
+    method.is_safe() && !METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name))
 }
 
-const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+static METHOD_OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];

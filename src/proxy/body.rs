@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::exchange::Exchange;
 use super::held::Held;
 use crate::cache::flight::Reader;
+use crate::metrics::Ending;
 use crate::upstream::body::{BoxError, ReplyBody};
 
 /// Where the bytes come from.
@@ -39,9 +40,17 @@ impl ResponseBody {
         body
     }
 
-    fn end(&mut self, aborted: bool) {
+    /// What is at hand, told as sent.
+    pub(super) fn into_bytes(mut self) -> Bytes {
+        let Content::Full(bytes) = std::mem::replace(&mut self.content, Content::Empty) else { return Bytes::new() };
+        self.sent = bytes.len() as u64;
+        self.end(Ending::Whole);
+        bytes
+    }
+
+    fn end(&mut self, ending: Ending) {
         if let Some(exchange) = self.exchange.take() {
-            exchange.finish(self.sent, aborted);
+            exchange.finish(self.sent, ending);
         }
     }
 }
@@ -73,8 +82,8 @@ impl Body for ResponseBody {
                     this.sent += data.len() as u64;
                 }
             }
-            Some(Err(_)) => this.end(true),
-            None => this.end(false),
+            Some(Err(_)) => this.end(Ending::Broken),
+            None => this.end(Ending::Whole),
         }
         Poll::Ready(next)
     }
@@ -105,6 +114,6 @@ impl Drop for ResponseBody {
         if let Content::Reply(body, held) = std::mem::replace(&mut self.content, Content::Empty) {
             held.leave(body, whole);
         }
-        self.end(!whole);
+        self.end(if whole { Ending::Whole } else { Ending::Aborted });
     }
 }

@@ -1,12 +1,11 @@
 //! What Cache-Status (RFC 9211) says of an answer: a hit, or why the request went on to the upstream and what came of it.
 
-use std::fmt::Write as _;
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::cache::entry::Entry;
+use crate::message::short::Short;
 
 /// A forwarded request: `fwd` and its companions (RFC 9211 sections 2.2 to 2.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,36 +36,31 @@ impl Forward {
 
     /// The field's value.
     pub(super) fn value(self) -> HeaderValue {
-        let mut text = String::with_capacity(64);
-        let _ = write!(text, "vaxel; fwd={}", self.why);
+        let mut text = Short::default();
+        text.text("vaxel; fwd=").text(self.why);
         if let Some(status) = self.status {
-            let _ = write!(text, "; fwd-status={}", status.as_u16());
+            text.text("; fwd-status=").number(status.as_u16().into());
         }
         if self.stored {
-            text.push_str("; stored");
+            text.text("; stored");
         }
         if self.collapsed {
-            text.push_str("; collapsed");
+            text.text("; collapsed");
         }
         if let Some(detail) = self.detail {
-            let _ = write!(text, "; detail={detail}");
+            text.text("; detail=").text(detail);
         }
-        finish(text)
+        text.value().unwrap_or(HeaderValue::from_static("vaxel"))
     }
 }
 
 /// An answer that went no further than the store: `hit` and what is left of its freshness, negative when it is stale.
 pub(super) fn hit(entry: &Entry, now: Instant, detail: Option<&'static str>) -> HeaderValue {
-    let fresh = i128::from(entry.head.life.fresh.as_secs());
-    let age = i128::from(entry.age(now).as_secs());
-    let mut text = String::with_capacity(40);
-    let _ = write!(text, "vaxel; hit; ttl={}", fresh - age);
+    let (fresh, age) = (entry.head.life.fresh.as_secs(), entry.age(now).as_secs());
+    let mut text = Short::default();
+    text.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
     if let Some(detail) = detail {
-        let _ = write!(text, "; detail={detail}");
+        text.text("; detail=").text(detail);
     }
-    finish(text)
-}
-
-fn finish(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("vaxel"))
+    text.value().unwrap_or(HeaderValue::from_static("vaxel; hit"))
 }

@@ -13,7 +13,7 @@ use crate::clock::Moment;
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::trace::{TRACEPARENT, TraceId};
-use crate::metrics::{CacheResult, Facts, Traced};
+use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
 use crate::throttle::Ticket;
 use crate::throttle::rate::Rated;
@@ -66,7 +66,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.told {
             self.status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(self.status);
-            self.tell(0, true);
+            self.tell(0, Ending::Aborted);
         }
     }
 }
@@ -129,18 +129,18 @@ impl Exchange {
     }
 
     /// Tells everyone who counts that it is over. `sent` bytes of the answer's body were handed to the connection.
-    pub(super) fn finish(mut self: Box<Self>, sent: u64, aborted: bool) {
-        self.tell(sent, aborted);
+    pub(super) fn finish(mut self: Box<Self>, sent: u64, ending: Ending) {
+        self.tell(sent, ending);
     }
 
-    fn tell(&mut self, sent: u64, aborted: bool) {
+    fn tell(&mut self, sent: u64, ending: Ending) {
         self.told = true;
         let now = self.worker.core.clock.now();
         let noted = self.noted.take();
         if noted.is_some() {
             self.request_id();
         }
-        let facts = self.facts(sent, aborted, now);
+        let facts = self.facts(sent, ending, now);
         let index = self.worker.index;
         let route = self.route();
         route.map_or(&self.snapshot.unrouted, |route| &route.meter).record(index, &facts);
@@ -169,7 +169,7 @@ impl Exchange {
         }
     }
 
-    fn facts(&self, sent: u64, aborted: bool, now: Instant) -> Facts<'_> {
+    fn facts(&self, sent: u64, ending: Ending, now: Instant) -> Facts<'_> {
         Facts {
             method: &self.method,
             status: self.status,
@@ -181,7 +181,7 @@ impl Exchange {
             request_bytes: self.body.as_ref().map_or(0, |body| body.bytes()),
             response_bytes: sent,
             attempts: self.tally.attempts,
-            aborted,
+            ending,
             traced: self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) }),
         }
     }

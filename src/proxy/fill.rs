@@ -319,35 +319,45 @@ fn own(teller: Option<oneshot::Sender<(Brought, Tally)>>, reply: Reply, why: &'s
     }
 }
 
-/// Takes an answer that one request fetched for itself into the store, if it may be stored and nobody else fills the
-/// same place.
+/// Whether an answer that one request fetched for itself may be stored after all: what of it. Apart from [`adopt`], as
+/// it most often may not, and a reply is large to hand over and back.
+pub(super) fn adoptable(
+    worker: &Worker,
+    route: &Route,
+    address: &Address,
+    method: &Method,
+    asked: &HeaderMap,
+    parts: &Parts,
+    sent: Instant,
+) -> Option<Head> {
+    head(worker, route.cache.as_ref()?, address, method, asked, parts, sent).ok()
+}
+
+/// Takes such an answer into the store, if nobody else fills the same place.
 ///
 /// # Errors
-/// The reply, untouched, when it may not.
+/// The reply, untouched, when somebody does.
 pub(super) fn adopt(
     worker: &Arc<Worker>,
     route: &Route,
-    (primary, address): &(Key, Address),
-    method: &Method,
+    primary: Key,
+    head: Head,
     asked: &HeaderMap,
     reply: Reply,
     sent: Instant,
 ) -> Result<(Arc<Head>, Reader), Box<Reply>> {
     let (parts, body, held) = reply;
-    let storable = route.cache.as_ref().and_then(|params| {
-        let head = head(worker, params, address, method, asked, &parts, sent).ok()?;
-        Some((params, Arc::new(head)))
-    });
-    let Some((params, head)) = storable else { return Err(Box::new((parts, body, held))) };
+    let Some(params) = &route.cache else { return Err(Box::new((parts, body, held))) };
+    let head = Arc::new(head);
     let core = &worker.core;
     let keyer = core.store.keyer();
-    let flight = if head.vary.is_empty() { *primary } else { keyer.variant(*primary, &head.vary, asked) };
+    let flight = if head.vary.is_empty() { primary } else { keyer.variant(primary, &head.vary, asked) };
     let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
     let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
     let Ok((Some(reader), fill)) = shared.map(|fill| (fill.reader(), fill)) else {
         return Err(Box::new((parts, body, held)));
     };
-    let place = Place { worker: Arc::clone(worker), primary: *primary, flight, asked: asked.clone(), sent };
+    let place = Place { worker: Arc::clone(worker), primary, flight, asked: asked.clone(), sent };
     tokio::spawn(pour(place, Arc::clone(&head), fill, body, Some(held)));
     Ok((head, reader))
 }

@@ -16,9 +16,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
 
 use crate::listen::Peer;
+use crate::refusal::Reason;
 use crate::upstream::body::Inbound;
 
 pub mod access_log;
@@ -49,6 +51,16 @@ pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Ha
         admit::Begun::Answered(response) => Handling(Inner::Ready(Some(*response))),
         admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
     }
+}
+
+/// Refuses what is no request to begin with; counted and logged like every refusal.
+pub fn refuse(worker: &Arc<Worker>, peer: Peer, reason: Reason) -> Response<Bytes> {
+    let exchange = admit::unread(worker, peer);
+    let date = HeaderValue::try_from(httpdate::fmt_http_date(exchange.started.wall));
+    let mut response = respond::refuse(exchange, reason.into()).map(ResponseBody::into_bytes);
+    // hyper adds it to what it is given; this goes past hyper.
+    response.headers_mut().extend(date.map(|date| (header::DATE, date)));
+    response
 }
 
 /// The answer to come.

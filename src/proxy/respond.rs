@@ -21,6 +21,7 @@ use crate::cache::flight::Reader;
 use crate::cache::range;
 use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
+use crate::message::short::Short;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::ReplyBody;
@@ -254,8 +255,9 @@ fn not_modified(response: &mut Response<Content>) {
 /// draft-ietf-httpapi-ratelimit-headers-11.
 fn rate_fields(headers: &mut HeaderMap, rated: &crate::throttle::rate::Rated, policy: &HeaderValue) {
     headers.insert(RATELIMIT_POLICY, policy.clone());
-    let value = format!("\"route\";r={};t={}", rated.remaining, seconds_up(rated.reset));
-    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+    let mut text = Short::default();
+    text.text("\"route\";r=").number(rated.remaining.into()).text(";t=").number(seconds_up(rated.reset));
+    if let Some(value) = text.value() {
         headers.insert(RATELIMIT, value);
     }
 }
@@ -293,9 +295,11 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         | Reason::RequestHost
         | Reason::RequestTarget
         | Reason::RequestCoding
+        | Reason::RequestHeadTooLarge
+        | Reason::RequestTargetTooLong
         | Reason::RequestTooLarge
         | Reason::RequestBody => "vaxel; error=http_request_error",
-        Reason::CacheOnly | Reason::Draining => return None,
+        Reason::CacheOnly => return None,
     })
 }
 

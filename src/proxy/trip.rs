@@ -87,9 +87,12 @@ async fn alone(
         (_, held) => return respond::reply(exchange, parts, body, held, forward),
     };
     // What was not expected to be for everybody may be after all.
-    let adopted = fill::adopt(&worker, route, &address, &exchange.method, &asked, (parts, body, held), sent);
     let forward = forward.unwrap_or(Forward::new("miss"));
-    match adopted {
+    let (primary, address) = address;
+    let Some(head) = fill::adoptable(&worker, route, &address, &exchange.method, &asked, &parts, sent) else {
+        return respond::reply(exchange, parts, body, Some(held), Some(forward));
+    };
+    match fill::adopt(&worker, route, primary, head, &asked, (parts, body, held), sent) {
         Ok((head, reader)) => {
             let forward = Forward { stored: true, detail: None, ..forward };
             respond::filled(exchange, &head, reader, &asked, forward)

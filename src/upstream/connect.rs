@@ -55,11 +55,20 @@ pub enum ConnectError {
 }
 
 /// A connection, with or without TLS.
+///
+/// When the endpoint resets it while we still write, what it has said before is still to be read: a server that answers
+/// 413 and closes without reading on does just that. hyper would report the failed write and forget the answer. So
+/// from the first failed write on, writing goes nowhere, and reading tells how it ended.
 #[derive(Debug)]
-pub enum Stream {
-    /// Without.
+pub struct Stream {
+    inner: Inner,
+    /// The other side takes nothing any more.
+    deaf: bool,
+}
+
+#[derive(Debug)]
+enum Inner {
     Plain(TcpStream),
-    /// With.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -81,9 +90,9 @@ impl Connector {
     /// See [`ConnectError`].
     pub async fn connect(&self) -> Result<Stream, ConnectError> {
         let tcp = self.connect_tcp().await?;
-        let Some((connector, name)) = &self.tls else { return Ok(Stream::Plain(tcp)) };
+        let Some((connector, name)) = &self.tls else { return Ok(Stream::new(Inner::Plain(tcp))) };
         let stream = connector.connect(name.clone(), tcp).await.map_err(ConnectError::Tls)?;
-        Ok(Stream::Tls(Box::new(stream)))
+        Ok(Stream::new(Inner::Tls(Box::new(stream))))
     }
 
     async fn connect_tcp(&self) -> Result<TcpStream, ConnectError> {
@@ -104,35 +113,59 @@ impl Connector {
     }
 }
 
+impl Stream {
+    fn new(inner: Inner) -> Self {
+        Self { inner, deaf: false }
+    }
+
+    /// Writes by `write`, unless the other side is deaf; then it counts as written, all `whole` bytes of it.
+    fn written<T>(
+        &mut self,
+        whole: T,
+        write: impl FnOnce(Pin<&mut (dyn AsyncWrite + Unpin)>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.deaf {
+            return Poll::Ready(Ok(whole));
+        }
+        let result = match &mut self.inner {
+            Inner::Plain(stream) => write(Pin::new(stream)),
+            Inner::Tls(stream) => write(Pin::new(stream.as_mut())),
+        };
+        match result {
+            Poll::Ready(Err(error)) if is_deafness(error.kind()) => {
+                self.deaf = true;
+                Poll::Ready(Ok(whole))
+            }
+            other => other,
+        }
+    }
+}
+
+/// The errors of a write to a connection that was reset.
+fn is_deafness(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted)
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        match &mut self.get_mut().inner {
+            Inner::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Inner::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        self.get_mut().written(buf.len(), |stream| stream.poll_write(cx, buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        self.get_mut().written((), |stream| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        self.get_mut().written((), |stream| stream.poll_shutdown(cx))
     }
 
     fn poll_write_vectored(
@@ -140,16 +173,44 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        let whole = bufs.iter().map(|buf| buf.len()).sum();
+        self.get_mut().written(whole, |stream| stream.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+        match &self.inner {
+            Inner::Plain(stream) => stream.is_write_vectored(),
+            Inner::Tls(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_said_before_a_reset_is_read_after_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut stream = Stream::new(Inner::Plain(tcp));
+        stream.write_all(&[b'x'; 1000]).await.unwrap();
+        server.read_exact(&mut [0; 10]).unwrap();
+        server.write_all(b"enough").unwrap();
+        // With unread bytes: the close is a reset.
+        drop(server);
+        while !stream.deaf {
+            stream.write_all(&[b'x'; 1000]).await.unwrap();
+        }
+        stream.flush().await.unwrap();
+        let mut said = [0; 6];
+        stream.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"enough");
+        assert!(!matches!(stream.read(&mut said).await, Ok(1..)), "and then it has ended");
     }
 }

@@ -5,5 +5,6 @@
 mod harness;
 mod hygiene;
 mod scenarios;
+mod sim;
 mod tidy;
 mod wire;

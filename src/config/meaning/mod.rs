@@ -11,7 +11,7 @@ use super::diagnostics::Mistake;
 use super::reader::Reader;
 use super::settings::{AccessTarget, AdminSettings, CacheStoreSettings, LogSettings, Settings};
 use super::units::{duration, positive_size};
-use super::values::{address, flag, network, whole, word};
+use super::values::{address, flag, network, secret, whole, word};
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::Format;
 
@@ -31,14 +31,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         }
         (workers, server.value("drain", duration))
     });
-    let admin = file.optional_table("admin", |admin| {
-        let listen = admin.value("listen", address);
-        if !listen.ip().is_loopback() {
-            let mistake = Mistake::new("whoever reaches the admin listener may read the configuration and reload it");
-            admin.warn(admin.span("listen"), mistake.hint("listen on 127.0.0.1, or keep strangers from this network"));
-        }
-        AdminSettings { listen }
-    });
+    let admin = file.optional_table("admin", admin);
     let log = file.table("log", log);
     let forwarding = file.table("forwarded", |forwarded| {
         let trusted = unspan(forwarded.list("trusted", network).unwrap_or_default());
@@ -70,6 +63,20 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,
         routes: routes.into_iter().map(|route: Route| route.settings).collect::<Option<_>>()?,
     })
+}
+
+fn admin(admin: &mut Reader<'_>) -> AdminSettings {
+    let listen = admin.value("listen", address);
+    let token = admin.optional("token", secret);
+    if !listen.ip().is_loopback() && !admin.has("token") {
+        let mistake = Mistake::new("whoever reaches the admin listener may read the configuration; nobody may act");
+        admin.warn(admin.span("listen"), mistake.hint("give it a `token`, or listen on 127.0.0.1"));
+    }
+    let token_for_metrics = admin.choice("metrics", &[("open", false), ("token", true)]);
+    if token_for_metrics && !admin.has("token") {
+        admin.error(admin.span("metrics"), Mistake::new("`metrics = \"token\"` needs a `token`"));
+    }
+    AdminSettings { listen, token, token_for_metrics }
 }
 
 fn log(log: &mut Reader<'_>) -> LogSettings {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, Version};
 
 use crate::message::trace::TraceParent;
-use crate::metrics::Facts;
+use crate::metrics::{Ending, Facts};
 
 /// What a line tells. Borrowed from the exchange when it finishes.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +102,11 @@ impl Line<'_> {
         optional(out, b",\"reason\":\"", facts.reason.map(|reason| reason.code().as_bytes()));
         out.extend_from_slice(b",\"attempts\":");
         number(out, u64::from(facts.attempts));
-        out.extend_from_slice(if facts.aborted { b",\"aborted\":true" } else { b",\"aborted\":false" });
+        let aborted = facts.ending == Ending::Aborted;
+        out.extend_from_slice(if aborted { b",\"aborted\":true" } else { b",\"aborted\":false" });
+        if facts.ending == Ending::Broken {
+            out.extend_from_slice(b",\"broken\":true");
+        }
         optional(out, b",\"user_agent\":\"", self.user_agent.map(HeaderValue::as_bytes));
         optional(out, b",\"trace_id\":\"", self.trace_id().map(str::as_bytes));
         out.push(b'}');
@@ -152,9 +156,11 @@ impl Line<'_> {
                 millis(out, time);
             }
         }
-        if facts.aborted {
-            out.extend_from_slice(b" aborted");
-        }
+        out.extend_from_slice(match facts.ending {
+            Ending::Whole => b"",
+            Ending::Aborted => b" aborted",
+            Ending::Broken => b" broken",
+        });
     }
 
     fn trace_id(&self) -> Option<&str> {
@@ -426,7 +432,7 @@ mod tests {
             request_bytes: 12,
             response_bytes: u64::MAX,
             attempts: 2,
-            aborted: true,
+            ending: Ending::Aborted,
             traced: None,
         };
         let line = Line {
@@ -455,6 +461,10 @@ mod tests {
             true,
             r#"::1 - webshop [2026-11-24T04:15:51.007Z] "POST /orders/1?token=geheim HTTP/2.0" 503 18446744073709551615 "-" "curl/8 \"x\"" host=erp.example route="my orders" upstream=erp cache=stale_error reason=queue.timeout request_id=01J duration_ms=2013.456 upstream_ms=0.000 queue_ms=2000.000 aborted"#,
         );
+        let broken = Facts { ending: Ending::Broken, ..facts };
+        let line = Line { facts: &broken, ..line };
+        assert!(written(&line, Format::Json, true).contains(r#""aborted":false,"broken":true,"#));
+        assert!(written(&line, Format::Text, true).ends_with(" broken"));
         for format in [Format::Json, Format::Text] {
             assert!(!written(&line, format, false).contains("geheim"), "a query is left out unless asked for");
         }

@@ -45,7 +45,7 @@ pub struct Answer {
 }
 
 impl Client {
-    pub(super) fn new(gateway: &Gateway, address: IpAddr) -> Self {
+    pub fn new(gateway: &Gateway, address: IpAddr) -> Self {
         Self(gateway.peer(Peer { address: SocketAddr::new(address, 40_000), tls: false }))
     }
 

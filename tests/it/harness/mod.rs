@@ -20,12 +20,14 @@ use vaxel::config;
 use vaxel::config::settings::Settings;
 use vaxel::gateway::{Gateway, Handle, StartError};
 use vaxel::throttle::SlotsStats;
+use vaxel::upstream::origin::Origin;
 
 mod client;
 mod exposition;
 mod origin;
 
-pub use client::{Client, Visit};
+pub use client::{Answer, Client, Visit};
+pub use exposition::value;
 pub use origin::{Reply, Script, ScriptedOrigin, Seen, by, hang, in_turn, ok, refused, reset, status};
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -34,6 +36,11 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 /// Milliseconds.
 pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+/// The clock of a test: its time is the runtime's.
+pub fn clock() -> Clock {
+    Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
 }
 
 /// Begins to describe a world: an upstream `erp` and one route to it.
@@ -91,10 +98,9 @@ impl Plan {
 
     /// The gateway begins to serve.
     pub fn opens(self) -> World {
-        let clock = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let clock = clock();
         let origin = ScriptedOrigin::new(self.script);
-        let builder = Gateway::builder().clock(clock.clone()).seed(7).origin("erp", origin.clone());
-        let handle = builder.settings(self.config.settings()).build().unwrap();
+        let handle = self.config.before(origin.clone(), &clock);
         World { origin, gateway: handle.gateway(0), handle, clock, rested: Cell::new(false) }
     }
 }
@@ -126,6 +132,12 @@ impl Config {
              [upstream.erp]\nendpoints = \"http://erp:8000\"\n{upstream}\
              [[route]]\nname = \"all\"\nupstream = \"erp\"\nmatch = {{ path = \"/{{*rest}}\" }}\n{route}{more}"
         )
+    }
+
+    /// A gateway before `origin`.
+    pub fn before(&self, origin: impl Origin, clock: &Clock) -> Handle {
+        let builder = Gateway::builder().clock(clock.clone()).seed(7).origin("erp", origin);
+        builder.settings(self.settings()).build().unwrap()
     }
 
     /// What it means.
@@ -173,7 +185,7 @@ impl World {
 
     /// The value of a metric: the sum of all series that have (at least) these labels.
     pub fn metric(&self, series: &str) -> f64 {
-        exposition::value(&self.handle.metrics().gather(), series)
+        value(&self.handle.metrics().gather(), series)
     }
 
     /// Asserts on a metric.

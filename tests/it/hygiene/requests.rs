@@ -106,7 +106,7 @@ fn unframed() -> Vec<Hostile> {
     ];
     let mut rows: Vec<Hostile> = rows
         .into_iter()
-        .map(|(what, text)| Hostile { what, bytes: text.into_bytes(), status: &[400, 414, 431, 505] })
+        .map(|(what, text)| Hostile { what, bytes: text.into_bytes(), status: &[400, 414, 431, 501] })
         .collect();
     // A ClientHello of TLS 1.2 up to its random, as a browser sends it to the wrong port.
     let hello = [b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03".as_slice(), b"evil".repeat(40).as_slice()].concat();
@@ -179,6 +179,8 @@ fn refused(rig: &Rig, origin: &Origin, hostile: &Hostile) -> Client {
         Fate::Answered(answer) => {
             assert!(status.contains(&answer.status()), "{what}: {answer:?}");
             assert_eq!(answer.end, End::Whole, "{what}: {answer:?}");
+            assert!(answer.reason().is_some_and(|reason| reason.starts_with("request.")), "{what}: {answer:?}");
+            assert_eq!(answer.field("content-type"), Some("application/problem+json"), "{what}: {answer:?}");
         }
         Fate::Dropped => assert!(status.contains(&0), "{what}: dropped without an answer"),
     }
@@ -200,6 +202,62 @@ fn what_has_no_clear_end_is_refused_and_the_connection_with_it() {
     assert_eq!(origin.connections(), 0, "nothing was even connected for");
     assert_eq!(rig.get("/fence").text(), "yes");
     assert!(origin.heard().starts_with("GET /fence HTTP/1.1\r\n"), "{}", origin.heard());
+}
+
+#[test]
+fn every_refusal_says_why_is_counted_and_ends_the_connection() {
+    let origin = Origin::answering(|_| ok("yes"));
+    let rig = Rig::with(origin.address, |settings| {
+        for listener in &mut settings.listeners {
+            listener.limits.head_size = 256 * 1024;
+        }
+    });
+    let (long, longer) = ("x".repeat(70_000), "x".repeat(300_000));
+    let rows = [
+        ("GET / HTTP/1.1\r\nHost: a\n\r\n".to_owned(), 400, "request.malformed"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400, "request.host"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".to_owned(), 501, "request.coding"),
+        ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400, "request.malformed"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {longer}\r\n\r\n"), 431, "request.head_too_large"),
+        (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414, "request.target_too_long"),
+    ];
+    for (text, status, reason) in rows {
+        let before = rig.metric(&format!("vaxel_refusals_total{{route=\"_none\",reason=\"{reason}\"}}"));
+        let mut client = rig.client();
+        client.send(&text);
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.reason()), (status, Some(reason)), "{answer:?}");
+        for field in ["date", "via", "proxy-status"] {
+            assert!(answer.field(field).is_some(), "{field}: {answer:?}");
+        }
+        assert_eq!(answer.field("connection"), Some("close"));
+        assert!(client.is_closed());
+        let after = rig.metric(&format!("vaxel_refusals_total{{route=\"_none\",reason=\"{reason}\"}}"));
+        assert_eq!(after, before + 1.0, "{reason}");
+    }
+    rig.settles();
+}
+
+#[test]
+fn an_answer_that_looks_like_hypers_own_refusal_is_passed_on() {
+    let forged = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let origin = Origin::start(move |talk| {
+        while talk.request()?.is_some() {
+            talk.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 2 * forged.len()))?;
+            // Each half in a write of its own.
+            talk.send(forged)?;
+            talk.send(forged)?;
+        }
+        Ok(())
+    });
+    let rig = Rig::before(origin.address);
+    let mut client = rig.client();
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.answer().text(), forged.repeat(2));
+    }
+    drop(client);
+    rig.settles();
 }
 
 #[test]
@@ -244,6 +302,7 @@ fn what_comes_after_a_sound_request_is_judged_as_well() {
         assert_eq!(client.answer().text(), "yes", "{}", hostile.what);
         let answer = client.answer();
         assert!(hostile.status.contains(&answer.status()), "{}: {answer:?}", hostile.what);
+        assert!(answer.reason().is_some(), "{}: {answer:?}", hostile.what);
         assert!(client.is_closed(), "{}: still open", hostile.what);
     }
     rig.settles();

@@ -147,6 +147,7 @@ async fn a_body_that_breaks_off_is_seen_by_every_reader_and_never_stored() {
     world.get("/").await.is(200).says("whole");
     world.origin.was_asked(2);
     world.counts("vaxel_upstream_attempts_total{outcome=\"broken\"}", 1.0);
+    world.counts("vaxel_client_aborts_total", 0.0);
     world.rests().await;
 }
 

@@ -33,7 +33,7 @@ impl Rig {
     pub(crate) fn towards(url: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut settings = Settings::for_upstream(url.parse().expect("a URL"), any);
-        settings.admin = Some(AdminSettings { listen: any });
+        settings.admin = Some(AdminSettings::at(any));
         settings.workers = 1;
         settings.drain = Duration::from_secs(5);
         for upstream in &mut settings.upstreams {

@@ -32,6 +32,49 @@ fn a_final_answer_reaches_a_client_that_is_still_sending() {
 }
 
 #[test]
+fn a_final_answer_survives_an_origin_that_closes_without_reading_on() {
+    for _ in 0..20 {
+        let origin = Origin::start(|talk| {
+            talk.head()?;
+            // What is unread when it closes makes the close a reset.
+            talk.send("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfull")
+        });
+        let rig = Rig::before(origin.address);
+        let mut client = rig.client();
+        client.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\n");
+        client.send(vec![b'x'; 5_000_000]);
+        let answer = client.answer_to("POST");
+        assert_eq!((answer.status(), answer.text()), (413, "full"));
+        drop(client);
+        rig.settles();
+    }
+}
+
+#[test]
+fn our_own_refusal_reaches_a_client_that_sends_all_before_it_reads() {
+    let origin = Origin::answering(|_| ok("yes"));
+    let rig = Rig::with(origin.address, |settings| {
+        for route in &mut settings.routes {
+            route.max_body = Some(1000);
+        }
+    });
+    for framing in ["Content-Length: 20000000", "Transfer-Encoding: chunked"] {
+        let mut client = rig.client();
+        client.send(format!("POST /upload HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+        if framing.starts_with('T') {
+            client.send("1312D00\r\n");
+        }
+        for _ in 0..20 {
+            client.send(vec![b'x'; 1_000_000]);
+        }
+        let answer = client.answer_to("POST");
+        assert_eq!((answer.status(), answer.reason()), (413, Some("request.too_large")), "{framing}");
+        drop(client);
+    }
+    rig.settles();
+}
+
+#[test]
 fn the_origin_decides_on_a_body_that_is_only_announced() {
     let origin = Origin::start(|talk| {
         let Some(mut request) = talk.head()? else { return Ok(()) };

@@ -1,0 +1,101 @@
+//! Short field values that go on every message, written without the formatting machinery: that costs more than the
+//! rest of the field.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use http::HeaderValue;
+
+/// A field value in the making, on the stack. What does not fit spoils it.
+#[derive(Debug)]
+pub struct Short {
+    bytes: [u8; CAPACITY],
+    /// Beyond the capacity: spoiled.
+    length: usize,
+}
+
+impl Default for Short {
+    fn default() -> Self {
+        Self { bytes: [0; CAPACITY], length: 0 }
+    }
+}
+
+impl Short {
+    /// Appends `text`.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        let end = self.length.saturating_add(text.len());
+        if let Some(place) = self.bytes.get_mut(self.length..end) {
+            place.copy_from_slice(text.as_bytes());
+            self.length = end;
+        } else {
+            self.length = usize::MAX;
+        }
+        self
+    }
+
+    /// Appends `number` in decimal.
+    pub fn number(&mut self, number: u64) -> &mut Self {
+        if number >= 10 {
+            self.number(number / 10);
+        }
+        let digit = [b'0' + (number % 10) as u8];
+        self.text(std::str::from_utf8(&digit).unwrap_or_default())
+    }
+
+    /// Appends `address`.
+    pub fn address(&mut self, address: IpAddr) -> &mut Self {
+        match address {
+            IpAddr::V4(v4) => {
+                let [a, b, c, d] = v4.octets().map(u64::from);
+                self.number(a).text(".").number(b).text(".").number(c).text(".").number(d)
+            }
+            IpAddr::V6(v6) => {
+                let _ = fmt::Write::write_fmt(self, format_args!("{v6}"));
+                self
+            }
+        }
+    }
+
+    /// The value; `None` if it did not fit, or no field may hold it.
+    pub fn value(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(self.bytes.get(..self.length)?).ok()
+    }
+}
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.text(text);
+        Ok(())
+    }
+}
+
+/// More than any of our values is long.
+const CAPACITY: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(write: impl FnOnce(&mut Short) -> &mut Short) -> Option<String> {
+        let value = write(&mut Short::default()).value()?;
+        Some(value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn what_does_not_fit_spoils_the_value_for_good() {
+        let long = "x".repeat(CAPACITY);
+        assert_eq!(check(|short| short.text(&long)).as_deref(), Some(&*long));
+        assert_eq!(check(|short| short.text(&long).text("x").text("")), None);
+        assert_eq!(check(|short| short.text("two\r\nlines")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn it_writes_what_display_writes(number: u64, address: IpAddr) {
+            let written = check(|short| short.text("t=").number(number).text(";").address(address));
+            prop_assert_eq!(written, Some(format!("t={number};{address}")));
+        }
+    }
+}
