@@ -17,6 +17,7 @@ use super::snapshot::{Route, Snapshot, Worker};
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
 use crate::cache::key::Key;
+use crate::cache::purge::{Depth, Purge};
 use crate::cache::reuse::Reuse;
 use crate::cache::store::{FoundSlot, Lookup};
 use crate::cache::storing::{self, Asked, Unstorable};
@@ -433,7 +434,8 @@ async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody
     stored.is_some()
 }
 
-/// An unsafe request has changed what is stored for its target, and for what it names beside it (RFC 9111 section 4.4).
+/// An unsafe request has changed what is stored for its target, for what it names beside it (RFC 9111 section 4.4), and
+/// for the groups it names (RFC 9875 section 3).
 pub(super) fn invalidate(worker: &Worker, route: &Route, (primary, address): &(Key, Address), parts: &Parts) {
     if !(200..400).contains(&parts.status.as_u16()) {
         return;
@@ -441,6 +443,10 @@ pub(super) fn invalidate(worker: &Worker, route: &Route, (primary, address): &(K
     let core = &worker.core;
     let now = core.clock.now();
     core.store.invalidate(*primary, now);
+    for name in storing::invalidated_groups(&parts.headers).into_iter().take(GROUPS) {
+        let group = Purge::Group { name: name.into(), origin: Some(address.origin()) };
+        core.store.purge(group, Depth::Hard, now);
+    }
     let Some(params) = &route.cache else { return };
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let Some(place) = parts.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
@@ -449,6 +455,9 @@ pub(super) fn invalidate(worker: &Worker, route: &Route, (primary, address): &(K
         }
     }
 }
+
+/// Each group is a walk through the store; RFC 9875 section 2 asks for 128 at least.
+const GROUPS: usize = 128;
 
 /// Whether what a fill brings is an answer to this very request and not to one with the same hash.
 pub(super) fn is_at(head: &Head, exchange: &Exchange, wanted: &Wanted) -> bool {

@@ -83,6 +83,11 @@ impl Address {
         Some(Self { path: place.path().into(), query: place.query().map(Box::from), ..self.clone() })
     }
 
+    /// The origin it is of: `scheme://host`.
+    pub(super) fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.host)
+    }
+
     /// The key in clear.
     pub(super) fn parts(&self) -> KeyParts<'_> {
         KeyParts {

@@ -8,6 +8,7 @@ mod collapsing;
 mod freshening;
 mod identity;
 mod inspecting;
+mod invalidation;
 mod purging;
 mod rate;
 mod reload;
