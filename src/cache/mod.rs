@@ -7,6 +7,7 @@
 //! - [`freshness`]: age and lifetime; the update by a 304
 //! - [`reuse`]: may the stored answer serve this request; conditional requests in both directions
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
+//! - [`search`]: which query parameters an answer says it depends on (No-Vary-Search)
 //! - [`entry`]: the stored answer
 //!
 //! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`].
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+mod aliases;
 pub mod control;
 pub mod entry;
 pub mod flight;
@@ -26,6 +28,7 @@ pub mod key;
 pub mod purge;
 pub mod range;
 pub mod reuse;
+pub mod search;
 pub mod store;
 pub mod storing;
 pub mod survey;

@@ -146,7 +146,10 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
         FoundSlot::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
         FoundSlot::Uncacheable => return alone(CacheResult::Pass, "miss", "uncacheable"),
         FoundSlot::VaryMiss => (None, "vary-miss"),
-        FoundSlot::Miss => (None, "uri-miss"),
+        FoundSlot::Miss => match core.store.find_equivalent(&asked) {
+            Some(entry) if is_fresh(&entry, &control, now) => return Looked::Serve(entry, CacheResult::Hit, None),
+            _ => (None, "uri-miss"),
+        },
     };
     if control.only_if_cached {
         return Looked::Refuse(Reason::CacheOnly);
@@ -161,6 +164,10 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
         return alone(CacheResult::Pass, why, "authorization");
     }
     Looked::Fetch(Wanted { address: address(), primary, flight, stale: entry, control }, Forward::new(why))
+}
+
+fn is_fresh(entry: &Entry, control: &RequestControl, now: Instant) -> bool {
+    reuse::decide(&entry.head, entry.is_soft_purged(), control, now) == Reuse::Fresh
 }
 
 /// Why a stored answer does not serve (RFC 9211 section 2.2): it is stale, or it is fresh and the request does not take it.

@@ -10,6 +10,7 @@ mod identity;
 mod inspecting;
 mod invalidation;
 mod purging;
+mod queries;
 mod rate;
 mod reload;
 mod retrying;
