@@ -102,8 +102,9 @@ pub fn inspection(seen: &Value) -> String {
     }
     for variant in seen["variants"].as_array().into_iter().flatten() {
         let selecting = variant["selecting"].as_array().into_iter().flatten();
-        let selecting: Vec<_> =
-            selecting.map(|value| value.as_str().map_or("(absent)".to_owned(), |value| format!("{value:?}"))).collect();
+        let selecting: Vec<_> = selecting
+            .map(|value| value.as_str().map_or_else(|| "(absent)".to_owned(), |value| format!("{value:?}")))
+            .collect();
         line(
             "variant",
             &format!("{}: age {} s of {} s", selecting.join(", "), number(variant, "age"), number(variant, "lifetime")),

@@ -16,6 +16,8 @@ pub struct Entry {
     pub head: Arc<Head>,
     /// The whole body; its length is the truth (the head holds no Content-Length).
     pub body: Bytes,
+    /// Which generation of its data it shows ([`fence`](crate::cache::fence)).
+    generation: u64,
     refresh: Refresh,
     soft_purged: AtomicBool,
 }
@@ -26,9 +28,22 @@ impl Entry {
         Self {
             head,
             body,
+            generation: 0,
             refresh: Refresh { failures: AtomicU32::new(0), until: AtomicU64::new(0) },
             soft_purged: AtomicBool::new(false),
         }
+    }
+
+    /// The same, showing the data in this generation.
+    #[must_use]
+    pub const fn in_generation(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// Which generation of its data it shows.
+    pub const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// What it costs in memory, in bytes: body, header fields, address, and 400 for the structures around them.

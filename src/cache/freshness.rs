@@ -168,7 +168,8 @@ pub fn refreshed(
     let mut headers = head.headers.clone();
     let told = ResponseControl::parse(not_modified, &params.targeted);
     for name in not_modified.keys() {
-        if DESCRIBES_BODY.contains(name) || *name == VARY || !storing::is_stored(name, not_modified, &told) {
+        let told_to_keep = storing::is_stored(name, not_modified, &told, params);
+        if DESCRIBES_BODY.contains(name) || *name == VARY || !told_to_keep {
             continue;
         }
         headers.remove(name);

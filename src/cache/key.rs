@@ -16,6 +16,15 @@ use crate::cache::{QueryRule, parameter_name};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub u128);
 
+impl Key {
+    /// The key of the flight that brings what is at this place in its generation `generation`.
+    pub const fn in_generation(self, generation: u64) -> Self {
+        // Odd, so that different generations give different keys; as of most places only generation 0 is ever seen,
+        // their flights have their own key.
+        Self(self.0 ^ (generation as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
+}
+
 /// What a key is made of. The parts are taken as they are: the caller normalises scheme, host (lower case, no default
 /// port) and path once, before routing and key alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +118,11 @@ impl Keyer {
         mixer.finish()
     }
 
+    /// The key of the URL of `parts`, whoever asks; `primary` is their key.
+    pub fn url(&self, primary: Key, parts: &KeyParts<'_>, rule: &QueryRule) -> Key {
+        if parts.partition.is_none() { primary } else { self.primary(&KeyParts { partition: None, ..*parts }, rule) }
+    }
+
     /// The key of the variant of `primary` that a request with `headers` selects by the fields `vary` (in normal form,
     /// RFC 9111 section 4.1). `vary` must be in the order of [`Head::vary`](crate::cache::entry::Head::vary).
     pub fn variant(&self, primary: Key, vary: &[HeaderName], headers: &HeaderMap) -> Key {
@@ -127,17 +141,31 @@ impl Keyer {
         mixer.finish()
     }
 
-    /// The partition of an identity: `consumer` (a number the caller gives each consumer) and the credentials in the
-    /// request, for one consumer may speak for many users: Authorization, else Cookie. Different credentials never
-    /// share answers, at the price of a partition per session.
+    /// The partition of an identity: `consumer` (a number the caller gives each consumer) and all credentials in the
+    /// request, for one consumer may speak for many users, and one Authorization for many sessions. Different
+    /// credentials never share answers, at the price of a partition per session.
     pub fn partition(&self, consumer: u64, headers: &HeaderMap) -> u64 {
         let mut mixer = self.mixer();
         mixer.number(consumer);
-        let field = if headers.contains_key(AUTHORIZATION) { AUTHORIZATION } else { COOKIE };
-        for credential in headers.get_all(&field) {
-            mixer.piece(credential.as_bytes());
+        for field in [AUTHORIZATION, COOKIE] {
+            for credential in headers.get_all(&field) {
+                mixer.piece(field.as_str().as_bytes());
+                mixer.piece(credential.as_bytes());
+            }
         }
         mixer.low.finish()
+    }
+
+    /// The number of something that has a name, the same in all configurations.
+    pub fn number(&self, name: &str) -> u64 {
+        let mut mixer = self.mixer();
+        mixer.piece(name.as_bytes());
+        mixer.low.finish()
+    }
+
+    /// Collects the pieces of a number.
+    pub(super) fn pieces(&self) -> Pieces {
+        Pieces { mixer: self.mixer(), any: false }
     }
 
     fn mixer(&self) -> Mixer {
@@ -195,6 +223,26 @@ fn hexadecimal(number: u64) -> [u8; 16] {
         *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     }
     digits
+}
+
+/// Named pieces of a number, if there are any.
+pub(super) struct Pieces {
+    mixer: Mixer,
+    any: bool,
+}
+
+impl Pieces {
+    /// One more; order counts.
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
+        self.any = true;
+        self.mixer.piece(name);
+        self.mixer.piece(value);
+    }
+
+    /// The number; `None` without pieces.
+    pub(super) fn finish(self) -> Option<u64> {
+        self.any.then(|| self.mixer.low.finish())
+    }
 }
 
 /// Feeds the same pieces to both hashes.
@@ -382,7 +430,8 @@ mod tests {
         assert_eq!(partition(1, &[]), partition(1, &[("foo", "1")]));
         assert_ne!(partition(1, &[]), partition(2, &[]));
         assert_ne!(partition(1, &[("authorization", "a")]), partition(1, &[("authorization", "b")]));
-        assert_eq!(partition(1, &[("authorization", "a")]), partition(1, &[("authorization", "a"), ("cookie", "b")]));
+        assert_ne!(partition(1, &[("authorization", "a")]), partition(1, &[("authorization", "a"), ("cookie", "b")]));
+        assert_ne!(partition(1, &[("authorization", "a")]), partition(1, &[("cookie", "a")]));
         assert_ne!(partition(1, &[("cookie", "a")]), partition(1, &[("cookie", "b")]));
     }
 

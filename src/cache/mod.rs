@@ -6,11 +6,14 @@
 //! - [`storing`]: may this answer be stored, and what of it
 //! - [`freshness`]: age and lifetime; the update by a 304
 //! - [`reuse`]: may the stored answer serve this request; conditional requests in both directions
+//! - [`identity`]: whose answers these are
+//! - [`fence`]: what was read before a write ended is not taken for what is there after it
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
 //! - [`search`]: which query parameters an answer says it depends on (No-Vary-Search)
 //! - [`entry`]: the stored answer
 //!
-//! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`].
+//! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
+//! [`identities`] (who may have what is shared; whose answers are forgotten).
 //!
 //! A request walks: `reuse::bypass` → `key` → `store` → `reuse::decide` → `reuse::answer`; a miss or a validation
 //! comes back through `storing::decide` or `freshness::refreshed`.
@@ -19,11 +22,16 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use identity::{CookiePattern, IdentityRule};
+
 mod aliases;
 pub mod control;
 pub mod entry;
+pub mod fence;
 pub mod flight;
 pub mod freshness;
+pub mod identities;
+pub mod identity;
 pub mod key;
 pub mod purge;
 pub mod range;
@@ -39,9 +47,9 @@ pub struct CacheParams {
     /// How long an answer is fresh, from its arrival, where the origin says nothing. `None`: the origin alone
     /// decides, and the heuristic of RFC 9111 section 4.2.2 applies.
     pub ttl: Option<Duration>,
-    /// `ttl` counts even where the origin says otherwise (`no-store`, `no-cache`, `max-age`, `Expires`, `Pragma`), and
-    /// Set-Cookie is dropped from the stored answer instead of preventing its storage. Without `ttl` it has no effect.
-    /// It never overrides identity: `private`, answers to `Authorization`, and session answers stay unshared.
+    /// `ttl` counts even where the origin says otherwise (`no-store`, `no-cache`, `max-age`, `Expires`, `Pragma`).
+    /// Without `ttl` it has no effect. It never overrides identity: `private`, answers to `Authorization`, answers that
+    /// set a cookie, and session answers stay unshared.
     pub override_origin: bool,
     /// How long after its freshness an answer is still served while it is refreshed in the background, where the
     /// origin gives no `stale-while-revalidate` (RFC 5861 section 3). Only for answers that were fresh for a while.
@@ -58,6 +66,16 @@ pub struct CacheParams {
     /// Each identity has answers of its own: the caller sets the key's partition ([`key::Keyer::partition`]), and
     /// `private` answers and answers to `Authorization` may be stored in it.
     pub per_consumer: bool,
+    /// What tells users apart, if that is more or less than all their credentials. Each identity then has answers of
+    /// its own as with `per_consumer`, unless `shared_after_auth` lets them share.
+    pub identity: Option<IdentityRule>,
+    /// Answers are shared between identities, but an identity gets them only after the upstream itself has answered it
+    /// on this route with a success within this time. 401 and 403 end that at once.
+    pub shared_after_auth: Option<Duration>,
+    /// Cookies whose setting says nothing of the answer: it is stored without them.
+    pub ignore_set_cookie: Vec<CookiePattern>,
+    /// Fields a stored answer never carries, beside those it never may.
+    pub strip: Vec<HeaderName>,
     /// Targeted cache-control fields (RFC 9213) that replace Cache-Control and Expires; the first valid one counts.
     pub targeted: Vec<HeaderName>,
     /// Which query parameters count for the key.
@@ -78,12 +96,28 @@ impl Default for CacheParams {
             negative: None,
             max_entry: 8 * 1024 * 1024,
             per_consumer: false,
+            identity: None,
+            shared_after_auth: None,
+            ignore_set_cookie: Vec::new(),
+            strip: Vec::new(),
             targeted: vec![
                 HeaderName::from_static("vaxel-cache-control"),
                 HeaderName::from_static("cdn-cache-control"),
             ],
             query: QueryRule::default(),
         }
+    }
+}
+
+impl CacheParams {
+    /// Whether each identity has answers of its own.
+    pub const fn is_partitioned(&self) -> bool {
+        (self.per_consumer || self.identity.is_some()) && self.shared_after_auth.is_none()
+    }
+
+    /// Whether it matters who asks.
+    pub const fn knows_identities(&self) -> bool {
+        self.per_consumer || self.identity.is_some() || self.shared_after_auth.is_some()
     }
 }
 

@@ -116,6 +116,12 @@ pub fn decide(head: &Head, soft_purged: bool, control: &RequestControl, now: Ins
     if staleness < life.swr && !wants_fresh { Reuse::StaleWhileRevalidate } else { not_served() }
 }
 
+/// The same for an answer that is outdated: something was written since. It is neither served nor validated, for a
+/// validator of one second's resolution is the same before and after a write; it only stands in for a failing origin.
+pub fn decide_outdated(head: &Head, control: &RequestControl, now: Instant) -> Reuse {
+    if on_error(head, control, now) { Reuse::OnlyOnError } else { Reuse::Gone }
+}
+
 /// Whether a stored answer stands in at `now` for an origin that fails (RFC 5861 section 4, RFC 9111 section 4.2.4).
 pub fn on_error(head: &Head, control: &RequestControl, now: Instant) -> bool {
     let life = &head.life;

@@ -10,14 +10,14 @@ use http::header::{
     AGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, LAST_MODIFIED, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VARY, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use sfv::{BareItem, List, ListEntry, Parser};
 
 use crate::cache::control::{RequestControl, ResponseControl};
 use crate::cache::entry::{Head, Life};
 use crate::cache::freshness::{self, Source};
 use crate::cache::key::{self, KeyParts};
-use crate::cache::{CacheParams, reuse};
+use crate::cache::{CacheParams, identity, reuse};
 use crate::clock::Moment;
 
 /// The request an answer belongs to.
@@ -125,7 +125,7 @@ pub fn decide(
         return Err(Unstorable::Useless);
     }
 
-    let mut stored = stored_fields(headers, &control);
+    let mut stored = stored_fields(headers, &control, params);
     freshness::stamp(&mut stored, headers, date);
     let selecting = vary.iter().map(|name| Some(key::normal(name, asked.headers)?.collect())).collect();
     Ok(Head {
@@ -196,10 +196,16 @@ pub fn vary(headers: &HeaderMap) -> Result<Arc<[HeaderName]>, Unstorable> {
 }
 
 /// Whether the field `name` of an answer with `headers` is stored: no hop-by-hop field and none nominated by Connection
-/// (RFC 9111 section 3.1), none that belongs to one user or one exchange, none that Cache-Control names.
-pub(crate) fn is_stored(name: &HeaderName, headers: &HeaderMap, control: &ResponseControl<'_>) -> bool {
+/// (RFC 9111 section 3.1), none that belongs to one user or one exchange, none that Cache-Control or the operator names.
+pub(crate) fn is_stored(
+    name: &HeaderName,
+    headers: &HeaderMap,
+    control: &ResponseControl<'_>,
+    params: &CacheParams,
+) -> bool {
     let named = [control.no_cache_fields, control.private_fields].into_iter().flatten();
     !NEVER_STORED.contains(name)
+        && !params.strip.contains(name)
         && !name.as_str().starts_with("proxy-")
         && !is_nominated(name, headers)
         && !named.into_iter().any(|fields| fields.contains(name))
@@ -262,11 +268,16 @@ fn check_identity(
     }
     let named = [control.no_cache_fields, control.private_fields].into_iter().flatten();
     // no-cache="Set-Cookie" says that the rest of the answer is good for others.
-    let noise = source == Source::Override || named.into_iter().any(|fields| fields.contains(&SET_COOKIE));
-    if headers.contains_key(SET_COOKIE) && !noise {
+    let noise = named.into_iter().any(|fields| fields.contains(&SET_COOKIE));
+    let ignored = |line: &HeaderValue| {
+        let name = identity::cookie_set(line.as_bytes());
+        params.ignore_set_cookie.iter().any(|pattern| pattern.matches(name))
+    };
+    if !noise && !headers.get_all(SET_COOKIE).iter().all(ignored) {
         return Err(Unstorable::SetCookie);
     }
-    if is_partitioned(asked, params) {
+    // Whoever gets it from the store has been let in by the origin itself.
+    if is_partitioned(asked, params) || params.shared_after_auth.is_some() {
         return Ok(());
     }
     if asked.headers.contains_key(AUTHORIZATION) && !control.allows_authorized() {
@@ -286,13 +297,13 @@ fn check_identity(
 }
 
 const fn is_partitioned(asked: &Asked<'_>, params: &CacheParams) -> bool {
-    params.per_consumer && asked.parts.partition.is_some()
+    params.is_partitioned() && asked.parts.partition.is_some()
 }
 
-fn stored_fields(headers: &HeaderMap, control: &ResponseControl<'_>) -> HeaderMap {
+fn stored_fields(headers: &HeaderMap, control: &ResponseControl<'_>, params: &CacheParams) -> HeaderMap {
     let mut stored = HeaderMap::with_capacity(headers.keys_len() + 1);
     for (name, value) in headers {
-        if is_stored(name, headers, control) {
+        if is_stored(name, headers, control, params) {
             stored.append(name, value.clone());
         }
     }
@@ -524,16 +535,48 @@ mod tests {
         let ttl = Some(Duration::from_secs(60));
         let params = CacheParams { ttl, override_origin: true, ..CacheParams::default() };
         let case = Case { params, ..Case::new() };
-        case.check("cookie: a=b", "cache-control: no-store, no-cache\nexpires: 0\nset-cookie: a=b", None);
-        let head = case.decide("", "cache-control: no-store\nset-cookie: a=b").unwrap();
-        assert!(!head.headers.contains_key(SET_COOKIE));
-        assert!(!head.life.always_validate);
+        case.check("cookie: a=b", "cache-control: no-store, no-cache\nexpires: 0", None);
+        assert!(!case.decide("", "cache-control: no-store").unwrap().life.always_validate);
+        case.check("", "set-cookie: a=b", Some(Unstorable::SetCookie));
         case.check("", "cache-control: private", Some(Unstorable::Private));
         case.check("authorization: a", "", Some(Unstorable::Authorization));
         case.check("", "x-csrf-token: a", Some(Unstorable::Session));
         case.check("cache-control: no-store", "", Some(Unstorable::RequestNoStore));
         let idle = CacheParams { ttl: None, override_origin: true, ..CacheParams::default() };
         Case { params: idle, ..Case::new() }.check("", "cache-control: no-store", Some(Unstorable::NoStore));
+    }
+
+    #[test]
+    fn a_cookie_that_is_noise_is_dropped() {
+        let pattern = |name| identity::CookiePattern::new(name).unwrap();
+        let ignore_set_cookie = vec![pattern("PHPSESSID"), pattern("track_*")];
+        let case = Case { params: CacheParams { ignore_set_cookie, ..CacheParams::default() }, ..Case::new() };
+        let answer = |cookies: &str| format!("cache-control: max-age=60\n{cookies}");
+        let head = case.decide("", &answer("set-cookie: PHPSESSID=1; Path=/\nset-cookie: track_1=2")).unwrap();
+        assert!(!head.headers.contains_key(SET_COOKIE));
+        for cookies in ["set-cookie: PHPSESSID2=1", "set-cookie: PHPSESSID=1\nset-cookie: user=2", "set-cookie: "] {
+            case.check("", &answer(cookies), Some(Unstorable::SetCookie));
+        }
+    }
+
+    #[test]
+    fn answers_are_shared_with_the_authorized_but_never_what_is_private() {
+        let shared_after_auth = Some(Duration::from_secs(60));
+        let case = Case { params: CacheParams { shared_after_auth, ..CacheParams::default() }, ..Case::new() };
+        case.check("authorization: a\ncookie: a=b", "cache-control: max-age=60", None);
+        case.check("cookie: a=b", "etag: \"a\"", None);
+        case.check("", "cache-control: private, max-age=60", Some(Unstorable::Private));
+        case.check("", "cache-control: max-age=60\nset-cookie: a=b", Some(Unstorable::SetCookie));
+        case.check("", "cache-control: max-age=60\nx-csrf-token: a", Some(Unstorable::Session));
+    }
+
+    #[test]
+    fn what_the_operator_strips_is_not_stored() {
+        let strip = vec![HeaderName::from_static("x-trace")];
+        let case = Case { params: CacheParams { strip, ..CacheParams::default() }, ..Case::new() };
+        let head = case.decide("", "cache-control: max-age=60\nx-trace: 1\nx-kept: 2\nsap-message: 3").unwrap();
+        assert!(head.headers.contains_key("x-kept"));
+        assert!(!head.headers.contains_key("x-trace") && !head.headers.contains_key("sap-message"));
     }
 
     #[test]

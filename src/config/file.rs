@@ -21,6 +21,7 @@ pub static FILE: Section = Section {
         Key::new("consumer", Named(&CONSUMER), "Who calls. Everybody else is anonymous, told apart by address."),
         Key::new("upstream", Named(&UPSTREAM), "What is protected: one or several servers that share a capacity.")
             .required(),
+        Key::new("window", Named(&WINDOW), "When upstreams are spared."),
         Key::new("route", Tables(&ROUTE), "Which requests go where, and how; at least one.").required(),
     ],
 };
@@ -122,11 +123,21 @@ static LISTENER_TLS: Section = Section {
     keys: &[
         Key::new("cert", File, "The certificate chain, PEM.").required(),
         Key::new("key", File, "The private key, PEM.").required(),
+        Key::new("also", Tables(&PAIR), "Further certificates, shown to clients that ask for their names (SNI)."),
         Key::new(
             "client_ca",
             File,
             "Certificates that must have signed the client's, PEM; without it clients need none.",
         ),
+    ],
+};
+
+static PAIR: Section = Section {
+    name: "also of tls",
+    about: "A further certificate; the names it is for decide who is shown it.",
+    keys: &[
+        Key::new("cert", File, "The certificate chain, PEM.").required(),
+        Key::new("key", File, "The private key, PEM.").required(),
     ],
 };
 
@@ -190,6 +201,8 @@ static UPSTREAM: Section = Section {
             "How long a slot stays taken after client or timeout gave up; twice `timeouts.total` if not given.",
         ),
         Key::new("breaker", Switch(&BREAKER), "When it is left alone.").default("true"),
+        Key::new("gears", Switch(&GEARS), "How it is spared under strain; without it only by windows and by hand.")
+            .default("true"),
         Key::new("retry", Switch(&RETRY), "When a request is tried again.").default("true"),
         Key::new("timeouts", Table(&TIMEOUTS), "How long it may take."),
         Key::new("pool", Table(&POOL), "Connections to it."),
@@ -235,6 +248,48 @@ static BREAKER: Section = Section {
             "It opens when more than this share of the slots works on what nobody waits for any more; 1: never.",
         )
         .default("0.5"),
+    ],
+};
+
+static GEARS: Section = Section {
+    name: "gears",
+    about: "Drive, eco, limp, park: how the upstream is spared under strain.",
+    keys: &[
+        Key::new("mode", Choice(MODES), "Whether strain shifts the gear, or shifts are only counted and logged.")
+            .default("'enforce'"),
+        Key::new("dwell", Duration, "How long it stays in a gear before it shifts to a less careful one.")
+            .default("'10s'"),
+        Key::new("limp_class", Choice(CLASSES), "The least urgent class that passes in limp.").default("'normal'"),
+    ],
+};
+
+/// The words of a policy's mode.
+pub const MODES: &[&str] = &["enforce", "shadow"];
+
+/// The words of a window's gear.
+pub const GEAR_WORDS: &[&str] = &["eco", "limp", "park"];
+
+/// The words of a window's writes.
+pub const WRITES: &[&str] = &["refuse", "pass"];
+
+static WINDOW: Section = Section {
+    name: "[window.NAME]",
+    about: "When upstreams are spared: maintenance, the end of the day, the closing of the month.",
+    keys: &[
+        Key::new("upstreams", OneOrMore(&Text), "Which: the NAMEs of [upstream.NAME]s.").required(),
+        Key::new("zone", Text, "The time zone of its times: \"Europe/Stockholm\".").default("'UTC'"),
+        Key::new(
+            "days",
+            OneOrMore(&Text),
+            "The days it begins on: \"mon-fri\", \"sun\", \"15\", \"last\" (of the month), \"2026-12-24\"; every day if not given.",
+        ),
+        Key::new("from", Text, "When it begins: \"23:00\".").required(),
+        Key::new("to", Text, "When it ends; on the next day if that is not after `from`.").required(),
+        Key::new("gear", Choice(GEAR_WORDS), "The gear that is not left while it is open.").default("'park'"),
+        Key::new("writes", Choice(WRITES), "Whether writes are refused while it is open, with its end as Retry-After.")
+            .default("'refuse'"),
+        Key::new("lead", Duration, "How long before it what is asked for is renewed in the store.").default("'10m'"),
+        Key::new("ramp", Duration, "How long after it slots are let out slowly.").default("'5m'"),
     ],
 };
 
@@ -311,6 +366,11 @@ static ROUTE: Section = Section {
         Key::new("business_500", Flag, "A 500 is an answer, not a failure: SOAP sends its faults so.").default("false"),
         Key::new("cache", Switch(&CACHE), "Stores answers: `true` as long as the origin allows, a table to say more.")
             .default("false"),
+        Key::new(
+            "group",
+            Text,
+            "Routes of one group show the same data: an unsafe request on one outdates what is stored for all of them.",
+        ),
         Key::new("rewrite", Table(&REWRITE), "Another path for the upstream."),
         Key::new("request_headers", Table(&EDITS), "Changes the request to the upstream."),
         Key::new("response_headers", Table(&EDITS), "Changes the answer to the client."),
@@ -362,7 +422,17 @@ static CACHE: Section = Section {
             .default("'1h'"),
         Key::new("negative", Duration, "How long 404 and 410 are fresh where the origin does not say."),
         Key::new("max_entry", Size, "The largest body stored.").default("'8MiB'"),
-        Key::new("per_consumer", Flag, "Each consumer has answers of its own.").default("false"),
+        Key::new("per_consumer", Flag, "Each consumer, and each of its users, has answers of its own.")
+            .default("false"),
+        Key::new("identity", Table(&IDENTITY), "What tells users apart, who then have answers of their own."),
+        Key::new(
+            "shared_after_auth",
+            Duration,
+            "Users share answers, but each must have had a 2xx of the upstream on this route within this time.",
+        ),
+        Key::new("ignore_set_cookie", List(&Text), "Cookies whose setting does not make an answer personal.")
+            .default("[]"),
+        Key::new("strip", List(&Text), "Further fields that a stored answer never carries.").default("[]"),
         Key::new(
             "targeted",
             List(&Text),
@@ -370,6 +440,15 @@ static CACHE: Section = Section {
         )
         .default("['vaxel-cache-control', 'cdn-cache-control']"),
         Key::new("query", Table(&QUERY), "Which query parameters make another answer."),
+    ],
+};
+
+static IDENTITY: Section = Section {
+    name: "identity",
+    about: "What tells users apart, beside the consumer and Authorization, which always do.",
+    keys: &[
+        Key::new("cookies", List(&Text), "Cookies, by name or with * at its end; all others do not matter."),
+        Key::new("headers", List(&Text), "Fields that a proxy before vaxel sets."),
     ],
 };
 

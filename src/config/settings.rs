@@ -10,6 +10,8 @@ use super::parse_with;
 use crate::breaker::BreakerParams;
 use crate::cache::CacheParams;
 use crate::consumer::ConsumerParams;
+use crate::gear::GearParams;
+use crate::gear::calendar::Window;
 use crate::listen::tls::TlsParams;
 use crate::listen::{Accept, ListenLimits};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
@@ -128,6 +130,10 @@ pub struct UpstreamSettings {
     pub slots: SlotsParams,
     /// When it is left alone, if ever.
     pub breaker: Option<BreakerParams>,
+    /// Whether and how it shifts its gear by itself.
+    pub gears: GearParams,
+    /// When it is spared.
+    pub windows: Vec<Window>,
     /// When a request is tried again; one attempt means never.
     pub retry: RetryParams,
     /// How long it may take.
@@ -159,6 +165,8 @@ pub struct RouteSettings {
     pub request_headers: HeaderEdits,
     /// Changes the answer to the client.
     pub response_headers: HeaderEdits,
+    /// Routes of one group show the same data: an unsafe request on one outdates what is stored for all.
+    pub group: Option<String>,
     /// How answers are stored, if they are.
     pub cache: Option<CacheParams>,
     /// How much each consumer or anonymous address may ask for.
@@ -187,6 +195,13 @@ impl Settings {
         settings.listeners.iter_mut().for_each(|listener| listener.listen = listen);
         settings.upstreams.iter_mut().for_each(|only| only.endpoints = vec![upstream.clone()]);
         settings
+    }
+}
+
+impl ListenerSettings {
+    /// Whether a running listener serves `other` as well: all but the certificates is fixed when it begins to listen.
+    pub fn listens_like(&self, other: &Self) -> bool {
+        self.tls.is_some() == other.tls.is_some() && *self == Self { tls: self.tls.clone(), ..other.clone() }
     }
 }
 

@@ -10,7 +10,9 @@ use tokio::sync::Notify;
 
 use super::snapshot::{self, Built, Workshop};
 use super::{Builder, Gateway};
+use crate::cache::fence::UrlFences;
 use crate::cache::flight::Flights;
+use crate::cache::identities::Identities;
 use crate::cache::key::Keyer;
 use crate::cache::store::Store;
 use crate::config::settings::Settings;
@@ -64,6 +66,8 @@ impl Handle {
         let metrics = Metrics::new(workers);
         let core = Arc::new(Core {
             store: Store::new(settings.cache.max_bytes, Keyer::new(seed)),
+            urls: UrlFences::new(),
+            identities: Identities::new(),
             flights: Flights::new(settings.cache.fills_bytes),
             pseudonym: Pseudonym::new(seed as u32),
             clock: builder.clock,
@@ -151,9 +155,9 @@ impl Handle {
     /// What has to be done now and then, whether requests come or not: closes idle connections, lets out slots after a
     /// breaker has closed, lets the store evict, refreshes addresses. The server calls it every second; an embedding program does so itself.
     pub async fn upkeep(&self) {
-        let now = self.0.core.clock.now();
+        let moment = self.0.core.clock.moment();
         for upstream in self.upstreams() {
-            upstream.ramp(now);
+            upstream.shift(moment);
             for pool in upstream.endpoints.iter().filter_map(|endpoint| endpoint.pool.as_ref()) {
                 pool.sweep();
             }

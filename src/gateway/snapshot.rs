@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::StartError;
 use crate::breaker::Breaker;
+use crate::cache::fence::Fence;
 use crate::config::settings::{RouteSettings, Settings, UpstreamSettings};
 use crate::consumer::Consumers;
 use crate::metrics::{EndpointLive, Live};
@@ -20,6 +21,7 @@ use crate::throttle::RateParams;
 use crate::throttle::rate::RateLimiter;
 use crate::throttle::slots::Slots;
 use crate::upstream::connect::Connector;
+use crate::upstream::gearbox::Gearbox;
 use crate::upstream::health::{Ejection, EjectionParams};
 use crate::upstream::origin::{HttpOrigin, Origin};
 use crate::upstream::pool::Pool;
@@ -42,6 +44,8 @@ pub(super) struct Built {
     settings: Vec<UpstreamSettings>,
     /// By route and by consumer, with what they were made from.
     rates: HashMap<String, (RateParams, Arc<RateLimiter>)>,
+    /// By group of routes. Never forgotten: what is stored of a group that comes back must not look new.
+    groups: HashMap<String, Arc<Fence>>,
 }
 
 type Reached = (Arc<[Endpoint]>, Arc<Mutex<Ejection>>);
@@ -77,10 +81,14 @@ impl Workshop {
             );
             rates.insert(name, (params, limiter));
         }
+        let mut groups = before.map(|before| before.groups.clone()).unwrap_or_default();
+        for group in settings.routes.iter().filter_map(|route| route.group.clone()) {
+            groups.entry(group).or_default();
+        }
         for upstream in &upstreams {
             watch(upstream, &self.core);
         }
-        Ok(Built { upstreams, settings: settings.upstreams.clone(), rates })
+        Ok(Built { upstreams, settings: settings.upstreams.clone(), rates, groups })
     }
 
     pub(super) async fn upkeep(&self) {
@@ -118,12 +126,21 @@ impl Workshop {
                 None => Arc::new(Mutex::new(Breaker::new(params, self.seed, now))),
             }
         });
+        let gears = match before {
+            Some((upstream, _)) => {
+                upstream.gears.retune(settings.gears.clone(), settings.windows.clone());
+                Arc::clone(&upstream.gears)
+            }
+            None => Arc::new(Gearbox::new(settings.gears.clone(), settings.windows.clone(), now)),
+        };
         Arc::new(Upstream {
             name: settings.name.as_str().into(),
             endpoints,
             health,
             slots,
             breaker,
+            gears,
+            queue: settings.slots.queue,
             balance: settings.balance,
             cursor: AtomicUsize::new(0),
             retry: settings.retry.clone(),
@@ -227,6 +244,7 @@ pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snaps
         .iter()
         .map(|consumer| Caller {
             name: consumer.name.as_str().into(),
+            identity: core.store.keyer().number(&consumer.name),
             weight: consumer.weight,
             class: consumer.class,
             rate: built.rate(&consumer_rate(&consumer.name)),
@@ -240,6 +258,7 @@ pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snaps
         known,
         anonymous: Caller {
             name: "anonymous".into(),
+            identity: 0,
             weight: 1,
             class: None,
             rate: None,
@@ -256,8 +275,10 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
     let rate = settings.rate.zip(built.rate(&route_rate(settings)));
     Route {
         name: settings.name.as_str().into(),
+        number: core.store.keyer().number(&settings.name),
         meter: core.metrics.route(&settings.name, &upstream.name),
         upstream,
+        group: settings.group.as_ref().and_then(|group| built.groups.get(group)).map(Arc::clone),
         cache: settings.cache.clone(),
         rate: rate.map(|(params, limiter)| Rate { limiter, policy: policy(&params) }),
         class: settings.class,
@@ -310,6 +331,7 @@ fn watch(upstream: &Arc<Upstream>, core: &Arc<Core>) {
             queued: stats.queued,
             idle_connections: pools.map(|pool| pool.idle()).sum(),
             breaker: upstream.breaker.as_ref().map(|breaker| breaker.lock().state(now)),
+            gear: Some(upstream.gears.now()).map(|stand| (stand.gear, stand.strain)),
             endpoints: upstream
                 .endpoints
                 .iter()

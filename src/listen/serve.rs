@@ -18,10 +18,10 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::drain::{Drain, Open};
 use super::speaker::{Counted, Speaker};
+use super::tls::LiveTls;
 use super::wire::{Patience, Tally, Wire};
 use super::{ListenLimits, Peer};
 use crate::metrics::{ConnectionRefusal, Handshake, ListenerMeter, Metrics};
@@ -30,7 +30,7 @@ use crate::refusal::Reason;
 /// What one worker needs to serve the connections of one listener.
 pub struct Server {
     /// For TLS listeners.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<LiveTls>>,
     /// Its bounds.
     pub limits: ListenLimits,
     /// Which worker this is.
@@ -181,7 +181,7 @@ async fn connection<A: Answer>(
             http1(server, address, (stream, prefix), answer, open).await
         };
     };
-    let handshake = tokio::time::timeout(patience.head, tls.accept(stream)).await;
+    let handshake = tokio::time::timeout(patience.head, tls.acceptor().accept(stream)).await;
     let result = match &handshake {
         Ok(Ok(_)) => Handshake::Ok,
         Ok(Err(_)) => Handshake::Failed,

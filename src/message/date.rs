@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Option<SystemTime> {
         }
         None => asctime(text)?,
     };
-    seconds(year, month, day, time).and_then(since_epoch)
+    instant(year, month, day, time)
 }
 
 /// `Sun`, `06 Nov 1994`.
@@ -52,6 +52,11 @@ fn asctime(text: &str) -> Option<(u64, u64, u64, &str)> {
     let day = day.strip_prefix(' ').map_or_else(|| digits(day, 2), |day| digits(day, 1))?;
     WEEKDAYS.iter().find(|known| is(weekday, known.get(..3).unwrap_or_default()))?;
     Some((digits(year, 4)?, month(name)?, day, time))
+}
+
+/// The instant of a day of the Gregorian calendar and `08:49:37`, both in GMT; `None` where there is none since 1970.
+pub fn instant(year: u64, month: u64, day: u64, time: &str) -> Option<SystemTime> {
+    seconds(year, month, day, time).and_then(since_epoch)
 }
 
 /// Seconds since 1970 of a day of the Gregorian calendar and `08:49:37`.

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::names::{Kind, METRICS, PROCESS_METRICS};
 use super::*;
 use crate::breaker;
+use crate::gear::Gear;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
 
@@ -131,6 +132,7 @@ pub(super) fn busy() -> Metrics {
     meter.record(1, &Facts { status: StatusCode::SERVICE_UNAVAILABLE, reason: Some(Reason::QueueFull), ..plain() });
     meter.record(5, &Facts { method: &Method::TRACE, cache: CacheResult::Off, ending: Ending::Aborted, ..plain() });
     meter.shadow(0, Reason::RateExceeded);
+    CacheEvent::ALL.into_iter().for_each(|event| meter.event(0, event));
     meter.harvested();
     let costly = Facts {
         upstream_time: Some(Duration::from_millis(1_500)),
@@ -148,6 +150,7 @@ pub(super) fn busy() -> Metrics {
     upstream.connection(0, false);
     upstream.connection(1, true);
     upstream.shift(0, breaker::State::Open);
+    upstream.geared(Gear::Limp);
     upstream.watch(Box::new(|| Live {
         slots: 12,
         busy: 3,
@@ -155,6 +158,7 @@ pub(super) fn busy() -> Metrics {
         queued: 4,
         idle_connections: 5,
         breaker: Some(breaker::State::HalfOpen),
+        gear: Some((Gear::Eco, Gear::Limp)),
         endpoints: vec![EndpointLive { name: "http://10.0.0.5:8000".to_owned(), up: true, requests: 4 }],
     }));
     let listener = metrics.listener("0.0.0.0:8443");
@@ -166,6 +170,10 @@ pub(super) fn busy() -> Metrics {
     metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
     metrics.store().purged(Extent::Route, true, 3);
     metrics.watch_access_log(Box::new(|| 9));
+    metrics.watch_certificates(Box::new(|| {
+        let (listener, certificate) = ("0.0.0.0:8443".to_owned(), "site.pem".to_owned());
+        vec![CertificateLive { listener, certificate, expiry: SystemTime::UNIX_EPOCH + Duration::from_secs(7) }]
+    }));
     metrics.worker(1).late(Duration::from_millis(3));
     metrics.worker(1).watch_busy(|| Duration::from_millis(2_500));
     metrics.configured(u64::MAX);
@@ -183,6 +191,9 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_requests_total{route="orders",method="GET",code="2xx",cache="hit"}"#, 1.0),
             (r#"vaxel_requests_total{route="orders",method="GET",code="5xx",cache="hit"}"#, 1.0),
             (r#"vaxel_requests_total{route="orders",method="_other",code="2xx",cache="off"}"#, 1.0),
+            (r#"vaxel_responses_total{route="orders",code="2xx"}"#, 2.0),
+            (r#"vaxel_responses_total{route="orders",code="5xx"}"#, 1.0),
+            (r#"vaxel_responses_total{route="orders",code="1xx"}"#, 0.0),
             (r#"vaxel_cache_requests_total{route="orders",result="hit"}"#, 2.0),
             (r#"vaxel_cache_requests_total{route="orders",result="miss"}"#, 0.0),
             (r#"vaxel_request_duration_seconds_bucket{route="orders",cache="hit",le="0.0001"}"#, 2.0),
@@ -222,6 +233,10 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_breaker_state{upstream="erp",state="half_open"}"#, 1.0),
             (r#"vaxel_breaker_state{upstream="erp",state="closed"}"#, 0.0),
             (r#"vaxel_breaker_shifts_total{upstream="erp",to="open"}"#, 1.0),
+            (r#"vaxel_gear_state{upstream="erp",gear="eco"}"#, 1.0),
+            (r#"vaxel_gear_state{upstream="erp",gear="limp"}"#, 0.0),
+            (r#"vaxel_gear_strain{upstream="erp",gear="limp"}"#, 1.0),
+            (r#"vaxel_gear_shifts_total{upstream="erp",to="limp"}"#, 1.0),
             (r#"vaxel_endpoint_up{upstream="erp",endpoint="http://10.0.0.5:8000"}"#, 1.0),
             (r#"vaxel_listener_connections{listener="0.0.0.0:8443"}"#, 1.0),
             (r#"vaxel_listener_accepted_total{listener="0.0.0.0:8443"}"#, 2.0),
@@ -235,6 +250,7 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
             (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
             (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),
+            (r#"vaxel_certificate_expiry_timestamp_seconds{listener="0.0.0.0:8443",certificate="site.pem"}"#, 7.0),
             ("vaxel_access_log_dropped_total", 9.0),
             ("vaxel_worker_panics_total", 1.0),
             (r#"vaxel_config_reloads_total{result="ok"}"#, 1.0),

@@ -122,6 +122,42 @@ impl CacheResult {
     }
 }
 
+/// What a rule of the cache did beside answering: that a route caches less than one expects is seen here, with its cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CacheEvent {
+    /// An identity that the upstream has not let in of late was sent there (`shared_after_auth`).
+    Unproven,
+    /// The upstream turned away an identity that it had let in.
+    Withdrawn,
+    /// A 401 made an identity's own answers forgotten.
+    Forgotten,
+    /// An unsafe request outdated what is stored of the route's group.
+    Invalidated,
+    /// What was found is outdated.
+    Outdated,
+    /// An answer was not stored, for something was written while it came.
+    Fenced,
+}
+
+impl CacheEvent {
+    /// Every event, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Unproven, Self::Withdrawn, Self::Forgotten, Self::Invalidated, Self::Outdated, Self::Fenced];
+
+    /// The stable word for logs and metric labels.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Unproven => "unproven",
+            Self::Withdrawn => "withdrawn",
+            Self::Forgotten => "forgotten",
+            Self::Invalidated => "invalidated",
+            Self::Outdated => "outdated",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
 /// Latencies are told apart only by whom the client waited for: a histogram for each [`CacheResult`] would cost three
 /// times the series and say no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -6,11 +6,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::facts::{CODES, CacheResult, METHODS, Pace};
+use super::facts::{CODES, CacheEvent, CacheResult, METHODS, Pace};
 use super::listener::{ConnectionRefusal, Handshake};
 use super::route::CONSUMER_RESULTS;
 use super::store::{DEPTHS, Extent};
 use super::upstream::{CONNECTION_KINDS, STATES};
+use crate::gear::Gear;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
 
@@ -67,6 +68,8 @@ macro_rules! metrics {
 metrics! {
     REQUESTS = Counter Count "vaxel_requests_total" ["route", "method", "code", "cache"]
         "Finished requests, by class of the status and by what the cache did.";
+    RESPONSES = Counter Count "vaxel_responses_total" ["route", "code"]
+        "Finished requests, by class of the status: all series are there from the start.";
     REQUEST_DURATION = Histogram Seconds "vaxel_request_duration_seconds" ["route", "cache"]
         "Time from the head of a request to the end of its response body.";
     REQUEST_BYTES = Counter Bytes "vaxel_request_bytes_total" ["route"]
@@ -90,6 +93,8 @@ metrics! {
 
     CACHE_REQUESTS = Counter Count "vaxel_cache_requests_total" ["route", "result"]
         "Finished requests by what the cache did.";
+    CACHE_EVENTS = Counter Count "vaxel_cache_events_total" ["route", "event"]
+        "What rules of the cache did beside answering, by rule.";
     CACHE_BYTES = Gauge Bytes "vaxel_cache_bytes" []
         "Memory the stored entries weigh.";
     CACHE_CAPACITY = Gauge Bytes "vaxel_cache_capacity_bytes" []
@@ -134,6 +139,12 @@ metrics! {
         "1 for the state the breaker is in, 0 for the others.";
     BREAKER_SHIFTS = Counter Count "vaxel_breaker_shifts_total" ["upstream", "to"]
         "Changes of the breaker's state.";
+    GEAR = Gauge Count "vaxel_gear_state" ["upstream", "gear"]
+        "1 for the gear the upstream is in, 0 for the others.";
+    GEAR_STRAIN = Gauge Count "vaxel_gear_strain" ["upstream", "gear"]
+        "1 for the gear that strain alone asks for, in shadow mode too; 0 for the others.";
+    GEAR_SHIFTS = Counter Count "vaxel_gear_shifts_total" ["upstream", "to"]
+        "Changes of gear.";
     ENDPOINT_UP = Gauge Count "vaxel_endpoint_up" ["upstream", "endpoint"]
         "1 if the endpoint takes requests, 0 if a probe or its failures took it out.";
     ENDPOINT_REQUESTS = Gauge Count "vaxel_endpoint_requests" ["upstream", "endpoint"]
@@ -145,6 +156,8 @@ metrics! {
         "Connections of clients taken.";
     LISTENER_REFUSED = Counter Count "vaxel_listener_refused_total" ["listener", "reason"]
         "Connections of clients not taken, by reason.";
+    CERTIFICATE_EXPIRY = Gauge Seconds "vaxel_certificate_expiry_timestamp_seconds" ["listener", "certificate"]
+        "Unix time at which a listener's certificate ends, by its file.";
     TLS_HANDSHAKES = Counter Count "vaxel_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes with clients, by result.";
 
@@ -293,11 +306,12 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
     let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     vec![
         ("method", code(REQUESTS.name), METHODS.to_vec()),
+        ("code", format!("{}, {}", code(REQUESTS.name), code(RESPONSES.name)), CODES.to_vec()),
         ("extent", code(CACHE_PURGES.name), Extent::CODES.to_vec()),
         ("depth", code(CACHE_PURGED.name), DEPTHS.to_vec()),
-        ("code", code(REQUESTS.name), CODES.to_vec()),
         ("cache", code(REQUESTS.name), cache.clone()),
         ("result", code(CACHE_REQUESTS.name), cache),
+        ("event", code(CACHE_EVENTS.name), CacheEvent::ALL.map(CacheEvent::code).to_vec()),
         ("cache", code(REQUEST_DURATION.name), Pace::ALL.map(Pace::code).to_vec()),
         ("reason", format!("{}, {}", code(REFUSALS.name), code(SHADOW_REFUSALS.name)), reasons),
         ("result", code(CONSUMER_REQUESTS.name), CONSUMER_RESULTS.to_vec()),
@@ -305,6 +319,8 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("kind", code(UPSTREAM_CONNECTIONS.name), CONNECTION_KINDS.to_vec()),
         ("state", code(BREAKER_STATE.name), STATES.to_vec()),
         ("to", code(BREAKER_SHIFTS.name), STATES.to_vec()),
+        ("gear", format!("{}, {}", code(GEAR.name), code(GEAR_STRAIN.name)), Gear::ALL.map(Gear::code).to_vec()),
+        ("to", code(GEAR_SHIFTS.name), Gear::ALL.map(Gear::code).to_vec()),
         ("reason", code(LISTENER_REFUSED.name), ConnectionRefusal::CODES.to_vec()),
         ("result", code(TLS_HANDSHAKES.name), Handshake::CODES.to_vec()),
         ("result", code(CONFIG_RELOADS.name), RELOAD_RESULTS.to_vec()),

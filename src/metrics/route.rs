@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::collector::Families;
 use super::exemplar::{Exemplar, Exemplars, Shown};
-use super::facts::{CODES, CacheResult, Ending, Facts, METHODS, Pace, code_index, method_index};
+use super::facts::{CODES, CacheEvent, CacheResult, Ending, Facts, METHODS, Pace, code_index, method_index};
 use super::names;
 use super::shard::{Shards, Span};
 use crate::refusal::Reason;
@@ -72,6 +72,11 @@ impl RouteMeter {
         self.shards.add(worker, SHADOWS + reason as usize, 1);
     }
 
+    /// Counts what a rule of the cache did.
+    pub fn event(&self, worker: usize, event: CacheEvent) {
+        self.shards.add(worker, EVENTS + event as usize, 1);
+    }
+
     /// How many finished exchanges had this result.
     pub fn count(&self, cache: CacheResult) -> u64 {
         let places = (0..METHODS.len()).flat_map(|method| (0..CODES.len()).map(move |code| (method, code)));
@@ -86,17 +91,24 @@ impl RouteMeter {
     pub(super) fn collect(&self, to: &mut Families) {
         let name = &*self.name;
         to.push(&names::ROUTE_INFO, &[name, &self.upstream.lock()], 1.0);
+        let mut by_code = [0; CODES.len()];
         for cache in CacheResult::ALL {
+            let mut total = 0;
             for (method, method_label) in METHODS.iter().enumerate() {
-                for (code, code_label) in CODES.iter().enumerate() {
+                for (code, (code_label, of_code)) in CODES.iter().zip(&mut by_code).enumerate() {
                     let count = self.shards.sum(request_index(method, code, cache));
+                    total += count;
+                    *of_code += count;
                     // Most of the combinations never happen; a series for each would cost the scraper, not us.
                     if count > 0 {
                         to.count(&names::REQUESTS, &[name, method_label, code_label, cache.code()], count);
                     }
                 }
             }
-            to.count(&names::CACHE_REQUESTS, &[name, cache.code()], self.count(cache));
+            to.count(&names::CACHE_REQUESTS, &[name, cache.code()], total);
+        }
+        for (code, count) in CODES.iter().zip(by_code) {
+            to.count(&names::RESPONSES, &[name, code], count);
         }
         for pace in Pace::ALL {
             to.histogram(&names::REQUEST_DURATION, &[name, pace.code()], &duration(pace).read(&self.shards));
@@ -105,6 +117,12 @@ impl RouteMeter {
         to.count(&names::RESPONSE_BYTES, &[name], self.shards.sum(RESPONSE_BYTES));
         to.count(&names::CACHE_HARVESTS, &[name], self.harvests.load(Ordering::Relaxed));
         to.count(&names::CLIENT_ABORTS, &[name], self.shards.sum(ABORTS));
+        for event in CacheEvent::ALL {
+            let count = self.shards.sum(EVENTS + event as usize);
+            if count > 0 {
+                to.count(&names::CACHE_EVENTS, &[name, event.code()], count);
+            }
+        }
         for reason in Reason::ALL {
             for (metric, first) in [(&names::REFUSALS, REFUSALS), (&names::SHADOW_REFUSALS, SHADOWS)] {
                 let count = self.shards.sum(first + *reason as usize);
@@ -183,7 +201,8 @@ const ABORTS: usize = REQUEST_BYTES + 1;
 const DURATIONS: usize = ABORTS + 1;
 const REFUSALS: usize = DURATIONS + Pace::ALL.len() * Span::len(names::LATENCIES);
 const SHADOWS: usize = REFUSALS + Reason::ALL.len();
-const COUNTERS: usize = SHADOWS + Reason::ALL.len();
+const EVENTS: usize = SHADOWS + Reason::ALL.len();
+const COUNTERS: usize = EVENTS + CacheEvent::ALL.len();
 
 /// The facts of a plain request, for tests.
 #[cfg(test)]
@@ -230,6 +249,7 @@ mod tests {
         }
         places.extend(REFUSALS..REFUSALS + Reason::ALL.len());
         places.extend(SHADOWS..SHADOWS + Reason::ALL.len());
+        places.extend(EVENTS..EVENTS + CacheEvent::ALL.len());
         places.sort_unstable();
         assert_eq!(places, (0..COUNTERS).collect::<Vec<_>>());
     }

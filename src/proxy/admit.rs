@@ -43,7 +43,7 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         check(worker, &parts)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
-        Ok((route, lookup::look(&exchange, route, &parts, &target, safe)))
+        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe)))
     });
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
@@ -56,7 +56,12 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
             let now = exchange.started.mono;
             answered(respond::stored(exchange, &entry, &parts.headers, now, None))
         }
-        Ok((route, looked)) => onward(exchange, route, parts, body, safe, looked),
+        Ok((route, looked)) => {
+            if let Some(event) = looked.event() {
+                route.meter.event(worker.index, event);
+            }
+            onward(exchange, route, parts, body, safe, looked)
+        }
     }
 }
 
@@ -112,6 +117,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         peer,
         client,
         consumer: Identity::Anonymous(client),
+        identity: None,
         method: parts.method.clone(),
         version: parts.version,
         started: worker.core.clock.moment(),

@@ -33,6 +33,8 @@ pub(super) struct Exchange {
     pub(super) client: IpAddr,
     /// Who calls.
     pub(super) consumer: Identity,
+    /// The same as the cache of its route tells users apart, if it does.
+    pub(super) identity: Option<u64>,
     /// Its method.
     pub(super) method: Method,
     /// The version it came in.
@@ -76,6 +78,8 @@ impl Drop for Exchange {
 pub(super) struct Tally {
     /// Attempts made.
     pub(super) attempts: u32,
+    /// Whether a byte of one may have reached the upstream.
+    pub(super) reached: bool,
     /// Time spent waiting for a slot, if one was asked for.
     pub(super) queued: Option<Duration>,
     /// Time from the first attempt until the head of the last answer, or its failure.

@@ -5,24 +5,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::response::Parts;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
 
 use super::attempt::{self, Ask, Outgoing};
 use super::exchange::{Exchange, Tally};
 use super::held::{Held, Late};
-use super::lookup::{Address, Wanted};
+use super::lookup::{self, Address, Wanted};
 use super::outgoing::CONDITIONS;
 use super::snapshot::{Route, Snapshot, Worker};
+use super::standing;
 use crate::cache::entry::{Entry, Head};
+use crate::cache::fence::Mark;
 use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
 use crate::cache::key::Key;
-use crate::cache::purge::{Depth, Purge};
 use crate::cache::reuse::Reuse;
 use crate::cache::store::{FoundSlot, Lookup};
 use crate::cache::storing::{self, Asked, Unstorable};
 use crate::cache::{CacheParams, freshness, reuse};
-use crate::metrics::CacheResult;
+use crate::metrics::{CacheEvent, CacheResult};
 use crate::outcome::classify_status;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::{Class, Ticket};
@@ -37,6 +38,8 @@ pub(super) struct Errand {
     snapshot: Arc<Snapshot>,
     route: usize,
     ticket: Ticket,
+    /// On whose behalf.
+    identity: Option<u64>,
     outgoing: Outgoing,
     /// The fields the leader asked with: what Vary selects by.
     asked: HeaderMap,
@@ -46,10 +49,26 @@ pub(super) struct Errand {
     asked_upstream: AtomicBool,
 }
 
+/// When a request was sent, and where the fences stood then.
+#[derive(Clone, Copy)]
+pub(super) struct Read {
+    pub(super) sent: Instant,
+    mark: Mark,
+}
+
+impl Read {
+    /// A request for `address` is about to be sent; `None`: its route stores nothing.
+    pub(super) fn now(worker: &Worker, route: &Route, address: &Address) -> Option<Self> {
+        let core = &worker.core;
+        let mark = lookup::fences(core, route, route.cache.as_ref()?, address.url()).mark();
+        Some(Self { sent: core.clock.now(), mark })
+    }
+}
+
 /// What a fill brings its leader.
 pub(super) enum Brought {
-    /// An answer for everybody, while it arrives.
-    Shared(Arc<Head>, Reader),
+    /// An answer for everybody, while it arrives, and the fields of the leader's own.
+    Shared(Arc<Head>, Reader, Box<HeaderMap>),
     /// What is stored now.
     Found(Arc<Entry>, CacheResult),
     /// An answer for the leader alone, and why.
@@ -74,6 +93,7 @@ impl Errand {
             snapshot: Arc::clone(&exchange.snapshot),
             route,
             ticket,
+            identity: exchange.identity,
             outgoing,
             asked,
             wanted,
@@ -99,22 +119,22 @@ impl Errand {
         let worker = Arc::clone(&self.worker);
         let mut tally = Tally::default();
         // The answer may have come between this request's look and its joining.
-        if let Some(entry) = self.come_meanwhile(params) {
+        if let Some(entry) = self.come_meanwhile(route, params) {
             lead.found(Arc::clone(&entry));
             return tell(self.tell, Brought::Found(entry, CacheResult::Collapsed), tally);
         }
-        let sent = worker.core.clock.now();
+        let Some(read) = Read::now(&worker, route, &self.wanted.address) else { return };
         let Some(mut result) = self.first_attempt(route, &lead, &mut tally).await else { return };
         if let Ok((parts, _, _)) = &result
             && parts.status == StatusCode::NOT_MODIFIED
             && let Some(stale) = self.wanted.stale.clone()
         {
             let moment = worker.core.clock.moment();
-            if let Some(head) = freshness::refreshed(&stale.head, &parts.headers, params, moment, sent) {
+            if let Some(head) = freshness::refreshed(&stale.head, &parts.headers, params, moment, read.sent) {
                 if let Ok((_, body, held)) = result {
                     held.leave(body, true);
                 }
-                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), sent, tally);
+                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), read, tally);
             }
             // The 304 speaks of another answer: ask again without conditions.
             if let Ok((_, body, held)) = result {
@@ -126,19 +146,22 @@ impl Errand {
             result = self.fetch(route, &mut tally).await;
         }
         match result {
-            Ok(reply) => self.judge(route, params, lead, reply, sent, tally).await,
+            Ok(reply) => self.judge(route, params, lead, reply, read, tally).await,
             Err(refusal) => self.failed(lead, refusal, tally),
         }
     }
 
-    fn come_meanwhile(&self, params: &CacheParams) -> Option<Arc<Entry>> {
+    fn come_meanwhile(&self, route: &Route, params: &CacheParams) -> Option<Arc<Entry>> {
         let core = &self.worker.core;
         let now = core.clock.now();
         let parts = self.wanted.address.parts();
         let asked = Lookup { primary: self.wanted.primary, parts: &parts, rule: &params.query, headers: &self.asked };
         let FoundSlot::Entry(entry) = core.store.find(&asked, now).slot else { return None };
+        // What is renewed ahead of time is still fresh.
+        let is_ours = self.wanted.stale.as_ref().is_some_and(|stale| Arc::ptr_eq(stale, &entry));
         let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
-        fresh.then_some(entry)
+        let generation = lookup::fences(core, route, params, self.wanted.address.url()).generation();
+        (fresh && !is_ours && entry.generation() == generation).then_some(entry)
     }
 
     /// The first try: with validators if something is stored. `None`: its client left while it stood in the queue, and
@@ -147,7 +170,7 @@ impl Errand {
         for name in CONDITIONS {
             self.outgoing.headers.remove(name);
         }
-        if let Some(stale) = &self.wanted.stale {
+        if let Some(stale) = self.wanted.stale.as_ref().filter(|_| !self.wanted.is_outdated) {
             reuse::validation(&stale.head, &mut self.outgoing.headers);
         }
         let mut tell = self.tell.take();
@@ -184,9 +207,10 @@ impl Errand {
         };
         let (parts, body, held) = attempt::attempts(ask, outgoing, tally, || {
             self.asked_upstream.store(true, Ordering::Relaxed);
-            Some(self.harvest())
+            self.harvest(route)
         })
         .await?;
+        standing::witness(&self.worker, route, self.identity, parts.status);
         match held {
             Some(held) => Ok((parts, body, held)),
             None => Err(Reason::UpstreamProtocol.into()),
@@ -194,18 +218,20 @@ impl Errand {
     }
 
     /// Stores an answer that comes too late for everybody who waited.
-    fn harvest(&self) -> Late {
-        let (snapshot, route, wanted) = (Arc::clone(&self.snapshot), self.route, Arc::clone(&self.wanted));
-        let place = self.place(self.worker.core.clock.now());
-        Box::new(move |response| {
+    fn harvest(&self, route: &Route) -> Option<Late> {
+        let (wanted, identity) = (Arc::clone(&self.wanted), self.identity);
+        let place = self.place(Read::now(&self.worker, route, &wanted.address)?);
+        Some(Box::new(move |response| {
             Box::pin(async move {
                 let (parts, body) = response.into_parts();
-                let Some(route) = snapshot.routes.get(route) else { return };
+                let (snapshot, index) = (Arc::clone(&place.route.0), place.route.1);
+                let Some(route) = snapshot.routes.get(index) else { return };
+                standing::witness(&place.worker, route, identity, parts.status);
                 let Some(params) = &route.cache else { return };
                 let judged =
-                    head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.sent);
+                    head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.read.sent);
                 let Ok(head) = judged else { return };
-                if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight) {
+                if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight_now()) {
                     let head = Arc::new(head);
                     if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry)
                         && pour(place, head, fill, body, None).await
@@ -214,29 +240,31 @@ impl Errand {
                     }
                 }
             })
-        })
+        }))
     }
 
-    fn place(&self, sent: Instant) -> Place {
+    fn place(&self, read: Read) -> Place {
         Place {
             worker: Arc::clone(&self.worker),
             primary: self.wanted.primary,
             flight: self.wanted.flight,
+            address: self.wanted.address.clone(),
+            route: (Arc::clone(&self.snapshot), self.route),
             asked: self.asked.clone(),
-            sent,
+            read,
         }
     }
 
     /// What is stored is still good: it goes on with the fields of the 304.
-    fn revalidated(self, lead: Lead, entry: Entry, sent: Instant, tally: Tally) {
-        let entry = Arc::new(entry);
-        store(&self.worker, self.wanted.primary, &self.asked, Arc::clone(&entry), sent);
+    fn revalidated(self, lead: Lead, entry: Entry, read: Read, tally: Tally) {
+        let entry = Arc::new(entry.in_generation(read.mark.generation));
+        self.place(read).store(Arc::clone(&entry));
         lead.found(Arc::clone(&entry));
         tell(self.tell, Brought::Found(entry, CacheResult::Revalidated), tally);
     }
 
     /// An answer has come: for everybody, or for the leader alone.
-    async fn judge(self, route: &Route, params: &CacheParams, lead: Lead, reply: Reply, sent: Instant, tally: Tally) {
+    async fn judge(self, route: &Route, params: &CacheParams, lead: Lead, reply: Reply, read: Read, tally: Tally) {
         let (parts, body, held) = reply;
         let core = &self.worker.core;
         let failed = !classify_status(parts.status, &route.classes).is_success();
@@ -247,7 +275,7 @@ impl Errand {
         let judged = if failed && self.wanted.stale.is_some() {
             Err(Unstorable::Status) // a failure takes no answer's place
         } else {
-            head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, sent)
+            head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, read.sent)
         };
         match judged {
             Ok(head) => {
@@ -256,13 +284,15 @@ impl Errand {
                 let Ok((Some(reader), fill)) = shared.map(|fill| (fill.reader(), fill)) else {
                     return own(self.tell, (parts, body, held), "too_large", tally);
                 };
-                let place = self.place(sent);
-                tell(self.tell, Brought::Shared(Arc::clone(&head), reader), tally);
+                let place = self.place(read);
+                tell(self.tell, Brought::Shared(Arc::clone(&head), reader, Box::new(parts.headers)), tally);
                 pour(place, head, fill, body, Some(held)).await;
             }
             Err(why) => {
-                // An error passes; what is personal stays so for a while.
-                if failed {
+                // An error passes, and that one was turned away says nothing of what is stored; what is personal stays
+                // so for a while.
+                let of_the_asker = why == Unstorable::Status && self.wanted.stale.is_some();
+                if failed || of_the_asker {
                     self.back_off();
                 } else {
                     core.store.mark_uncacheable(self.wanted.flight, core.clock.now());
@@ -323,15 +353,14 @@ fn own(teller: Option<oneshot::Sender<(Brought, Tally)>>, reply: Reply, why: &'s
 /// Whether an answer that one request fetched for itself may be stored after all: what of it. Apart from [`adopt`], as
 /// it most often may not, and a reply is large to hand over and back.
 pub(super) fn adoptable(
-    worker: &Worker,
+    exchange: &Exchange,
     route: &Route,
     address: &Address,
-    method: &Method,
     asked: &HeaderMap,
     parts: &Parts,
-    sent: Instant,
+    read: Read,
 ) -> Option<Head> {
-    head(worker, route.cache.as_ref()?, address, method, asked, parts, sent).ok()
+    head(&exchange.worker, route.cache.as_ref()?, address, &exchange.method, asked, parts, read.sent).ok()
 }
 
 /// Takes such an answer into the store, if nobody else fills the same place.
@@ -339,28 +368,38 @@ pub(super) fn adoptable(
 /// # Errors
 /// The reply, untouched, when somebody does.
 pub(super) fn adopt(
-    worker: &Arc<Worker>,
+    exchange: &Exchange,
     route: &Route,
-    primary: Key,
+    (primary, address): (Key, Address),
     head: Head,
     asked: &HeaderMap,
     reply: Reply,
-    sent: Instant,
-) -> Result<(Arc<Head>, Reader), Box<Reply>> {
+    read: Read,
+) -> Result<(Arc<Head>, Reader, HeaderMap), Box<Reply>> {
     let (parts, body, held) = reply;
     let Some(params) = &route.cache else { return Err(Box::new((parts, body, held))) };
     let head = Arc::new(head);
-    let core = &worker.core;
+    let core = &exchange.worker.core;
     let keyer = core.store.keyer();
     let flight = if head.vary.is_empty() { primary } else { keyer.variant(primary, &head.vary, asked) };
-    let Joined::Lead(lead) = core.flights.join(flight) else { return Err(Box::new((parts, body, held))) };
+    let Joined::Lead(lead) = core.flights.join(flight.in_generation(read.mark.flight)) else {
+        return Err(Box::new((parts, body, held)));
+    };
     let shared = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry);
     let Ok((Some(reader), fill)) = shared.map(|fill| (fill.reader(), fill)) else {
         return Err(Box::new((parts, body, held)));
     };
-    let place = Place { worker: Arc::clone(worker), primary, flight, asked: asked.clone(), sent };
+    let place = Place {
+        worker: Arc::clone(&exchange.worker),
+        primary,
+        flight,
+        address,
+        route: (Arc::clone(&exchange.snapshot), exchange.route.unwrap_or(usize::MAX)),
+        asked: asked.clone(),
+        read,
+    };
     tokio::spawn(pour(place, Arc::clone(&head), fill, body, Some(held)));
-    Ok((head, reader))
+    Ok((head, reader, parts.headers))
 }
 
 /// Judges whether an answer may be stored.
@@ -377,22 +416,48 @@ fn head(
     storing::decide(&asked, parts.status, &parts.headers, params, worker.core.clock.moment(), sent)
 }
 
-/// Puts an entry in its place.
-pub(super) fn store(worker: &Worker, primary: Key, asked: &HeaderMap, entry: Arc<Entry>, sent: Instant) {
-    let store = &worker.core.store;
-    let variant = store.keyer().variant(primary, &entry.head.vary, asked);
-    store.insert(primary, variant, entry, sent);
-}
-
 /// Where a fill's answer belongs.
 struct Place {
     worker: Arc<Worker>,
     primary: Key,
     /// The key it was led under.
     flight: Key,
+    address: Address,
+    /// The configuration, and the route in it.
+    route: (Arc<Snapshot>, usize),
     /// The fields it was asked for with.
     asked: HeaderMap,
-    sent: Instant,
+    read: Read,
+}
+
+impl Place {
+    /// Stores what was read, unless something was written since.
+    fn store(&self, entry: Arc<Entry>) {
+        let core = &self.worker.core;
+        let Some(route) = self.route.0.routes.get(self.route.1) else { return };
+        let Some(params) = &route.cache else { return };
+        if !lookup::fences(core, route, params, self.address.url()).stand_at(self.read.mark) {
+            return route.meter.event(self.worker.index, CacheEvent::Fenced);
+        }
+        let variant = core.store.keyer().variant(self.primary, &entry.head.vary, &self.asked);
+        core.store.insert(self.primary, variant, entry, self.read.sent);
+    }
+}
+
+/// Stores an entry that was made for `wanted` from what is stored there.
+pub(super) fn keep(exchange: &Exchange, wanted: &Wanted, asked: &HeaderMap, entry: Entry, read: Read) -> Arc<Entry> {
+    let entry = Arc::new(entry.in_generation(read.mark.generation));
+    let place = Place {
+        worker: Arc::clone(&exchange.worker),
+        primary: wanted.primary,
+        flight: wanted.flight,
+        address: wanted.address.clone(),
+        route: (Arc::clone(&exchange.snapshot), exchange.route.unwrap_or(usize::MAX)),
+        asked: asked.clone(),
+        read,
+    };
+    place.store(Arc::clone(&entry));
+    entry
 }
 
 /// Streams a body into a fill, and the whole of it into the store. Returns whether it was stored.
@@ -428,39 +493,7 @@ async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody
     }
     // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
     let stored = fill.finish(|body| {
-        let entry = Arc::new(Entry::new(head, body.clone()));
-        store(&place.worker, place.primary, &place.asked, entry, place.sent);
+        place.store(Arc::new(Entry::new(head, body.clone()).in_generation(place.read.mark.generation)));
     });
     stored.is_some()
-}
-
-/// An unsafe request has changed what is stored for its target, for what it names beside it (RFC 9111 section 4.4), and
-/// for the groups it names (RFC 9875 section 3).
-pub(super) fn invalidate(worker: &Worker, route: &Route, (primary, address): &(Key, Address), parts: &Parts) {
-    if !(200..400).contains(&parts.status.as_u16()) {
-        return;
-    }
-    let core = &worker.core;
-    let now = core.clock.now();
-    core.store.invalidate(*primary, now);
-    for name in storing::invalidated_groups(&parts.headers).into_iter().take(GROUPS) {
-        let group = Purge::Group { name: name.into(), origin: Some(address.origin()) };
-        core.store.purge(group, Depth::Hard, now);
-    }
-    let Some(params) = &route.cache else { return };
-    for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        let Some(place) = parts.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
-        if let Some(other) = address.sibling(place) {
-            core.store.invalidate(core.store.keyer().primary(&other.parts(), &params.query), now);
-        }
-    }
-}
-
-/// Each group is a walk through the store; RFC 9875 section 2 asks for 128 at least.
-const GROUPS: usize = 128;
-
-/// Whether what a fill brings is an answer to this very request and not to one with the same hash.
-pub(super) fn is_at(head: &Head, exchange: &Exchange, wanted: &Wanted) -> bool {
-    let params = exchange.route().and_then(|route| route.cache.as_ref());
-    params.is_some_and(|params| wanted.address.parts().is_at(&head.address, &params.query))
 }

@@ -3,7 +3,6 @@
 //! conditional GET does the same and renews the body as well.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::response::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -11,10 +10,11 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use super::attempt::{self, Ask, Outgoing};
 use super::body::ResponseBody;
 use super::exchange::Exchange;
-use super::fill;
+use super::fill::{self, Read};
 use super::lookup::Wanted;
 use super::respond::{self, Forward};
-use super::snapshot::{Route, Worker};
+use super::snapshot::Route;
+use super::standing;
 use super::trip;
 use crate::cache::entry::Entry;
 use crate::cache::freshness;
@@ -25,7 +25,8 @@ use crate::refusal::Reason;
 
 /// Whether a request wants this.
 pub(super) fn is_for(exchange: &Exchange, wanted: &Wanted) -> bool {
-    exchange.method == Method::HEAD && wanted.stale.as_ref().is_some_and(|stale| !stale.head.has_validator())
+    let bare = wanted.stale.as_ref().is_some_and(|stale| !stale.head.has_validator());
+    exchange.method == Method::HEAD && bare && !wanted.is_outdated
 }
 
 /// Asks for the head and judges what is stored by it.
@@ -43,11 +44,14 @@ pub(super) async fn head(
     };
     let worker = Arc::clone(&exchange.worker);
     let ask = Ask { worker: &worker, route, ticket: exchange.ticket(route) };
-    let sent = worker.core.clock.now();
+    let Some(read) = Read::now(&worker, route, &wanted.address) else {
+        return respond::refuse(exchange, Reason::Internal.into());
+    };
     let (parts, body, held) = match attempt::attempts(ask, outgoing, &mut exchange.tally, || None).await {
         Ok(reply) => reply,
         Err(refusal) => return trip::stand_in(exchange, &asked, wanted, forward, refusal),
     };
+    standing::witness(&worker, route, exchange.identity, parts.status);
     let forward = forward.answered(parts.status);
     let failed = !classify_status(parts.status, &route.classes).is_success();
     let entry = if failed && trip::stands_in(&exchange, wanted) {
@@ -55,7 +59,7 @@ pub(super) async fn head(
         Some((Arc::clone(stale), Forward { detail: Some("stale_if_error"), ..forward }))
     } else {
         exchange.cache = CacheResult::Pass;
-        let entry = freshened(&worker, route, wanted, stale, &asked, &parts, sent);
+        let entry = freshened(&exchange, route, wanted, stale, &asked, &parts, read);
         entry.map(|entry| {
             exchange.cache = CacheResult::Revalidated;
             (entry, Forward { stored: true, ..forward })
@@ -72,27 +76,26 @@ pub(super) async fn head(
 /// The stored answer with the fields of the HEAD's, if they are of the same representation. If they are not, what is
 /// stored is stale from now on. An answer that may not be for everybody says nothing of what is.
 fn freshened(
-    worker: &Worker,
+    exchange: &Exchange,
     route: &Route,
     wanted: &Wanted,
     stale: &Arc<Entry>,
     asked: &HeaderMap,
     parts: &Parts,
-    sent: Instant,
+    read: Read,
 ) -> Option<Arc<Entry>> {
     let params = route.cache.as_ref().filter(|_| parts.status == StatusCode::OK)?;
-    let moment = worker.core.clock.moment();
+    let moment = exchange.worker.core.clock.moment();
     let as_get = Asked { method: &Method::GET, headers: asked, parts: wanted.address.parts() };
-    let judged = storing::decide(&as_get, parts.status, &parts.headers, params, moment, sent);
+    let judged = storing::decide(&as_get, parts.status, &parts.headers, params, moment, read.sent);
     if judged.is_err_and(|why| why != Unstorable::Useless) {
         return None;
     }
     let length = stale.body.len() as u64;
-    let Some(head) = freshness::freshened(&stale.head, length, &parts.headers, params, moment, sent) else {
+    let Some(head) = freshness::freshened(&stale.head, length, &parts.headers, params, moment, read.sent) else {
         stale.soft_purge();
         return None;
     };
-    let entry = Arc::new(Entry::new(Arc::new(head), stale.body.clone()));
-    fill::store(worker, wanted.primary, asked, Arc::clone(&entry), sent);
-    Some(entry)
+    let entry = Entry::new(Arc::new(head), stale.body.clone());
+    Some(fill::keep(exchange, wanted, asked, entry, read))
 }

@@ -285,13 +285,18 @@ impl Drop for InFlight {
                 let Ok(response) = sending.await else { return };
                 match late {
                     Some(late) => late(response).await,
-                    None => drop(drain(&mut response.into_body(), DRAINED).await),
+                    None => drain_rest(&mut response.into_body()).await,
                 }
             };
             let _ = tokio::time::timeout(hold, ending).await;
             drop(held);
         });
     }
+}
+
+/// Reads on a body nobody wants, as far as that is worth while.
+pub(super) async fn drain_rest(body: &mut ReplyBody) {
+    drain(body, DRAINED).await;
 }
 
 /// Reads a body nobody wants, up to `most` bytes: past that, closing the connection is cheaper for everybody. Says how

@@ -13,7 +13,9 @@ use super::admit;
 use super::cache_status;
 use super::exchange::Exchange;
 use super::lookup::{self, Looked};
+use super::respond::Forward;
 use super::snapshot::{Route, Worker};
+use super::standing;
 use crate::cache::CacheParams;
 use crate::cache::control::RequestControl;
 use crate::cache::entry::Entry;
@@ -135,7 +137,7 @@ pub fn inspect(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Result<Inspec
     let target = Target::of(&parts.uri, &parts.headers, parts.version < Version::HTTP_11)?;
     let route = admit::place(&mut exchange, &snapshot, parts, &target).map_err(|refusal| refusal.reason)?;
     let safe = admit::is_safe(&parts.method, &parts.headers);
-    let looked = lookup::look(&exchange, route, parts, &target, safe);
+    let looked = lookup::look(&mut exchange, route, parts, &target, safe);
     let now = exchange.started.mono;
     let mut inspection = Inspection {
         method: parts.method.to_string(),
@@ -164,7 +166,8 @@ fn find(
 ) -> Option<Arc<Entry>> {
     let store = &exchange.worker.core.store;
     let now = exchange.started.mono;
-    let key_parts = lookup::key_parts(exchange, route, params, parts, target);
+    let partition = standing::partition(&exchange.worker, params, exchange.identity);
+    let key_parts = lookup::key_parts(exchange, route, target, partition);
     let primary = store.keyer().primary(&key_parts, &params.query);
     inspection.key = Some(KeyView {
         hash: format!("{:032x}", primary.0),
@@ -202,9 +205,12 @@ fn verdict(
         }
         Looked::Fetch(_, forward) => Verdict {
             result: CacheResult::Miss.code(),
-            why: fetched(forward.why, entry, request, now),
+            why: fetched(&forward, entry, request, now),
             asks_upstream: true,
-            cache_status: Some(format!("vaxel; fwd={}", forward.why)),
+            cache_status: Some(match forward.detail {
+                Some(detail) => format!("vaxel; fwd={}; detail={detail}", forward.why),
+                None => format!("vaxel; fwd={}", forward.why),
+            }),
         },
         Looked::Alone(result, None, _) => {
             let why = format!("the route {} does not cache", route.name);
@@ -239,9 +245,9 @@ fn served(entry: &Entry, result: CacheResult, refreshes: bool, request: &HeaderM
     format!("{stale}, within stale-while-revalidate of {}: served; its refresh failed and waits", span(life.swr))
 }
 
-fn fetched(why: &str, entry: Option<&Entry>, request: &HeaderMap, now: Instant) -> String {
+fn fetched(forward: &Forward, entry: Option<&Entry>, request: &HeaderMap, now: Instant) -> String {
     let Some(entry) = entry else {
-        return match why {
+        return match forward.why {
             "vary-miss" => "there are answers for other values of the fields it varies by, none for these",
             _ => "nothing is stored for it",
         }
@@ -249,15 +255,18 @@ fn fetched(why: &str, entry: Option<&Entry>, request: &HeaderMap, now: Instant) 
     };
     let head = &entry.head;
     let control = RequestControl::parse(request);
-    let cause = if why == "request" && !head.life.always_validate {
+    let is_outdated = forward.detail == Some("outdated");
+    let cause = if is_outdated {
+        "outdated: something was written since to its URL or its group".to_owned()
+    } else if forward.why == "request" && !head.life.always_validate {
         "the request wants to hear from the origin".to_owned()
     } else if head.life.always_validate {
         "the origin wants to be asked each time (no-cache)".to_owned()
     } else {
         staleness(entry, now)
     };
-    let how =
-        if head.has_validator() && head.age(now) < head.life.end() { "it is validated" } else { "it is fetched anew" };
+    let validates = !is_outdated && head.has_validator() && head.age(now) < head.life.end();
+    let how = if validates { "it is validated" } else { "it is fetched anew" };
     let error = if reuse::on_error(head, &control, now) { "; if that fails, what is stored stands in" } else { "" };
     format!("{cause}: {how}{error}")
 }
@@ -269,6 +278,7 @@ fn passed(detail: &str) -> &'static str {
         "precondition" => "If-Match and If-Unmodified-Since are for the origin to judge",
         "token_fetch" => "it asks for a token of its own",
         "session" => "it belongs to a session of the backend",
+        "unproven" => "answers are shared with those the upstream has let in of late, and this identity is not one",
         "upgrade" => "it asks for another protocol",
         "uncacheable" => "answers to it could not be shared a moment ago: it does not wait for others",
         "range" => "a part of what is not stored is asked for as it is",

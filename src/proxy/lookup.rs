@@ -9,15 +9,18 @@ use http::{Method, header};
 
 use super::exchange::Exchange;
 use super::respond::Forward;
-use super::snapshot::Route;
-use crate::cache::CacheParams;
+use super::snapshot::{Core, Route};
+use super::standing;
 use crate::cache::control::RequestControl;
 use crate::cache::entry::Entry;
-use crate::cache::key::{Key, KeyParts};
+use crate::cache::fence::{Fences, Mark};
+use crate::cache::key::{Key, KeyParts, Keyer};
 use crate::cache::reuse::{self, Reuse};
 use crate::cache::store::{FoundSlot, Lookup};
+use crate::cache::{CacheParams, QueryRule};
+use crate::gear::Gear;
 use crate::message::target::Target;
-use crate::metrics::CacheResult;
+use crate::metrics::{CacheEvent, CacheResult};
 use crate::refusal::Reason;
 
 /// The way onward.
@@ -33,6 +36,17 @@ pub(super) enum Looked {
     Refuse(Reason),
 }
 
+impl Looked {
+    /// What a rule of the cache has done to a request that goes on.
+    pub(super) fn event(&self) -> Option<CacheEvent> {
+        match self {
+            Self::Alone(_, Some(Forward { detail: Some(UNPROVEN), .. }), _) => Some(CacheEvent::Unproven),
+            Self::Fetch(Wanted { is_outdated: true, .. }, _) => Some(CacheEvent::Outdated),
+            _ => None,
+        }
+    }
+}
+
 /// What a fill is to bring.
 #[derive(Clone)]
 pub(super) struct Wanted {
@@ -42,10 +56,21 @@ pub(super) struct Wanted {
     pub(super) primary: Key,
     /// The variant, if the store knows by which fields the answer varies.
     pub(super) flight: Key,
-    /// What is there already: to be validated, or to stand in when the upstream fails.
+    /// Where the fences stood.
+    pub(super) mark: Mark,
+    /// What is there already: to be validated (unless it is outdated), or to stand in when the upstream fails.
     pub(super) stale: Option<Arc<Entry>>,
+    /// Something was written since that was stored.
+    pub(super) is_outdated: bool,
     /// What the request says of caching.
     pub(super) control: RequestControl,
+}
+
+impl Wanted {
+    /// The key of the flight that brings what is there now.
+    pub(super) const fn flight_now(&self) -> Key {
+        self.flight.in_generation(self.mark.flight)
+    }
 }
 
 /// The key of a request in clear, in a form that outlives it.
@@ -57,10 +82,14 @@ pub(super) struct Address {
     query: Option<Box<str>>,
     upstream: Box<str>,
     partition: Option<u64>,
+    /// The key of its URL, whoever asks.
+    url: Key,
+    /// The route that stores it.
+    route: usize,
 }
 
 impl Address {
-    fn of(parts: &KeyParts<'_>) -> Self {
+    fn of(parts: &KeyParts<'_>, url: Key, route: usize) -> Self {
         Self {
             scheme: if parts.scheme == "https" { "https" } else { "http" },
             host: parts.host.into(),
@@ -68,11 +97,24 @@ impl Address {
             query: parts.query.map(Box::from),
             upstream: parts.upstream.into(),
             partition: parts.partition,
+            url,
+            route,
         }
     }
 
-    /// The address of another resource of the same origin, named by a field of an answer; `None` if it is elsewhere.
-    pub(super) fn sibling(&self, place: &str) -> Option<Self> {
+    /// The key of its URL, whoever asks.
+    pub(super) const fn url(&self) -> Key {
+        self.url
+    }
+
+    /// The route that stores it, by its index.
+    pub(super) const fn route(&self) -> usize {
+        self.route
+    }
+
+    /// Key and address of another resource of the same origin, named by a field of an answer; `None` if it is
+    /// elsewhere.
+    pub(super) fn sibling(&self, place: &str, keyer: &Keyer, rule: &QueryRule) -> Option<(Key, Self)> {
         let place: http::Uri = place.parse().ok()?;
         let elsewhere = place.host().is_some()
             && (place.scheme_str() != Some(self.scheme)
@@ -80,7 +122,10 @@ impl Address {
         if elsewhere || !place.path().starts_with('/') {
             return None;
         }
-        Some(Self { path: place.path().into(), query: place.query().map(Box::from), ..self.clone() })
+        let mut other = Self { path: place.path().into(), query: place.query().map(Box::from), ..self.clone() };
+        let primary = keyer.primary(&other.parts(), rule);
+        other.url = keyer.url(primary, &other.parts(), rule);
+        Some((primary, other))
     }
 
     /// The origin it is of: `scheme://host`.
@@ -102,12 +147,18 @@ impl Address {
 }
 
 /// Looks into the store.
-pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &Target<'_>, safe: bool) -> Looked {
-    let Some(params) = &route.cache else { return Looked::Alone(CacheResult::Off, None, None) };
+pub(super) fn look(exchange: &mut Exchange, route: &Route, parts: &Parts, target: &Target<'_>, safe: bool) -> Looked {
+    let Some(params) = &route.cache else {
+        let changed = if safe { None } else { read_elsewhere(exchange, parts, target) };
+        return Looked::Alone(CacheResult::Off, None, changed);
+    };
+    exchange.identity = standing::identity(exchange, params, &parts.headers);
     let core = &exchange.worker.core;
-    let key_parts = key_parts(exchange, route, params, parts, target);
+    let partition = standing::partition(&exchange.worker, params, exchange.identity);
+    let key_parts = key_parts(exchange, route, target, partition);
     let primary = core.store.keyer().primary(&key_parts, &params.query);
-    let address = || Address::of(&key_parts);
+    let url = core.store.keyer().url(primary, &key_parts, &params.query);
+    let address = || Address::of(&key_parts, url, exchange.route.unwrap_or(usize::MAX));
     let alone = |result, why, detail| {
         Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some((primary, address())))
     };
@@ -122,32 +173,51 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
     }
     let now = exchange.started.mono;
     let control = RequestControl::parse(&parts.headers);
+    if !standing::is_let_in(exchange, route, params, exchange.identity) {
+        if control.only_if_cached {
+            return Looked::Refuse(Reason::CacheOnly);
+        }
+        return alone(CacheResult::Bypass, "bypass", UNPROVEN);
+    }
     let asked = Lookup { primary, parts: &key_parts, rule: &params.query, headers: &parts.headers };
     let found = core.store.find(&asked, now);
     let flight = found.key;
+    let fences = fences(core, route, params, url);
+    let wanted = |stale, is_outdated| {
+        let mark = fences.mark();
+        Wanted { address: address(), primary, flight, mark, stale, is_outdated, control }
+    };
+    let mut is_outdated = false;
     let (entry, why) = match found.slot {
-        FoundSlot::Entry(entry) => {
-            let wanted = |entry| Wanted { address: address(), primary, flight, stale: Some(entry), control };
-            match reuse::decide(&entry.head, entry.is_soft_purged(), &control, now) {
-                Reuse::Fresh => return Looked::Serve(entry, CacheResult::Hit, None),
-                Reuse::MaxStale => return Looked::Serve(entry, CacheResult::Stale, None),
-                Reuse::StaleWhileRevalidate => {
-                    let refresh = entry.may_refresh(now).then(|| wanted(Arc::clone(&entry)));
-                    return Looked::Serve(entry, CacheResult::Stale, refresh);
-                }
-                // A HEAD may freshen even what is past its life.
-                Reuse::Gone if parts.method != Method::HEAD => (None, why_not(&entry, now)),
-                Reuse::Validate | Reuse::OnlyOnError | Reuse::Gone => {
-                    let why = why_not(&entry, now);
-                    (Some(entry), why)
-                }
-            }
+        FoundSlot::Entry(entry) if entry.generation() != fences.generation() => {
+            is_outdated = true;
+            let stands_in = reuse::decide_outdated(&entry.head, &control, now) == Reuse::OnlyOnError;
+            (stands_in.then_some(entry), "stale")
         }
+        FoundSlot::Entry(entry) => match fit(&entry, route, &control, now) {
+            Fit::Serve(result, refreshes) => {
+                let refresh = refreshes.then(|| wanted(Some(Arc::clone(&entry)), false));
+                return Looked::Serve(entry, result, refresh);
+            }
+            // A HEAD may freshen even what is past its life.
+            Fit::Gone if parts.method != Method::HEAD => (None, why_not(&entry, now)),
+            Fit::Validate | Fit::Gone => {
+                let why = why_not(&entry, now);
+                (Some(entry), why)
+            }
+        },
         FoundSlot::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
         FoundSlot::Uncacheable => return alone(CacheResult::Pass, "miss", "uncacheable"),
         FoundSlot::VaryMiss => (None, "vary-miss"),
         FoundSlot::Miss => match core.store.find_equivalent(&asked) {
-            Some(entry) if is_fresh(&entry, &control, now) => return Looked::Serve(entry, CacheResult::Hit, None),
+            // Whether another URL's answer is one user's, or outdated, is known to its own fence alone.
+            Some(entry)
+                if !params.is_partitioned()
+                    && entry.generation() == fences.generation()
+                    && is_fresh(&entry, &control, now) =>
+            {
+                return Looked::Serve(entry, CacheResult::Hit, None);
+            }
             _ => (None, "uri-miss"),
         },
     };
@@ -160,10 +230,63 @@ pub(super) fn look(exchange: &Exchange, route: &Route, parts: &Parts, target: &T
         return alone(CacheResult::Pass, why, if partial { "range" } else { "unstored" });
     }
     // Answers to credentials are rarely for all: nobody is made to wait for one.
-    if parts.headers.contains_key(header::AUTHORIZATION) && !params.per_consumer && entry.is_none() {
+    if parts.headers.contains_key(header::AUTHORIZATION) && !params.knows_identities() && entry.is_none() {
         return alone(CacheResult::Pass, why, "authorization");
     }
-    Looked::Fetch(Wanted { address: address(), primary, flight, stale: entry, control }, Forward::new(why))
+    let detail = is_outdated.then_some("outdated");
+    Looked::Fetch(wanted(entry, is_outdated), Forward { detail, ..Forward::new(why) })
+}
+
+/// What a stored answer is good for.
+enum Fit {
+    /// To be served; and to be refreshed in the background or not.
+    Serve(CacheResult, bool),
+    /// To be validated, or to stand in for an error.
+    Validate,
+    /// Nothing.
+    Gone,
+}
+
+/// What a stored answer that no fence has outdated is good for, in the gear its upstream is in.
+fn fit(entry: &Entry, route: &Route, control: &RequestControl, now: Instant) -> Fit {
+    let stand = route.upstream.gears.stand();
+    let refreshes = || entry.may_refresh(now) && route.upstream.may_refresh();
+    match reuse::decide(&entry.head, entry.is_soft_purged(), control, now) {
+        Reuse::Fresh => {
+            // Before a window what is asked for is renewed, though it is fresh.
+            let renew = stand.as_ref().and_then(|stand| stand.renew).filter(|renew| entry.head.received < *renew);
+            Fit::Serve(CacheResult::Hit, renew.is_some() && refreshes())
+        }
+        Reuse::MaxStale => Fit::Serve(CacheResult::Stale, false),
+        Reuse::StaleWhileRevalidate => Fit::Serve(CacheResult::Stale, refreshes()),
+        // What would stand in for an error need not wait for one.
+        Reuse::Validate | Reuse::OnlyOnError
+            if stand.as_ref().is_some_and(|stand| stand.gear >= Gear::Eco)
+                && !control.wants_fresh()
+                && reuse::on_error(&entry.head, control, now) =>
+        {
+            Fit::Serve(CacheResult::Stale, refreshes())
+        }
+        Reuse::Validate | Reuse::OnlyOnError => Fit::Validate,
+        Reuse::Gone => Fit::Gone,
+    }
+}
+
+/// The fences before what a route stores of a URL.
+pub(super) fn fences<'a>(core: &'a Core, route: &'a Route, params: &CacheParams, url: Key) -> Fences<'a> {
+    Fences { group: route.group.as_deref(), url: core.urls.of(url), by_url: params.is_partitioned() }
+}
+
+/// Where the answers to GET are stored that an unsafe request may change, if that is another route's business: reads
+/// and writes of one URL may be told apart by method.
+fn read_elsewhere(exchange: &Exchange, parts: &Parts, target: &Target<'_>) -> Option<(Key, Address)> {
+    let snapshot = &exchange.snapshot;
+    let index = *snapshot.router.find(&target.host, &target.route_path(), &Method::GET, &parts.headers)?;
+    let route = snapshot.routes.get(index)?;
+    let rule = &route.cache.as_ref()?.query;
+    let key_parts = key_parts(exchange, route, target, None);
+    let url = exchange.worker.core.store.keyer().primary(&key_parts, rule);
+    Some((url, Address::of(&key_parts, url, index)))
 }
 
 fn is_fresh(entry: &Entry, control: &RequestControl, now: Instant) -> bool {
@@ -180,14 +303,9 @@ fn why_not(entry: &Entry, now: Instant) -> &'static str {
 pub(super) fn key_parts<'a>(
     exchange: &Exchange,
     route: &'a Route,
-    params: &CacheParams,
-    parts: &Parts,
     target: &'a Target<'_>,
+    partition: Option<u64>,
 ) -> KeyParts<'a> {
-    let partition = params.per_consumer.then(|| {
-        let (_, number) = exchange.caller();
-        exchange.worker.core.store.keyer().partition(number, &parts.headers)
-    });
     KeyParts {
         scheme: if exchange.peer.tls { "https" } else { "http" },
         host: &target.host,
@@ -197,3 +315,6 @@ pub(super) fn key_parts<'a>(
         partition,
     }
 }
+
+/// The detail of a request whose identity the upstream has not let in of late.
+const UNPROVEN: &str = "unproven";

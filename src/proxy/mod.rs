@@ -39,8 +39,10 @@ mod lookup;
 mod outgoing;
 mod respond;
 pub mod snapshot;
+mod standing;
 mod trip;
 mod tunnel;
+mod write;
 
 pub use body::ResponseBody;
 use snapshot::Worker;

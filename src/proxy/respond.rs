@@ -81,17 +81,19 @@ pub(super) fn stored(
     dress(exchange, response)
 }
 
-/// Answers with what a fill streams.
+/// Answers with what a fill streams. The one who asked the upstream gets all fields of `own`, its answer; the others
+/// get those that may be shared.
 pub(super) fn filled(
     mut exchange: Box<Exchange>,
     head: &Arc<Head>,
     reader: Reader,
     request: &HeaderMap,
     forward: Forward,
+    own: Option<HeaderMap>,
 ) -> Response<ResponseBody> {
     let mut response = Response::new(Content::Empty);
     *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers.clone();
+    *response.headers_mut() = own.map_or_else(|| head.headers.clone(), |own| own_fields(own, head));
     // Ranges never come here: a request for a part of what is not stored goes alone.
     if reuse::answer(head, u64::MAX, &exchange.method, request) == Answer::NotModified {
         not_modified(&mut response);
@@ -107,6 +109,16 @@ pub(super) fn filled(
     headers.insert(CACHE_STATUS, forward.answered(head.status).value());
     finish(&mut exchange, headers);
     dress(exchange, response)
+}
+
+/// The fields of an answer for the one who asked for it. The body's length is the reader's to tell.
+fn own_fields(mut own: HeaderMap, head: &Head) -> HeaderMap {
+    hop::strip(&mut own);
+    own.remove(header::CONTENT_LENGTH);
+    if let Some(date) = head.headers.get(header::DATE) {
+        own.insert(header::DATE, date.clone());
+    }
+    own
 }
 
 /// Answers with the upstream's own reply.
@@ -283,6 +295,9 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::UpstreamTimeout => "vaxel; error=http_response_timeout",
         Reason::UpstreamNone => "vaxel; error=destination_unavailable",
         Reason::BreakerOpen => "vaxel; error=destination_unavailable; details=\"breaker.open\"",
+        Reason::GearPark => "vaxel; error=destination_unavailable; details=\"gear.park\"",
+        Reason::GearLimp => "vaxel; error=destination_unavailable; details=\"gear.limp\"",
+        Reason::WindowWrites => "vaxel; error=destination_unavailable; details=\"window.writes\"",
         Reason::QueueFull => "vaxel; error=connection_limit_reached; details=\"queue.full\"",
         Reason::QueueTimeout => "vaxel; error=connection_limit_reached; details=\"queue.timeout\"",
         Reason::QueueHopeless => "vaxel; error=connection_limit_reached; details=\"queue.hopeless\"",

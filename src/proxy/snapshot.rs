@@ -11,7 +11,9 @@ use http::HeaderValue;
 use super::access_log::WorkerLog;
 use super::hooks::Hooks;
 use crate::cache::CacheParams;
+use crate::cache::fence::{Fence, UrlFences};
 use crate::cache::flight::Flights;
+use crate::cache::identities::Identities;
 use crate::cache::store::Store;
 use crate::clock::Clock;
 use crate::consumer::{Consumers, Identity, aggregate};
@@ -47,6 +49,8 @@ pub struct Snapshot {
 pub struct Caller {
     /// Its name; `anonymous` for the unknown.
     pub name: Box<str>,
+    /// Its part in the identity of its users: a number made of its name.
+    pub identity: u64,
     /// Its share when the backend is scarce.
     pub weight: u32,
     /// Its own class, before the route's.
@@ -69,8 +73,12 @@ pub struct Rate {
 pub struct Route {
     /// Its name.
     pub name: Box<str>,
+    /// A number made of its name.
+    pub number: u64,
     /// Where it leads.
     pub upstream: Arc<Upstream>,
+    /// What was written to the routes that show the same data.
+    pub group: Option<Arc<Fence>>,
     /// How it caches, if it does.
     pub cache: Option<CacheParams>,
     /// What each consumer may ask of it.
@@ -103,6 +111,10 @@ pub struct Core {
     pub clock: Clock,
     /// Stored answers.
     pub store: Store,
+    /// Who may have what is shared, and whose answers are forgotten.
+    pub identities: Identities,
+    /// What was written to each URL.
+    pub urls: UrlFences,
     /// Fills under way.
     pub flights: Flights,
     /// All counters.

@@ -10,12 +10,15 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Ask, Outgoing};
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Tally};
-use super::fill::{self, Brought, Errand};
+use super::fill::{self, Brought, Errand, Read};
 use super::freshen;
 use super::lookup::{Address, Wanted};
 use super::outgoing;
 use super::respond::{self, Forward};
 use super::snapshot::Route;
+use super::standing;
+use super::write::Write;
+use crate::cache::entry::Head;
 use crate::cache::flight::{Joined, Lead, Verdict};
 use crate::cache::key::Key;
 use crate::cache::reuse;
@@ -72,30 +75,37 @@ async fn alone(
     let worker = Arc::clone(&exchange.worker);
     let ask = Ask { worker: &worker, route, ticket: exchange.ticket(route) };
     let safe = outgoing.safe;
-    let sent = worker.core.clock.now();
-    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || None).await;
+    let write = if safe { None } else { Write::of(&exchange, route, address.as_ref()) };
+    let read = address.as_ref().filter(|_| safe).and_then(|(_, address)| Read::now(&worker, route, address));
+    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
     let (parts, body, held) = match result {
         Ok(reply) => reply,
-        Err(refusal) => return respond::fallback(exchange, refusal),
+        Err(refusal) => {
+            if let Some(write) = write {
+                write.failed(exchange.tally.reached);
+            }
+            return respond::fallback(exchange, refusal);
+        }
     };
-    let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
-    if !safe {
-        fill::invalidate(&worker, route, &address, &parts);
+    if let Some(write) = write {
+        write.ended(&parts);
     }
-    let (asked, held) = match (asked, held) {
-        (Some(asked), Some(held)) if safe => (asked, held),
-        (_, held) => return respond::reply(exchange, parts, body, held, forward),
+    standing::witness(&worker, route, exchange.identity, parts.status);
+    let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
+    let (asked, held, read) = match (asked, held, read) {
+        (Some(asked), Some(held), Some(read)) => (asked, held, read),
+        (_, held, _) => return respond::reply(exchange, parts, body, held, forward),
     };
     // What was not expected to be for everybody may be after all.
     let forward = forward.unwrap_or(Forward::new("miss"));
-    let (primary, address) = address;
-    let Some(head) = fill::adoptable(&worker, route, &address, &exchange.method, &asked, &parts, sent) else {
+    let Some(head) = fill::adoptable(&exchange, route, &address.1, &asked, &parts, read) else {
         return respond::reply(exchange, parts, body, Some(held), Some(forward));
     };
-    match fill::adopt(&worker, route, primary, head, &asked, (parts, body, held), sent) {
-        Ok((head, reader)) => {
-            let forward = Forward { stored: true, detail: None, ..forward };
-            respond::filled(exchange, &head, reader, &asked, forward)
+    match fill::adopt(&exchange, route, address, head, &asked, (parts, body, held), read) {
+        Ok((head, reader, own)) => {
+            let detail = forward.detail.filter(|_| forward.why == "bypass");
+            let forward = Forward { stored: true, detail, ..forward };
+            respond::filled(exchange, &head, reader, &asked, forward, Some(own))
         }
         Err(reply) => {
             let (parts, body, held) = *reply;
@@ -106,7 +116,8 @@ async fn alone(
 
 /// Refreshes what is served stale, in the background, unless somebody does already.
 pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, wanted: Wanted) {
-    let (Joined::Lead(lead), Ok(runtime)) = (exchange.worker.core.flights.join(wanted.flight), Handle::try_current())
+    let (Joined::Lead(lead), Ok(runtime)) =
+        (exchange.worker.core.flights.join(wanted.flight_now()), Handle::try_current())
     else {
         return;
     };
@@ -128,18 +139,18 @@ async fn fetch(
     forward: Forward,
 ) -> Response<ResponseBody> {
     let flights = &exchange.worker.core.flights;
-    let waiter = match flights.join(wanted.flight) {
+    let waiter = match flights.join(wanted.flight_now()) {
         Joined::Lead(lead) => return bring(exchange, outgoing, asked, wanted, forward, lead).await,
         Joined::Wait(waiter) => waiter,
     };
     match waiter.verdict().await {
         Verdict::Lead(lead) => bring(exchange, outgoing, asked, wanted, forward, lead).await,
-        Verdict::Stream(head, reader) if head.selects(&asked) && fill::is_at(&head, &exchange, &wanted) => {
+        Verdict::Stream(head, reader) if head.selects(&asked) && is_at(&head, &exchange, &wanted) => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Collapsed;
-            respond::filled(exchange, &head, reader, &asked, Forward { collapsed: true, ..forward })
+            respond::filled(exchange, &head, reader, &asked, Forward { collapsed: true, ..forward }, None)
         }
-        Verdict::Found(entry) if entry.head.selects(&asked) && fill::is_at(&entry.head, &exchange, &wanted) => {
+        Verdict::Found(entry) if entry.head.selects(&asked) && is_at(&entry.head, &exchange, &wanted) => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Collapsed;
             let now = exchange.worker.core.clock.now();
@@ -184,8 +195,8 @@ async fn bring(
     };
     exchange.tally = tally;
     match brought {
-        Brought::Shared(head, reader) => {
-            respond::filled(exchange, &head, reader, &asked, Forward { stored: true, ..forward })
+        Brought::Shared(head, reader, own) => {
+            respond::filled(exchange, &head, reader, &asked, Forward { stored: true, ..forward }, Some(*own))
         }
         Brought::Found(entry, result) => {
             exchange.cache = result;
@@ -229,4 +240,10 @@ pub(super) fn stand_in(
 pub(super) fn stands_in(exchange: &Exchange, wanted: &Wanted) -> bool {
     let now = exchange.worker.core.clock.now();
     wanted.stale.as_ref().is_some_and(|entry| reuse::on_error(&entry.head, &wanted.control, now))
+}
+
+/// Whether what a fill brings is an answer to this very request and not to one with the same hash.
+fn is_at(head: &Head, exchange: &Exchange, wanted: &Wanted) -> bool {
+    let params = exchange.route().and_then(|route| route.cache.as_ref());
+    params.is_some_and(|params| wanted.address.parts().is_at(&head.address, &params.query))
 }

@@ -1,7 +1,6 @@
 //! One endpoint as the trip sees it: a request goes in, a reply or a failure comes out. What failed, at which step, and
 //! whether the request may be sent again, is decided here, where it is known.
 
-use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -212,20 +211,6 @@ fn check_head(status: StatusCode, version: Version, headers: &HeaderMap, upgradi
 
 /// Bytes hyper may buffer of one reply: enough for large heads, and large reads for large bodies.
 const READ_BUFFER: usize = 256 * 1024;
-
-impl OriginError {
-    /// The whole chain of causes in one line, for the log.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
-}
 
 #[cfg(test)]
 mod tests {

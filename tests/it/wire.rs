@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod message;
 pub(crate) mod origin;
 pub(crate) mod rig;
+mod tls;
 mod trips;
 
 /// For whatever must happen at all; only a test that fails waits so long.

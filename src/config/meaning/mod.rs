@@ -19,6 +19,7 @@ mod consumer;
 mod listener;
 mod route;
 mod upstream;
+mod window;
 
 use route::Route;
 
@@ -46,7 +47,8 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
     listener::check(file, &listeners, admin.as_ref());
     let consumers = file.named("consumer", consumer::read);
     consumer::check(file, &consumers);
-    let upstreams = file.named("upstream", upstream::read);
+    let mut upstreams = file.named("upstream", upstream::read);
+    window::give(file, &mut upstreams);
     let names: Vec<_> = upstreams.iter().map(|(name, upstream)| (name.get_ref().clone(), upstream.as_ref())).collect();
     let mut routes = file.tables("route", |reader| route::read(reader, &names, cache.max_bytes, !consumers.is_empty()));
     route::check(file, &mut routes);

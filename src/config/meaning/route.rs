@@ -18,6 +18,7 @@ use super::super::values::{
 };
 use super::consumer::rate_params;
 use super::{absolute_path, no_twice, unspan};
+use crate::cache::identity::{CookiePattern, IdentityRule};
 use crate::cache::{CacheParams, QueryRule};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
 use crate::message::hop;
@@ -58,6 +59,7 @@ pub(super) fn read(
         route.error(route.span("require_consumer"), mistake);
     }
     let class = route.choice("class", &CLASSES);
+    let group = route.optional("group", word);
     let cache = route.switch("cache", |cache| self::cache(cache, store));
     let rewrite = route.optional_table("rewrite", rewrite).flatten();
     let request_headers = route.table("request_headers", edits);
@@ -72,6 +74,7 @@ pub(super) fn read(
         rewrite,
         request_headers,
         response_headers,
+        group,
         cache,
         rate,
         class,
@@ -180,6 +183,16 @@ fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
         let place = if table.has("max_entry") { table.span("max_entry") } else { table.place() };
         table.error(place, Mistake::new("`max_entry` is larger than the whole cache (`size` of [cache])"));
     }
+    let per_consumer = table.value("per_consumer", flag);
+    let identity = table.optional_table("identity", |identity| IdentityRule {
+        cookies: unspan(identity.list("cookies", cookie).unwrap_or_default()),
+        headers: unspan(identity.list("headers", header_name).unwrap_or_default()),
+    });
+    let shared_after_auth = table.optional("shared_after_auth", positive_duration);
+    if per_consumer && shared_after_auth.is_some() {
+        let mistake = Mistake::new("with `per_consumer` nothing is shared: keep one of the two");
+        table.error(table.span("shared_after_auth"), mistake);
+    }
     CacheParams {
         ttl,
         override_origin,
@@ -188,7 +201,11 @@ fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
         keep: table.value("keep", duration),
         negative: table.optional("negative", positive_duration),
         max_entry,
-        per_consumer: table.value("per_consumer", flag),
+        per_consumer,
+        identity,
+        shared_after_auth,
+        ignore_set_cookie: unspan(table.list("ignore_set_cookie", cookie).unwrap_or_default()),
+        strip: unspan(table.list("strip", header_name).unwrap_or_default()),
         targeted: unspan(table.list("targeted", header_name).unwrap_or_default()),
         query: table.table("query", |query| QueryRule {
             sort: query.value("sort", flag),
@@ -196,6 +213,12 @@ fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
             keep: query.list("keep", word).map(unspan),
         }),
     }
+}
+
+fn cookie(value: &DeValue<'_>) -> Result<CookiePattern, Mistake> {
+    let name = text(value)?;
+    let mistake = || Mistake::new(format!("`{name}` is not the name of a cookie"));
+    CookiePattern::new(&name).ok_or_else(|| mistake().hint("a name, or its beginning and a `*`"))
 }
 
 fn rewrite(table: &mut Reader<'_>) -> Option<Rewrite> {
@@ -266,5 +289,5 @@ fn fallback(table: &mut Reader<'_>) -> Option<StaticAnswer> {
     Some(StaticAnswer { status, content_type, body })
 }
 
-const CLASSES: [(&str, Class); 3] =
+pub(super) const CLASSES: [(&str, Class); 3] =
     [("interactive", Class::Interactive), ("normal", Class::Normal), ("batch", Class::Batch)];

@@ -9,8 +9,10 @@ use super::super::reader::Reader;
 use super::super::settings::UpstreamSettings;
 use super::super::units::{duration, positive_duration, positive_ratio, ratio};
 use super::super::values::{endpoint, expected, file, flag, whole, word};
+use super::route::CLASSES;
 use super::{absolute_path, no_twice, unspan};
 use crate::breaker::BreakerParams;
+use crate::gear::{GearParams, Mode};
 use crate::retry::RetryParams;
 use crate::throttle::SlotsParams;
 use crate::upstream::balance::Balance;
@@ -36,7 +38,9 @@ pub(super) fn read(name: &Spanned<String>, upstream: &mut Reader<'_>) -> Named {
             .choice("balance", &[("round_robin", Balance::RoundRobin), ("least_of_two", Balance::LeastOfTwo)]),
         slots: slots(upstream, timeouts.total),
         breaker: upstream.switch("breaker", |table| breaker(table, timeouts)),
-        retry: upstream.switch("retry", retry).unwrap_or_else(|| RetryParams { attempts: 1, ..RetryParams::default() }),
+        gears: gears(upstream),
+        windows: Vec::new(),
+        retry: upstream.switch("retry", retry).unwrap_or(RetryParams::NEVER),
         timeouts,
         pool: upstream.table("pool", pool),
         tls: tls(upstream, endpoints.iter().any(|uri| uri.get_ref().scheme_str() == Some("https"))),
@@ -83,6 +87,15 @@ fn breaker(table: &mut Reader<'_>, timeouts: Timeouts) -> BreakerParams {
         table.warn(table.span("slow"), mistake);
     }
     params
+}
+
+fn gears(upstream: &mut Reader<'_>) -> GearParams {
+    let params = upstream.switch("gears", |table| GearParams {
+        mode: table.choice("mode", &[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)]),
+        dwell: table.value("dwell", duration),
+        limp_class: table.choice("limp_class", &CLASSES),
+    });
+    params.unwrap_or_else(|| GearParams { mode: Mode::Off, ..GearParams::default() })
 }
 
 fn retry(table: &mut Reader<'_>) -> RetryParams {

@@ -183,6 +183,13 @@ impl World {
         }
     }
 
+    /// The upstreams are observed, as upkeep does once a second.
+    pub fn observes(&self) {
+        for upstream in self.handle.upstreams() {
+            upstream.shift(self.clock.moment());
+        }
+    }
+
     /// The value of a metric: the sum of all series that have (at least) these labels.
     pub fn metric(&self, series: &str) -> f64 {
         value(&self.handle.metrics().gather(), series)

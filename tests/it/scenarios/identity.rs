@@ -2,7 +2,7 @@
 
 use vaxel::sim::dice::Dice;
 
-use crate::harness::{Reply, SECOND, Seen, by, ms, ok, status, with_seeds, world};
+use crate::harness::{Config, Reply, SECOND, Seen, by, ms, ok, status, with_seeds, world};
 
 #[tokio::test(start_paused = true)]
 async fn personal_answers_are_never_shared() {
@@ -49,6 +49,196 @@ async fn each_consumer_has_answers_of_its_own_where_the_route_says_so() {
             world.breathes().await;
         }
     }
+    world.origin.was_asked(2);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_are_told_apart_by_the_cookies_that_matter_alone() {
+    let personal = by(|seen| ok(format!("{} {}", seen.number, seen.field("cookie"))).cached("private, max-age=60"));
+    let world = world().origin(personal).route("cache = { identity = { cookies = [\"SAP_SESSIONID_*\"] } }").opens();
+    let page = async |cookie: &str| {
+        let answer = world.get("/").with("cookie", cookie).await;
+        world.breathes().await;
+        answer
+    };
+    page("SAP_SESSIONID_X=1; theme=dark").await.says("0 SAP_SESSIONID_X=1; theme=dark");
+    page("SAP_SESSIONID_X=2; theme=dark").await.says("1 SAP_SESSIONID_X=2; theme=dark");
+    page("theme=light; SAP_SESSIONID_X=1").await.says("0 SAP_SESSIONID_X=1; theme=dark");
+    // Nobody has no answers of his own, and none of theirs.
+    page("theme=dark").await.says("2 theme=dark");
+    page("theme=dark").await.says("3 theme=dark").has("cache-status", UNCACHEABLE);
+    world.rests().await;
+}
+
+const UNCACHEABLE: &str = "vaxel; fwd=miss; fwd-status=200; detail=uncacheable";
+
+#[tokio::test(start_paused = true)]
+async fn only_who_was_let_in_gets_what_is_shared() {
+    let guarded = by(|seen| match seen.field("authorization") {
+        "intruder" => status(403),
+        _ => ok(format!("page {}", seen.number)),
+    });
+    let world = world().origin(guarded).route("cache = { ttl = \"1h\", shared_after_auth = \"10m\" }").opens();
+    let page = async |user: &str, target: &str| {
+        let answer = world.get(target).with("authorization", user).await;
+        world.breathes().await;
+        answer
+    };
+    let first = page("anna", "/a").await;
+    first.says("page 0").has("cache-status", "vaxel; fwd=bypass; fwd-status=200; stored; detail=unproven");
+    page("anna", "/a").await.says("page 0").has("cache-status", "vaxel; hit; ttl=3600");
+    page("intruder", "/a").await.is(403);
+    page("intruder", "/a").await.is(403).lacks("age");
+    world.get("/a").with("authorization", "cecil").with("cache-control", "only-if-cached").await.is(504);
+    // He proves himself by any page of the route; what he brings is everybody's.
+    page("bert", "/b").await.says("page 3");
+    page("bert", "/a").await.says("page 0").has("cache-status", "vaxel; hit; ttl=3600");
+    page("anna", "/b").await.says("page 3");
+    world.origin.was_asked(4);
+    // A proof is good for its time, whatever is stored.
+    world.passes(600 * SECOND).await;
+    page("anna", "/a").await.says("page 4");
+    world.counts("vaxel_cache_events_total{route=\"all\",event=\"unproven\"}", 5.0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_turned_away_loses_what_was_shared_with_him_at_once() {
+    for turned in [401, 403] {
+        let world = world().origin(ok("page").cached("max-age=60"));
+        let world = world.route("cache = { shared_after_auth = \"10m\" }").opens();
+        let page = async |target: &str| {
+            let answer = world.get(target).with("authorization", "anna").await;
+            world.breathes().await;
+            answer
+        };
+        page("/").await.says("page");
+        page("/").await.says("page").has("cache-status", "vaxel; hit; ttl=60");
+        world.origin.now(status(turned));
+        page("/other").await.is(turned);
+        page("/").await.is(turned);
+        world.counts("vaxel_cache_events_total{event=\"withdrawn\"}", 1.0);
+        // What is stored is as good as before, for those who are let in.
+        world.origin.now(by(move |seen| if seen.target == "/" { ok("new") } else { ok("") }));
+        page("/other").await.is(200);
+        page("/").await.says("page");
+        world.rests().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_forgets_what_was_stored_for_its_user_alone() {
+    let session = by(|seen| match seen.target.as_str() {
+        "/logoff" => status(401),
+        _ => ok(format!("{} {}", seen.number, seen.field("cookie"))).cached("private, max-age=60"),
+    });
+    let world = world().origin(session).route("cache = { identity = { cookies = [\"sid\"] } }").opens();
+    let page = async |target: &str, cookie: &str| {
+        let answer = world.get(target).with("cookie", cookie).await;
+        world.breathes().await;
+        answer
+    };
+    page("/", "sid=1").await.says("0 sid=1");
+    page("/", "sid=2").await.says("1 sid=2");
+    page("/logoff", "sid=1").await.is(401);
+    page("/", "sid=1").await.says("3 sid=1");
+    page("/", "sid=2").await.says("1 sid=2");
+    world.counts("vaxel_cache_events_total{event=\"forgotten\"}", 1.0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_one_who_asked_gets_all_fields_and_the_others_those_that_may_be_shared() {
+    let fields = [
+        ("set-cookie", "PHPSESSID=1; Path=/"),
+        ("sap-message", "{}"),
+        ("sap-statistics", "gwtotal=1"),
+        ("sap-perf-fesrec", "1"),
+        ("sap-http-session-timeout", "1"),
+        ("www-authenticate", "Negotiate x"),
+        ("x-trace", "1"),
+        ("x-kept", "1"),
+    ];
+    let reply = fields
+        .iter()
+        .fold(ok("page").cached("max-age=60").after(SECOND), |reply, (name, value)| reply.with(name, value));
+    let world = world().origin(reply);
+    let world = world.route("cache = { ignore_set_cookie = [\"PHPSESSID\"], strip = [\"x-trace\"] }").opens();
+    let visits: Vec<_> = (0..3).map(|_| world.get("/").goes()).collect();
+    let mut answers = Vec::new();
+    for visit in visits {
+        answers.push(visit.await);
+    }
+    answers.push(world.get("/").await);
+    world.origin.was_asked(1);
+    for (index, answer) in answers.iter().enumerate() {
+        answer.is(200).says("page").has("x-kept", "1");
+        for (name, value) in fields.iter().filter(|(name, _)| *name != "x-kept") {
+            assert_eq!(answer.field(name), if index == 0 { *value } else { "" }, "{name} of {index}");
+        }
+    }
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_served_from_an_answer_that_begins_a_session() {
+    for field in ["set-cookie", "x-csrf-token", "sap-contextid"] {
+        let login = by(move |seen| ok(seen.number.to_string()).cached("max-age=60").with(field, "s=1").after(SECOND));
+        let world = world().origin(login).route("cache = { ttl = \"60s\", override = true }").opens();
+        let visits: Vec<_> = (0..4).map(|_| world.get("/").goes()).collect();
+        let mut seen = Vec::new();
+        for visit in visits {
+            let answer = visit.await;
+            answer.is(200).has(field, "s=1");
+            seen.push(answer.body);
+        }
+        seen.sort();
+        assert_eq!(seen, ["0", "1", "2", "3"], "{field}: each has a session of his own");
+        world.rests().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_requests_are_never_collapsed_with_others() {
+    for (method, field) in [
+        ("POST", ("accept", "*/*")),
+        ("MERGE", ("accept", "*/*")),
+        ("GET", ("x-http-method", "MERGE")),
+        ("GET", ("x-csrf-token", "Fetch")),
+        ("GET", ("sap-contextid", "1")),
+        ("GET", ("range", "bytes=0-1")),
+        ("GET", ("if-match", "\"1\"")),
+    ] {
+        let world = world().origin(ok("page").cached("max-age=60").after(SECOND)).route("cache = true").opens();
+        let visits: Vec<_> = (0..3).map(|_| world.asks(method, "/").with(field.0, field.1).goes()).collect();
+        for visit in visits {
+            visit.await;
+        }
+        world.origin.was_asked(3);
+        world.rests().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_reorders_consumers_gives_nobody_anothers_answers() {
+    let consumer = |name: &str| {
+        format!("[consumer.{name}]\nidentify = {{ api_key = \"a-long-key-of-{name}\", header = \"x-api-key\" }}\n")
+    };
+    let cache = "cache = { per_consumer = true }";
+    let personal = by(|seen| ok(seen.field("x-api-key").to_owned()).cached("private, max-age=60"));
+    let before = consumer("anna") + &consumer("bert");
+    let world = world().origin(personal).route(cache).gateway(&before).opens();
+    let asks = async || {
+        for key in ["a-long-key-of-anna", "a-long-key-of-bert"] {
+            world.get("/").with("x-api-key", key).await.says(key);
+            world.breathes().await;
+        }
+    };
+    asks().await;
+    let after = Config::default().route(cache).more(&(consumer("bert") + &consumer("anna")));
+    world.reload(&after).unwrap();
+    asks().await;
     world.origin.was_asked(2);
     world.rests().await;
 }

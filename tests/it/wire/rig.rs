@@ -1,6 +1,7 @@
 //! The real server, on ports of its own, before an origin.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vaxel::config::Loaded;
@@ -40,7 +41,12 @@ impl Rig {
             upstream.breaker = None;
         }
         change(&mut settings);
-        let running = server::start(Loaded::from(settings), None).expect("the server starts");
+        Self::loaded(Loaded::from(settings), None)
+    }
+
+    /// As `loaded` says; a reload reads `file`.
+    pub(crate) fn loaded(loaded: Loaded, file: Option<PathBuf>) -> Self {
+        let running = server::start(loaded, file).expect("the server starts");
         let address = *running.listeners.first().expect("it has a listener");
         Self { running: Some(running), address }
     }

@@ -27,9 +27,14 @@ use crate::gateway::cache::Extent;
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
 use crate::listen::serve::{self, Server};
-use crate::listen::{Accept, Peer, socket, tls};
+use crate::listen::tls::TlsError;
+use crate::listen::{Accept, Peer, socket};
 use crate::metrics::{Format, WorkerMeter};
 use crate::proxy::access_log::{AccessLog, LogWriter};
+
+mod sites;
+
+use sites::Sites;
 
 /// A running server.
 pub struct Running {
@@ -64,7 +69,7 @@ pub enum ServerError {
         /// Which.
         address: SocketAddr,
         /// Why.
-        source: Box<tls::TlsError>,
+        source: Box<TlsError>,
     },
     /// The access log cannot be opened.
     #[error("cannot write the access log")]
@@ -84,6 +89,7 @@ struct Control {
     /// With what the admin listener was started: it stays, whatever a reload says.
     admin: Option<AdminSettings>,
     loaded: Mutex<Loaded>,
+    sites: Sites,
 }
 
 /// Starts everything that `loaded` asks for. `file` is where a reload reads from.
@@ -106,27 +112,24 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .build()
         .map_err(ServerError::Worker)?;
     let drain = Drain::default();
-    let control = Arc::new(Control {
-        handle: handle.clone(),
-        drain: drain.clone(),
-        log,
-        file,
-        admin: settings.admin,
-        loaded: Mutex::new(loaded),
-    });
+    let sites = Sites::load(&settings.listeners)?;
+    let admin = settings.admin;
+    let loaded = Mutex::new(loaded);
+    let control = Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, admin, loaded, sites });
     let admin = settings.admin.as_ref().map(|admin| serve_admin(&runtime, &control, admin.listen)).transpose()?;
     let mut workers: Vec<Vec<Share>> = (0..settings.workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
     for listener in &settings.listeners {
-        listeners.push(open_listener(listener, &handle, &drain, &mut workers)?);
+        listeners.push(open_listener(listener, &control, &mut workers)?);
     }
+    control.sites.watch(&settings.listeners, &listeners, handle.metrics());
     let threads = workers
         .into_iter()
         .enumerate()
         .map(|(index, shares)| spawn_worker(index, shares, &handle, drain.clone()))
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
-    runtime.spawn(upkeep(handle.clone()));
+    runtime.spawn(upkeep(Arc::clone(&control)));
     let probing = handle.clone();
     runtime.spawn(async move { probing.probe().await });
     Ok(Running { handle, control, threads, runtime, log: writer, listeners, admin })
@@ -187,24 +190,19 @@ enum Share {
 
 fn open_listener(
     settings: &ListenerSettings,
-    handle: &Handle,
-    drain: &Drain,
+    control: &Control,
     workers: &mut [Vec<Share>],
 ) -> Result<SocketAddr, ServerError> {
     let address = settings.listen;
     let bind_error = |source| ServerError::Bind { address, source };
     let sockets = socket::bind(address, settings.accept, workers.len(), settings.backlog).map_err(bind_error)?;
     let bound = sockets.first().map_or(Ok(address), TcpListener::local_addr).map_err(bind_error)?;
-    let tls = settings
-        .tls
-        .as_ref()
-        .map(tls::server_config)
-        .transpose()
-        .map_err(|error| ServerError::Tls { address, source: Box::new(error) })?;
+    let (handle, drain) = (&control.handle, &control.drain);
+    let tls = settings.tls.as_ref().and_then(|_| control.sites.find(address));
     let open = Arc::new(AtomicUsize::new(0));
     let server = |worker| {
         Arc::new(Server {
-            tls: tls.clone().map(tokio_rustls::TlsAcceptor::from),
+            tls: tls.cloned(),
             limits: settings.limits.clone(),
             worker,
             open: Arc::clone(&open),
@@ -342,12 +340,15 @@ fn serve_admin(runtime: &Runtime, control: &Arc<Control>, address: SocketAddr) -
     Ok(bound)
 }
 
-async fn upkeep(handle: Handle) {
+async fn upkeep(control: Arc<Control>) {
     let mut tick = tokio::time::interval(UPKEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        handle.upkeep().await;
+        control.handle.upkeep().await;
+        let control = Arc::clone(&control);
+        // Files may be slow.
+        let _ = tokio::task::spawn_blocking(move || control.sites.refresh()).await;
     }
 }
 
@@ -435,11 +436,17 @@ impl Control {
         let loaded = config::load(file).map_err(|problems: Problems| problems.to_string())?;
         let mut current = self.loaded.lock();
         let (new, old) = (&loaded.settings, &current.settings);
+        let listen_alike = new.listeners.len() == old.listeners.len()
+            && new.listeners.iter().zip(&old.listeners).all(|(new, old)| new.listens_like(old));
         let admin = |settings: &Settings| settings.admin.map(|admin| admin.listen);
-        if (&new.listeners, admin(new), new.workers) != (&old.listeners, admin(old), old.workers) {
-            tracing::warn!("listeners, admin and workers change at the next start only");
+        if !listen_alike || (admin(new), new.workers) != (admin(old), old.workers) {
+            tracing::warn!("listeners (but their certificates), admin and workers change at the next start only");
         }
+        let prepared = self.sites.prepare(&new.listeners)?;
         self.handle.reload(&loaded.settings).map_err(|error| error.to_string())?;
+        for (site, prepared) in prepared {
+            site.put(prepared);
+        }
         self.handle.metrics().reloaded(true, self.handle.clock().moment().wall);
         self.handle.metrics().configured(loaded.hash());
         *current = loaded;
