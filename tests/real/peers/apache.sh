@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+[[ $1 == version ]] && exec dpkg-query -W -f '${Version}' apache2
 # Debian's Apache httpd as a cache on 127.0.0.1:$2 before the origin at 127.0.0.1:$1; its files in $3.
 mkdir -p "$3/cache"
 chown -R www-data "$3"

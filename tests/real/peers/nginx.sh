@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+[[ $1 == version ]] && exec dpkg-query -W -f '${Version}' nginx
 # Debian's nginx as a cache on 127.0.0.1:$2 before the origin at 127.0.0.1:$1; its files in $3.
 cat >"$3/nginx.conf" <<CONF
 daemon off;
