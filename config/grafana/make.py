@@ -96,7 +96,7 @@ class Dashboard:
                    {"calculate": False, "cellGap": 1, "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64},
                     "yAxis": {"unit": "s", "axisPlacement": "left"}, "filterValues": {"le": 1e-9},
                     "exemplars": {"color": "rgba(90,160,255,0.8)"}, "legend": {"show": True},
-                    "tooltip": {"mode": "single", "yHistogram": True}}, exemplars=True)
+                    "tooltip": {"show": True, "mode": "single", "yHistogram": True}}, exemplars=True)
 
     def states(self, title, description, legend, expression, states, width=12):
         """What something was, over time."""
@@ -248,8 +248,10 @@ def overview():
     d.series("File descriptors", "percentunit", "Of those the process may open.",
              {"{{instance}}": f"process_open_fds{{{I}}} / process_max_fds{{{I}}}"}, steps={0.8: RED}, top=1)
     d.row("State")
+    d.series("Certificates", "s", "Time until a certificate ends.",
+             {"{{certificate}} {{instance}}": f"vaxel_certificate_expiry_timestamp_seconds{{{I}}} - time()"})
     d.table("Alerts", "What fires.", {"alerts": 'ALERTS{alertname=~"Vaxel.*",alertstate="firing"}'},
-            hidden=["alertstate", "job", "Value"])
+            hidden=["alertstate", "job", "Value"], width=16, height=8)
     d.table("Instances", "What runs where. Instances that do the same should have the same hash.", {
         "build": f"vaxel_build_info{{{I}}}", "up for": f"time() - process_start_time_seconds{{{I}}}",
         "configuration loaded": f"vaxel_config_last_reload_timestamp_seconds{{{I}}} * 1000",
@@ -261,7 +263,7 @@ def overview():
                  "hash": [{"id": "unit", "value": "hex"}],
                  "last load": [{"id": "mappings", "value": [{"type": "value", "options": {
                      "0": {"text": "failed", "color": RED, "index": 0}, "1": {"text": "good", "color": GREEN, "index": 1}}}]}]},
-        hidden=["build", "job", *(f"job {number}" for number in range(1, 8))])
+        hidden=["Value #A", "job", *(f"job {number}" for number in range(1, 8))])
     return d
 
 
@@ -289,6 +291,8 @@ def cache():
                                             rate(CACHE, R + ',result!="off"', "route"), "on (route) group_left () ")})
     d.series("Collapsed", "reqps", "Requests a second that shared the answer to another one under way.",
              {"{{route}}": rate(CACHE, R + ',result="collapsed"', "route")})
+    d.series("Rules", "reqps", "What rules of the cache did beside answering: unproven, withdrawn and forgotten are about identities, "
+             "invalidated, outdated and fenced about writes.", {"{{route}} {{event}}": rate("vaxel_cache_events_total", R, "route, event")})
     d.series("Past the store", "reqps", "Requests a second that could not be answered from the store for everybody, or asked to go past it.",
              {"{{route}} {{result}}": rate(CACHE, R + ',result=~"pass|bypass"', "route, result")})
     d.row("What it costs")

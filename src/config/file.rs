@@ -3,7 +3,7 @@
 
 use super::dictionary::Kind::{
     Choice, Duration, File, Flag, List, Map, Named, Number, OneOrMore, Predicate, Rate, Ratio, Secret, Size, Switch,
-    Table, Tables, Text, Whole,
+    Table, Tables, Text, Whole, WholeOr,
 };
 use super::dictionary::{Key, Section};
 
@@ -90,6 +90,17 @@ static STORE: Section = Section {
     keys: &[
         Key::new("size", Size, "Memory for stored answers.").default("'256MiB'"),
         Key::new("fills", Size, "Memory for answers that are just arriving to be stored.").default("'64MiB'"),
+        Key::new("persist", Table(&PERSIST), "Keeps what is stored over a restart; nothing is written without it."),
+    ],
+};
+
+static PERSIST: Section = Section {
+    name: "persist",
+    about: "Keeps what is stored over a restart. What belongs to one consumer alone is never written.",
+    keys: &[
+        Key::new("file", Text, "The file; its folder must be there and writable.").required(),
+        Key::new("every", Duration, "The time between two writings, for the case of a crash.").default("'5m'"),
+        Key::new("max", Size, "The largest file; `size` of the cache if not given."),
     ],
 };
 
@@ -192,8 +203,12 @@ static UPSTREAM: Section = Section {
     keys: &[
         Key::new("endpoints", OneOrMore(&Text), "Its servers: scheme, host, port.").required(),
         Key::new("balance", Choice(BALANCES), "How one of several endpoints is chosen.").default("'round_robin'"),
-        Key::new("slots", Whole, "Requests it works on at the same time, whatever becomes of their clients.")
-            .default("32"),
+        Key::new(
+            "slots",
+            WholeOr(&ADAPTIVE),
+            "Requests it works on at the same time, whatever becomes of their clients; or a table: found by its answers.",
+        )
+        .default("32"),
         Key::new("queue", Table(&QUEUE), "Who waits for a slot."),
         Key::new(
             "zombie_hold",
@@ -220,6 +235,29 @@ pub const BALANCES: &[&str] = &["round_robin", "least_of_two"];
 pub const HOSTS: &[&str] = &["keep", "upstream"];
 /// The words of `upstream.expect`.
 pub const EXPECTS: &[&str] = &["relay", "answer"];
+
+/// The words of `slots.adaptive`.
+pub const POLICIES: &[&str] = &["gradient", "aimd"];
+/// The words of `slots.mode`.
+pub const LIMIT_MODES: &[&str] = &["enforce", "shadow"];
+
+static ADAPTIVE: Section = Section {
+    name: "slots of an [upstream.NAME]",
+    about: "A number of slots that adapts to what the upstream can bear.",
+    keys: &[
+        Key::new(
+            "adaptive",
+            Choice(POLICIES),
+            "By latency (gradient), or by what it refuses and leaves unanswered (aimd).",
+        )
+        .required(),
+        Key::new("min", Whole, "Never fewer.").default("1"),
+        Key::new("max", Whole, "Never more.").required(),
+        Key::new("start", Whole, "How many at first, and in force in shadow mode; a quarter of `max` if not given."),
+        Key::new("slow", Duration, "For aimd: an answer that takes longer means too much; none does if not given."),
+        Key::new("mode", Choice(LIMIT_MODES), "Whether the number counts, or is only suggested.").default("'enforce'"),
+    ],
+};
 
 static QUEUE: Section = Section {
     name: "queue",

@@ -9,6 +9,7 @@ use http::Uri;
 use super::parse_with;
 use crate::breaker::BreakerParams;
 use crate::cache::CacheParams;
+use crate::cache::persist::PersistParams;
 use crate::consumer::ConsumerParams;
 use crate::gear::GearParams;
 use crate::gear::calendar::Window;
@@ -109,12 +110,14 @@ pub enum AccessTarget {
 }
 
 /// The cache that all routes share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheStoreSettings {
     /// Bytes for stored answers.
     pub max_bytes: u64,
     /// Bytes for answers that are just arriving to be stored.
     pub fills_bytes: u64,
+    /// Whether and where what is stored is kept over a restart.
+    pub persist: Option<PersistParams>,
 }
 
 /// One upstream.

@@ -37,7 +37,7 @@ pub use self::openmetrics::Format;
 pub(crate) use self::route::plain;
 pub use self::route::{ConsumerMeter, RouteMeter};
 pub use self::store::{Extent, StoreMeter};
-pub use self::upstream::{EndpointLive, Live, UpstreamMeter};
+pub use self::upstream::{EndpointLive, LimitLive, Live, UpstreamMeter};
 pub use self::worker::WorkerMeter;
 
 /// The metrics of one gateway. Cheap to clone; all clones are the same metrics.

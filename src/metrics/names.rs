@@ -112,6 +112,15 @@ metrics! {
     CACHE_HARVESTS = Counter Count "vaxel_cache_harvests_total" ["route"]
         "Answers stored that came too late for everybody who had waited.";
 
+    CACHE_SAVES = Counter Count "vaxel_cache_saves_total" ["result"]
+        "Writings of the stored entries to disk.";
+    CACHE_SAVED_AT = Gauge Seconds "vaxel_cache_saved_timestamp_seconds" []
+        "Unix time of the last good one; 0: none yet.";
+    CACHE_SAVED_BYTES = Gauge Bytes "vaxel_cache_saved_bytes" []
+        "Size of the file it wrote.";
+    CACHE_RESTORED = Counter Count "vaxel_cache_restored_entries_total" []
+        "Entries read from disk at the start.";
+
     QUEUE_WAIT = Histogram Seconds "vaxel_queue_wait_seconds" ["upstream"]
         "Time requests waited for a slot, those that got none included.";
     QUEUE_LENGTH = Gauge Count "vaxel_queue_length" ["upstream"]
@@ -124,6 +133,12 @@ metrics! {
         "Slots whose request nobody waits for any more while the backend still works on it.";
     ZOMBIES = Counter Count "vaxel_zombies_total" ["upstream"]
         "Requests that the backend worked on when nobody waited for them any more.";
+    LIMIT_SUGGESTED = Gauge Count "vaxel_limit_suggested" ["upstream"]
+        "Slots the adaptive limit finds right: those in force, or in shadow mode those it would take.";
+    LIMIT_LATENCY = Gauge Count "vaxel_limit_latency_ratio" ["upstream"]
+        "How many times their baseline answers took when the adaptive limit last looked.";
+    LIMIT_DROPS = Counter Count "vaxel_limit_drops_total" ["upstream"]
+        "Attempts that told the adaptive limit of overload: refused as too much, or not answered in time.";
 
     UPSTREAM_ATTEMPTS = Counter Count "vaxel_upstream_attempts_total" ["upstream", "outcome"]
         "Finished attempts, by what they say about the backend.";
@@ -245,7 +260,7 @@ pub const LAGS: &[Duration] = &[
     Duration::from_secs(1),
 ];
 
-/// The results of a load of the configuration.
+/// The results of a load of the configuration, and of other work that may fail.
 pub(super) const RELOAD_RESULTS: [&str; 2] = ["ok", "failed"];
 
 impl Kind {
@@ -323,7 +338,7 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("to", code(GEAR_SHIFTS.name), Gear::ALL.map(Gear::code).to_vec()),
         ("reason", code(LISTENER_REFUSED.name), ConnectionRefusal::CODES.to_vec()),
         ("result", code(TLS_HANDSHAKES.name), Handshake::CODES.to_vec()),
-        ("result", code(CONFIG_RELOADS.name), RELOAD_RESULTS.to_vec()),
+        ("result", format!("{}, {}", code(CONFIG_RELOADS.name), code(CACHE_SAVES.name)), RELOAD_RESULTS.to_vec()),
     ]
 }
 

@@ -25,10 +25,12 @@ pub struct UpstreamMeter {
 }
 
 /// The state of an upstream at the moment of a scrape.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Live {
     /// How many slots there are.
     pub slots: usize,
+    /// What the adaptive limit has learned, if there is one.
+    pub limit: Option<LimitLive>,
     /// Slots whose request is at the backend and still wanted.
     pub busy: usize,
     /// Slots whose request is at the backend though nobody waits for it any more.
@@ -43,6 +45,17 @@ pub struct Live {
     pub gear: Option<(Gear, Gear)>,
     /// The endpoints.
     pub endpoints: Vec<EndpointLive>,
+}
+
+/// An adaptive limit at the moment of a scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LimitLive {
+    /// Slots it finds right.
+    pub suggested: usize,
+    /// How many times their baseline answers took when it last looked.
+    pub latency_ratio: f64,
+    /// Overload signals since the start.
+    pub drops: u64,
 }
 
 /// The state of an endpoint at the moment of a scrape.
@@ -171,6 +184,11 @@ fn collect_live(name: &str, live: &Live, to: &mut Families) {
         (&names::UPSTREAM_IDLE, live.idle_connections),
     ] {
         to.count(metric, &[name], value as u64);
+    }
+    if let Some(limit) = live.limit {
+        to.count(&names::LIMIT_SUGGESTED, &[name], limit.suggested as u64);
+        to.push(&names::LIMIT_LATENCY, &[name], limit.latency_ratio);
+        to.count(&names::LIMIT_DROPS, &[name], limit.drops);
     }
     if let Some(state) = live.breaker {
         for (index, code) in STATES.iter().enumerate() {

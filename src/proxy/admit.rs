@@ -43,7 +43,7 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         check(worker, &parts)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
-        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe)))
+        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, !body.is_end_stream())))
     });
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),

@@ -337,6 +337,16 @@ def panels(test, world):
     test.check("there are a hundred expressions or more", len(asked) >= 100, len(asked))
 
 
+def documented(test, world):
+    """The questions of docs/METRICS.md."""
+    text = (ROOT / "docs" / "METRICS.md").read_text()
+    rows = re.findall(r"^\| ([^|`]+) \| `(.*)` \|$", text.split("## Some questions")[1].split("## All")[0], re.M)
+    test.check("there are some", len(rows) >= 9, rows)
+    for question, query in rows:
+        query = query.replace("\\|", "|")
+        test.check(f"docs/METRICS.md, {question}", world.has_data(query), query)
+
+
 def evaluated(test, world):
     """Prometheus's own verdict on each rule, and whether what an alert looks at is there."""
     found = [rule for group in world.ask("rules")["groups"] for rule in group["rules"]]
@@ -390,6 +400,7 @@ PARTS = [
     ("the exposition", exposition),
     ("the variables", variables),
     ("the panels", panels),
+    ("the documented questions", documented),
     ("the rules, evaluated", evaluated),
     ("completeness", complete),
 ]

@@ -10,6 +10,7 @@ mod gears;
 mod identity;
 mod inspecting;
 mod invalidation;
+mod limit;
 mod purging;
 mod queries;
 mod rate;
