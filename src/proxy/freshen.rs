@@ -32,7 +32,7 @@ pub(super) fn is_for(exchange: &Exchange, wanted: &Wanted) -> bool {
 /// Asks for the head and judges what is stored by it.
 pub(super) async fn head(
     mut exchange: Box<Exchange>,
-    outgoing: Outgoing,
+    mut outgoing: Outgoing,
     asked: HeaderMap,
     wanted: &Wanted,
     forward: Forward,
@@ -47,7 +47,7 @@ pub(super) async fn head(
     let Some(read) = Read::now(&worker, route, &wanted.address) else {
         return respond::refuse(exchange, Reason::Internal.into());
     };
-    let (parts, body, held) = match attempt::attempts(ask, outgoing, &mut exchange.tally, || None).await {
+    let (parts, body, held) = match attempt::attempts(ask, &mut outgoing, &mut exchange.tally, || None).await {
         Ok(reply) => reply,
         Err(refusal) => return trip::stand_in(exchange, &asked, wanted, forward, refusal),
     };

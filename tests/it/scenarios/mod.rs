@@ -5,6 +5,7 @@ mod breaker;
 mod cache_status;
 mod caching;
 mod collapsing;
+mod embedding;
 mod freshening;
 mod gears;
 mod identity;
