@@ -132,4 +132,4 @@ fn mib(bytes: u64) -> f64 {
 const CAPACITY: u64 = 6 << 20;
 /// For what the allocator keeps of what was given back, the buffers of the moment, and pages that are only partly used.
 /// It does not grow with what is driven through: without the bound it would be ten times the capacity.
-const ALLOWANCE: u64 = 24 << 20;
+const ALLOWANCE: u64 = 40 << 20;

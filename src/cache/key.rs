@@ -201,7 +201,7 @@ pub(crate) fn normal<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<im
 
 /// Hands the parameters that count to `sink` until it says no; whether it took them all. Without a rule the query is
 /// one piece.
-fn each_parameter(query: Option<&str>, rule: &QueryRule, sink: &mut dyn FnMut(&str) -> bool) -> bool {
+pub(crate) fn each_parameter(query: Option<&str>, rule: &QueryRule, sink: &mut dyn FnMut(&str) -> bool) -> bool {
     let Some(query) = query else { return true };
     if rule.is_empty() {
         return sink(query);

@@ -9,6 +9,7 @@
 //! - [`identity`]: whose answers these are
 //! - [`fence`]: what was read before a write ended is not taken for what is there after it
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
+//! - [`search`]: which query parameters an answer says it depends on (No-Vary-Search)
 //! - [`entry`]: the stored answer · [`record`]: the same as bytes
 //!
 //! Mechanisms: [`store`] (bounded by bytes; `room`) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
@@ -23,6 +24,7 @@ use http::HeaderName;
 
 use identity::{CookiePattern, IdentityRule};
 
+mod aliases;
 pub mod control;
 pub mod entry;
 pub mod fence;
@@ -37,6 +39,7 @@ pub mod range;
 pub mod record;
 pub mod reuse;
 mod room;
+pub mod search;
 pub mod store;
 pub mod storing;
 pub mod survey;

@@ -489,7 +489,7 @@ mod tests {
             if let Some(entry) = again.get("/b", &[]) {
                 let age = entry.age(entry.head.received);
                 assert!(age >= before + Duration::from_secs(seconds), "{age:?}");
-                assert!(age < before + Duration::from_secs(seconds + 1), "{age:?}");
+                assert!(age < before + Duration::from_secs(seconds + 20), "{age:?}");
             }
         }
     }

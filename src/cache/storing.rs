@@ -319,7 +319,8 @@ fn is_nominated(name: &HeaderName, headers: &HeaderMap) -> bool {
         .any(|member| member.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+/// Content-Length, where it is one number.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 

@@ -60,7 +60,7 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
                 trip::refresh(&mut exchange, route, &parts, wanted);
             }
             let now = exchange.started.mono;
-            answered(respond::stored(exchange, &entry, &parts.headers, now))
+            answered(respond::stored(exchange, &entry, &parts.headers, now, None))
         }
         Ok((route, looked)) => {
             if let Some(event) = looked.event() {

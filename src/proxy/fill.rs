@@ -52,7 +52,7 @@ pub(super) struct Errand {
 /// When a request was sent, and where the fences stood then.
 #[derive(Clone, Copy)]
 pub(super) struct Read {
-    sent: Instant,
+    pub(super) sent: Instant,
     mark: Mark,
 }
 
@@ -444,6 +444,22 @@ impl Place {
     }
 }
 
+/// Stores an entry that was made for `wanted` from what is stored there.
+pub(super) fn keep(exchange: &Exchange, wanted: &Wanted, asked: &HeaderMap, entry: Entry, read: Read) -> Arc<Entry> {
+    let entry = Arc::new(entry.in_generation(read.mark.generation));
+    let place = Place {
+        worker: Arc::clone(&exchange.worker),
+        primary: wanted.primary,
+        flight: wanted.flight,
+        address: wanted.address.clone(),
+        route: (Arc::clone(&exchange.snapshot), exchange.route.unwrap_or(usize::MAX)),
+        asked: asked.clone(),
+        read,
+    };
+    place.store(Arc::clone(&entry));
+    entry
+}
+
 /// Streams a body into a fill, and the whole of it into the store. Returns whether it was stored.
 async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Box<Held>>) -> bool {
     let core = &place.worker.core;
@@ -480,10 +496,4 @@ async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody
         place.store(Arc::new(Entry::new(head, body.clone()).in_generation(place.read.mark.generation)));
     });
     stored.is_some()
-}
-
-/// Whether what a fill brings is an answer to this very request and not to one with the same hash.
-pub(super) fn is_at(head: &Head, exchange: &Exchange, wanted: &Wanted) -> bool {
-    let params = exchange.route().and_then(|route| route.cache.as_ref());
-    params.is_some_and(|params| wanted.address.parts().is_at(&head.address, &params.query))
 }

@@ -10,9 +10,10 @@ use http::{HeaderMap, HeaderName, Version};
 use serde::Serialize;
 
 use super::admit;
+use super::cache_status;
 use super::exchange::Exchange;
 use super::lookup::{self, Looked};
-use super::respond::{self, Forward};
+use super::respond::Forward;
 use super::snapshot::{Route, Worker};
 use super::standing;
 use crate::cache::CacheParams;
@@ -197,7 +198,7 @@ fn verdict(
     match looked {
         Looked::Serve(entry, result, refresh) => {
             exchange.cache = result;
-            let status = respond::cache_status_of_stored(exchange, &entry, now);
+            let status = cache_status::hit(&entry, now, None);
             let why = served(&entry, result, refresh.is_some(), request, now);
             let cache_status = Some(text(status.as_bytes()));
             Verdict { result: result.code(), why, asks_upstream: refresh.is_some(), cache_status }

@@ -128,6 +128,11 @@ impl Address {
         Some((primary, other))
     }
 
+    /// The origin it is of: `scheme://host`.
+    pub(super) fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.host)
+    }
+
     /// The key in clear.
     pub(super) fn parts(&self) -> KeyParts<'_> {
         KeyParts {
@@ -205,13 +210,27 @@ pub(super) fn look(
                 let refresh = refreshes.then(|| wanted(Some(Arc::clone(&entry)), false));
                 return Looked::Serve(entry, result, refresh);
             }
-            Fit::Validate(why) => (Some(entry), why),
-            Fit::Gone => (None, "stale"),
+            // A HEAD may freshen even what is past its life.
+            Fit::Gone if parts.method != Method::HEAD => (None, why_not(&entry, now)),
+            Fit::Validate | Fit::Gone => {
+                let why = why_not(&entry, now);
+                (Some(entry), why)
+            }
         },
         FoundSlot::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
-        FoundSlot::Uncacheable => return alone(CacheResult::Pass, "uri-miss", "uncacheable"),
+        FoundSlot::Uncacheable => return alone(CacheResult::Pass, "miss", "uncacheable"),
         FoundSlot::VaryMiss => (None, "vary-miss"),
-        FoundSlot::Miss => (None, "uri-miss"),
+        FoundSlot::Miss => match core.store.find_equivalent(&asked) {
+            // Whether another URL's answer is one user's, or outdated, is known to its own fence alone.
+            Some(entry)
+                if !params.is_partitioned()
+                    && entry.generation() == fences.generation()
+                    && is_fresh(&entry, &control, now) =>
+            {
+                return Looked::Serve(entry, CacheResult::Hit, None);
+            }
+            _ => (None, "uri-miss"),
+        },
     };
     if control.only_if_cached {
         return Looked::Refuse(Reason::CacheOnly);
@@ -233,8 +252,8 @@ pub(super) fn look(
 enum Fit {
     /// To be served; and to be refreshed in the background or not.
     Serve(CacheResult, bool),
-    /// To be validated, or to stand in for an error; why it is not served.
-    Validate(&'static str),
+    /// To be validated, or to stand in for an error.
+    Validate,
     /// Nothing.
     Gone,
 }
@@ -259,8 +278,7 @@ fn fit(entry: &Entry, route: &Route, control: &RequestControl, now: Instant) -> 
         {
             Fit::Serve(CacheResult::Stale, refreshes())
         }
-        Reuse::Validate if entry.head.staleness(now).is_none() && !entry.is_soft_purged() => Fit::Validate("request"),
-        Reuse::Validate | Reuse::OnlyOnError => Fit::Validate("stale"),
+        Reuse::Validate | Reuse::OnlyOnError => Fit::Validate,
         Reuse::Gone => Fit::Gone,
     }
 }
@@ -280,6 +298,16 @@ fn read_elsewhere(exchange: &Exchange, parts: &Parts, target: &Target<'_>) -> Op
     let key_parts = key_parts(exchange, route, target, None);
     let url = exchange.worker.core.store.keyer().primary(&key_parts, rule);
     Some((url, Address::of(&key_parts, url, index)))
+}
+
+fn is_fresh(entry: &Entry, control: &RequestControl, now: Instant) -> bool {
+    reuse::decide(&entry.head, entry.is_soft_purged(), control, now) == Reuse::Fresh
+}
+
+/// Why a stored answer does not serve (RFC 9211 section 2.2): it is stale, or it is fresh and the request does not take it.
+fn why_not(entry: &Entry, now: Instant) -> &'static str {
+    let usable = entry.head.staleness(now).is_none() && !entry.head.life.always_validate && !entry.is_soft_purged();
+    if usable { "request" } else { "stale" }
 }
 
 /// What the answer to a request is stored under.

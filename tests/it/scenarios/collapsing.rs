@@ -174,7 +174,7 @@ async fn an_answer_that_is_not_for_all_releases_those_who_waited_at_once() {
     // It is remembered: nobody waits for anybody any more.
     let visits: Vec<_> = (0..5).map(|_| world.get("/").goes()).collect();
     for visit in visits {
-        visit.await.is(200).has("cache-status", "vaxel; fwd=uri-miss; fwd-status=200; detail=uncacheable");
+        visit.await.is(200).has("cache-status", "vaxel; fwd=miss; fwd-status=200; detail=uncacheable");
     }
     assert_eq!(world.clock.now() - begun, 3 * SECOND);
     // And forgotten once there is an answer for all.

@@ -2,14 +2,18 @@
 //! metrics.
 
 mod breaker;
+mod cache_status;
 mod caching;
 mod collapsing;
 mod embedding;
+mod freshening;
 mod gears;
 mod identity;
 mod inspecting;
+mod invalidation;
 mod limit;
 mod purging;
+mod queries;
 mod rate;
 mod reload;
 mod retrying;
