@@ -7,6 +7,10 @@ use super::dictionary::Kind::{
 };
 use super::dictionary::{Key, Section};
 
+mod throttle;
+
+use throttle::{ADAPTIVE, QUEUE, RESERVE};
+
 /// The whole file.
 pub static FILE: Section = Section {
     name: "the file",
@@ -198,6 +202,8 @@ static UPSTREAM: Section = Section {
             "Requests it works on at the same time, whatever becomes of their clients; or a table: found by its answers.",
         )
         .default("32"),
+        Key::new("endpoint_slots", Whole, "Requests each endpoint works on at the same time; any share of `slots` if not given."),
+        Key::new("reserve", Table(&RESERVE), "Slots kept free for a class."),
         Key::new("queue", Table(&QUEUE), "Who waits for a slot."),
         Key::new(
             "zombie_hold",
@@ -224,38 +230,6 @@ pub const BALANCES: &[&str] = &["round_robin", "least_of_two"];
 pub const HOSTS: &[&str] = &["keep", "upstream"];
 /// The words of `upstream.expect`.
 pub const EXPECTS: &[&str] = &["relay", "answer"];
-
-/// The words of `slots.adaptive`.
-pub const POLICIES: &[&str] = &["gradient", "aimd"];
-/// The words of `slots.mode`.
-pub const LIMIT_MODES: &[&str] = &["enforce", "shadow"];
-
-static ADAPTIVE: Section = Section {
-    name: "slots of an [upstream.NAME]",
-    about: "A number of slots that adapts to what the upstream can bear.",
-    keys: &[
-        Key::new(
-            "adaptive",
-            Choice(POLICIES),
-            "By latency (gradient), or by what it refuses and leaves unanswered (aimd).",
-        )
-        .required(),
-        Key::new("min", Whole, "Never fewer.").default("1"),
-        Key::new("max", Whole, "Never more.").required(),
-        Key::new("start", Whole, "How many at first, and in force in shadow mode; a quarter of `max` if not given."),
-        Key::new("slow", Duration, "For aimd: an answer that takes longer means too much; none does if not given."),
-        Key::new("mode", Choice(LIMIT_MODES), "Whether the number counts, or is only suggested.").default("'enforce'"),
-    ],
-};
-
-static QUEUE: Section = Section {
-    name: "queue",
-    about: "Who waits for a slot.",
-    keys: &[
-        Key::new("max", Whole, "Requests that may wait; 4 for each slot, at least 64, if not given. 0: nobody."),
-        Key::new("timeout", Duration, "How long a request may wait.").default("'2s'"),
-    ],
-};
 
 static BREAKER: Section = Section {
     name: "breaker",

@@ -127,9 +127,10 @@ impl Config {
     /// The whole file.
     pub fn text(&self) -> String {
         let Self { upstream, route, more } = self;
+        let endpoints = if upstream.contains("endpoints") { "" } else { "endpoints = \"http://erp:8000\"\n" };
         format!(
             "[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-             [upstream.erp]\nendpoints = \"http://erp:8000\"\n{upstream}\
+             [upstream.erp]\n{endpoints}{upstream}\
              [[route]]\nname = \"all\"\nupstream = \"erp\"\nmatch = {{ path = \"/{{*rest}}\" }}\n{route}{more}"
         )
     }
