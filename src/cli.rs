@@ -58,6 +58,12 @@ enum Command {
     Purge(remote::PurgeArgs),
     /// Show how the cache of a running vaxel stands, or what one request would get from it and why.
     Cache(remote::CacheArgs),
+    /// Show how the upstreams of a running vaxel stand.
+    Status(remote::StatusArgs),
+    /// Hold the gear of an upstream of a running vaxel, or let go.
+    Gear(remote::GearArgs),
+    /// Hold the breaker of an upstream of a running vaxel, or let go.
+    Breaker(remote::BreakerArgs),
     /// Make a development CA and a certificate signed by it.
     Certs(CertsArgs),
     /// Serve a simulated fragile backend.
@@ -148,6 +154,9 @@ pub fn main() -> Result<ExitCode, Failure> {
         }
         Command::Purge(args) => remote::purge(args),
         Command::Cache(args) => remote::cache(&args),
+        Command::Status(args) => remote::status(&args),
+        Command::Gear(args) => remote::gear(&args),
+        Command::Breaker(args) => remote::breaker(&args),
         Command::Certs(args) => certs(&args),
         Command::Sim(args) => sim(&args),
         Command::Demo(args) => demo(&args),

@@ -8,6 +8,7 @@ mod cache;
 pub mod client;
 mod serve;
 pub mod text;
+mod upstreams;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -22,6 +23,7 @@ pub use self::serve::serve;
 use self::access::{Denied, Need, is_foreign};
 use crate::cache::purge::Depth;
 use crate::gateway::cache::Extent;
+use crate::gateway::steer::Steer;
 use crate::metrics::Format;
 
 /// What the admin listener shows and does. Everything may block.
@@ -55,6 +57,15 @@ pub trait AdminSource {
 
     /// How the store stands.
     fn cache(&self) -> Value;
+
+    /// How the upstreams stand.
+    fn upstreams(&self) -> Value;
+
+    /// Does something to an upstream.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    fn steer(&self, upstream: &str, steer: Steer) -> Result<(), String>;
 
     /// What a request would get from the store, and why.
     ///
@@ -119,6 +130,9 @@ enum Page {
     Purge,
     Cache,
     Entry,
+    Upstreams,
+    Gear,
+    Breaker,
 }
 
 impl Page {
@@ -133,20 +147,23 @@ impl Page {
             "/purge" => Self::Purge,
             "/cache" => Self::Cache,
             "/cache/entry" => Self::Entry,
+            "/upstreams" => Self::Upstreams,
+            "/gear" => Self::Gear,
+            "/breaker" => Self::Breaker,
             _ => return None,
         })
     }
 
     fn allows(self, method: &Method) -> bool {
         match self {
-            Self::Reload | Self::Purge => *method == Method::POST,
+            Self::Reload | Self::Purge | Self::Gear | Self::Breaker => *method == Method::POST,
             _ => *method == Method::GET || *method == Method::HEAD,
         }
     }
 
     const fn allowed(self) -> &'static str {
         match self {
-            Self::Reload | Self::Purge => "POST",
+            Self::Reload | Self::Purge | Self::Gear | Self::Breaker => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -155,8 +172,8 @@ impl Page {
         match self {
             Self::Index | Self::Live | Self::Ready => Need::Nothing,
             Self::Metrics => Need::Metrics,
-            Self::Config | Self::Cache => Need::Look,
-            Self::Reload | Self::Purge | Self::Entry => Need::Act,
+            Self::Config | Self::Cache | Self::Upstreams => Need::Look,
+            Self::Reload | Self::Purge | Self::Entry | Self::Gear | Self::Breaker => Need::Act,
         }
     }
 
@@ -180,6 +197,9 @@ impl Page {
             Self::Purge => cache::purge(source, request.body()),
             Self::Cache => answer(StatusCode::OK, JSON, format!("{:#}\n", source.cache())),
             Self::Entry => cache::entry(source, request.uri().query()),
+            Self::Upstreams => answer(StatusCode::OK, JSON, format!("{:#}\n", source.upstreams())),
+            Self::Gear => upstreams::gear(source, request.body()),
+            Self::Breaker => upstreams::breaker(source, request.body()),
         }
     }
 }
@@ -219,6 +239,9 @@ GET  /cache         how the cache stands
 GET  /cache/entry   what a request would get from it, and why: ?url=http://HOST/PATH[&header=NAME:%20VALUE]
 POST /purge         take answers out of it, or make them stale: {"url": "http://HOST/PATH", "soft": true};
                     or "prefix", "group", "route", "upstream", or "all": true
+GET  /upstreams     how each upstream stands: gear, slots, queue, breaker, endpoints
+POST /gear          hold the gear of one: {"upstream": "erp", "gear": "park", "for": "30m"}; let go without "gear"
+POST /breaker       hold its breaker: {"upstream": "erp", "hold": "open"} or "closed"; let go without "hold"
 "#;
 
 #[cfg(test)]
@@ -260,6 +283,14 @@ pub(crate) mod tests {
 
         fn reload(&self) -> Result<(), String> {
             self.broken.map_or(Ok(()), |problem| Err(problem.to_owned()))
+        }
+
+        fn upstreams(&self) -> Value {
+            json!([])
+        }
+
+        fn steer(&self, upstream: &str, _: Steer) -> Result<(), String> {
+            if upstream == "erp" { Ok(()) } else { Err(format!("there is no upstream `{upstream}`")) }
         }
 
         fn purge(&self, extent: &Extent, depth: Depth) -> Result<usize, String> {
@@ -324,7 +355,7 @@ pub(crate) mod tests {
             let page = Page::at(words.next().unwrap()).unwrap();
             assert!(page.allows(&method), "{line}");
         }
-        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 8);
+        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 11);
     }
 
     #[test]
@@ -408,6 +439,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn gears_and_breakers_are_held_and_let_go() {
+        for (path, body, status, part) in [
+            ("/gear", r#"{"upstream":"erp","gear":"park","for":"30m"}"#, 200, "\"done\":true"),
+            ("/gear", r#"{"upstream":"erp"}"#, 200, "\"done\":true"),
+            ("/gear", r#"{"upstream":"erp","for":"1m"}"#, 400, "goes with a"),
+            ("/gear", r#"{"upstream":"erp","gear":"reverse"}"#, 400, "is no gear"),
+            ("/gear", r#"{"upstream":"erp","gear":"eco","for":"soon"}"#, 400, "is no duration"),
+            ("/gear", r#"{"upstream":"erp","gear":"eco","for":"1year"}"#, 400, "within a week"),
+            ("/gear", r#"{"upstream":"crm","gear":"eco"}"#, 422, "no upstream"),
+            ("/gear", "", 400, "is no order"),
+            ("/breaker", r#"{"upstream":"erp","hold":"open"}"#, 200, "\"done\":true"),
+            ("/breaker", r#"{"upstream":"erp"}"#, 200, "\"done\":true"),
+            ("/breaker", r#"{"upstream":"erp","hold":"ajar"}"#, 400, "is no hold"),
+        ] {
+            let request = Request::builder().method("POST").uri(path).body(body).unwrap();
+            let (response, text) = ask(request, &Known::default());
+            assert_eq!(response.status(), status, "{body}");
+            assert!(text.contains(part), "{body}: {text}");
+        }
+    }
+
+    #[test]
     fn a_token_closes_all_but_the_probes_and_the_metrics() {
         let closed = Known { token: Some("s3cret"), ..Known::default() };
         for (method, path, open) in [
@@ -420,6 +473,7 @@ pub(crate) mod tests {
             ("GET", "/cache/entry?url=http://a/", false),
             ("POST", "/reload", false),
             ("POST", "/purge", false),
+            ("GET", "/upstreams", false),
             ("GET", "/nothing", false),
         ] {
             let request = || Request::builder().method(method).uri(path).header("host", "vaxel:9900");

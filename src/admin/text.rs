@@ -52,6 +52,35 @@ pub fn report(report: &Value) -> String {
     text
 }
 
+/// How the upstreams stand: a line for each.
+pub fn upstreams(report: &Value) -> String {
+    let head = ["upstream", "gear", "why", "for", "slots", "busy", "zombie", "queued", "breaker", "endpoints"];
+    let mut rows = vec![head.map(str::to_owned)];
+    for upstream in report.as_array().into_iter().flatten() {
+        let endpoints = upstream["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
+        let up = endpoints.iter().filter(|endpoint| endpoint["up"] == true).count();
+        let why = match upstream["window"].as_str() {
+            Some(window) if upstream["cause"] == "window" => format!("window {window}"),
+            _ => word(upstream, "cause"),
+        };
+        rows.push([
+            word(upstream, "upstream"),
+            word(upstream, "gear"),
+            why,
+            upstream["ends_in"].as_u64().map_or_else(String::new, |seconds| format!("{seconds} s")),
+            number(upstream, "slots").to_string(),
+            number(upstream, "busy").to_string(),
+            number(upstream, "zombie").to_string(),
+            number(upstream, "queued").to_string(),
+            upstream["breaker"].as_str().unwrap_or("none").to_owned(),
+            format!("{up} of {} up", endpoints.len()),
+        ]);
+    }
+    let mut text = String::new();
+    table(&mut text, &rows);
+    text
+}
+
 /// What a request would get, and why.
 pub fn inspection(seen: &Value) -> String {
     let mut text = String::new();

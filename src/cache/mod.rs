@@ -9,10 +9,10 @@
 //! - [`identity`]: whose answers these are
 //! - [`fence`]: what was read before a write ended is not taken for what is there after it
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
-//! - [`entry`]: the stored answer
+//! - [`entry`]: the stored answer · [`record`]: the same as bytes
 //!
 //! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
-//! [`identities`] (who may have what is shared; whose answers are forgotten).
+//! [`persist`] (over a restart) · [`identities`] (who may have what is shared; whose answers are forgotten).
 //!
 //! A request walks: `reuse::bypass` → `key` → `store` → `reuse::decide` → `reuse::answer`; a miss or a validation
 //! comes back through `storing::decide` or `freshness::refreshed`.
@@ -31,8 +31,10 @@ pub mod freshness;
 pub mod identities;
 pub mod identity;
 pub mod key;
+pub mod persist;
 pub mod purge;
 pub mod range;
+pub mod record;
 pub mod reuse;
 pub mod store;
 pub mod storing;

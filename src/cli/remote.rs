@@ -76,6 +76,61 @@ pub(super) struct CacheArgs {
     admin: AdminArgs,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GearArgs {
+    /// Which upstream.
+    upstream: String,
+    /// What to do.
+    #[arg(value_parser = ["drive", "eco", "limp", "park", "release"])]
+    gear: String,
+    /// How long it is held.
+    #[arg(long = "for", default_value = "1h")]
+    span: String,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BreakerArgs {
+    /// Which upstream.
+    upstream: String,
+    /// What to do.
+    #[arg(value_parser = ["open", "closed", "release"])]
+    hold: String,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Shows how the upstreams stand.
+pub(super) fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
+    let report = args.admin.run(async |client| client.get("/upstreams").await)?;
+    args.admin.show(&report, text::upstreams)
+}
+
+/// Holds a gear, or lets go; then shows how the upstreams stand.
+pub(super) fn gear(args: &GearArgs) -> Result<ExitCode, Failure> {
+    let order = match args.gear.as_str() {
+        "release" => json!({ "upstream": args.upstream }),
+        gear => json!({ "upstream": args.upstream, "gear": gear, "for": args.span }),
+    };
+    args.admin.steer("/gear", &order)
+}
+
+/// Holds a breaker, or lets go; then shows how the upstreams stand.
+pub(super) fn breaker(args: &BreakerArgs) -> Result<ExitCode, Failure> {
+    let order = match args.hold.as_str() {
+        "release" => json!({ "upstream": args.upstream }),
+        hold => json!({ "upstream": args.upstream, "hold": hold }),
+    };
+    args.admin.steer("/breaker", &order)
+}
+
 /// Purges.
 pub(super) fn purge(args: PurgeArgs) -> Result<ExitCode, Failure> {
     let PurgeArgs { url, prefix, group, origin, route, upstream, all, soft, admin } = args;
@@ -99,6 +154,14 @@ pub(super) fn cache(args: &CacheArgs) -> Result<ExitCode, Failure> {
 }
 
 impl AdminArgs {
+    fn steer(&self, target: &str, order: &Value) -> Result<ExitCode, Failure> {
+        let report = self.run(async |client| {
+            client.post(target, order).await?;
+            client.get("/upstreams").await
+        })?;
+        self.show(&report, text::upstreams)
+    }
+
     fn run(&self, ask: impl AsyncFnOnce(&Client) -> Result<Value, client::ClientError>) -> Result<Value, Failure> {
         let read = self.token_file.as_ref().map(|file| {
             std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))

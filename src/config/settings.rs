@@ -9,6 +9,7 @@ use http::Uri;
 use super::parse_with;
 use crate::breaker::BreakerParams;
 use crate::cache::CacheParams;
+use crate::cache::persist::PersistParams;
 use crate::consumer::ConsumerParams;
 use crate::gear::GearParams;
 use crate::gear::calendar::Window;
@@ -28,7 +29,7 @@ use crate::upstream::tls::UpstreamTls;
 use crate::upstream::{Expect, HostHeader, Timeouts};
 
 /// Everything vaxel is told. Names are unique; `upstream` of a route is within `upstreams`; there is at least one
-/// listener, one upstream and one route; the routes' patterns build a router.
+/// upstream and one route (and, for a server, one listener); the routes' patterns build a router.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Where connections are accepted.
@@ -109,12 +110,14 @@ pub enum AccessTarget {
 }
 
 /// The cache that all routes share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheStoreSettings {
     /// Bytes for stored answers.
     pub max_bytes: u64,
     /// Bytes for answers that are just arriving to be stored.
     pub fills_bytes: u64,
+    /// Whether and where what is stored is kept over a restart.
+    pub persist: Option<PersistParams>,
 }
 
 /// One upstream.
@@ -179,6 +182,8 @@ pub struct RouteSettings {
     pub cost: u32,
     /// The largest request body in bytes.
     pub max_body: Option<u64>,
+    /// How long a request body may keep us waiting, beyond a second for each KiB that has come.
+    pub body_timeout: Duration,
     /// Refuses anonymous callers.
     pub require_consumer: bool,
     /// What is answered when the upstream cannot and nothing stale may be served.

@@ -170,6 +170,9 @@ pub(super) fn busy() -> Metrics {
     listener.handshake(0, Handshake::Failed);
     metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
     metrics.store().purged(Extent::Route, true, 3);
+    metrics.store().saved(Some(512), SystemTime::UNIX_EPOCH + Duration::from_millis(2_500));
+    metrics.store().saved(None, SystemTime::UNIX_EPOCH);
+    metrics.store().restored(6);
     metrics.watch_access_log(Box::new(|| 9));
     metrics.watch_certificates(Box::new(|| {
         let (listener, certificate) = ("0.0.0.0:8443".to_owned(), "site.pem".to_owned());
@@ -251,6 +254,11 @@ fn everything_that_is_counted_is_shown() {
             ("vaxel_cache_entries", 1.0),
             ("vaxel_cache_evictions_total", 2.0),
             ("vaxel_cache_fills_bytes", 3.0),
+            (r#"vaxel_cache_saves_total{result="ok"}"#, 1.0),
+            (r#"vaxel_cache_saves_total{result="failed"}"#, 1.0),
+            ("vaxel_cache_saved_timestamp_seconds", 2.5),
+            ("vaxel_cache_saved_bytes", 512.0),
+            ("vaxel_cache_restored_entries_total", 6.0),
             (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
             (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
             (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),
@@ -318,6 +326,41 @@ fn a_meter_of_the_same_name_is_the_same_meter() {
     assert!(Arc::ptr_eq(&metrics.consumer("a"), &metrics.consumer("a")));
     assert!(Arc::ptr_eq(&metrics.listener("a"), &metrics.listener("a")));
     assert_eq!(metrics.gather().matches("vaxel_route_info{").count(), 1);
+}
+
+/// `docs/METRICS.md` says how many series there are.
+#[test]
+fn series_are_bounded_by_the_configuration() {
+    let series = |metrics: &Metrics| {
+        let text = metrics.gather();
+        text.lines().filter(|line| line.starts_with("vaxel_")).count()
+    };
+    let metrics = Metrics::new(2);
+    let mut last = series(&metrics);
+    let mut more = |expected: std::ops::Range<usize>, what: &str| {
+        let now = series(&metrics);
+        assert!(expected.contains(&(now - last)), "a {what} has {} series", now - last);
+        last = now;
+    };
+    let route = metrics.route("orders", "erp");
+    more(80..90, "route");
+    let upstream = metrics.upstream("erp");
+    upstream.watch(Box::new(|| Live { breaker: Some(breaker::State::Closed), ..Live::default() }));
+    more(60..70, "upstream");
+    metrics.consumer("webshop");
+    more(4..5, "consumer");
+    metrics.listener("0.0.0.0:8443");
+    more(10..15, "listener");
+    metrics.worker(0);
+    more(11..12, "worker");
+    // Whatever clients come up with.
+    for method in ["GET", "get", "PROPFIND", "X"].map(|name| Method::from_bytes(name.as_bytes()).unwrap()) {
+        for status in 100..1000 {
+            let status = StatusCode::from_u16(status).unwrap();
+            route.record(0, &Facts { method: &method, status, ..plain() });
+        }
+    }
+    more(10..11, "flood of methods and statuses");
 }
 
 #[test]

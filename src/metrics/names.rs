@@ -112,6 +112,15 @@ metrics! {
     CACHE_HARVESTS = Counter Count "vaxel_cache_harvests_total" ["route"]
         "Answers stored that came too late for everybody who had waited.";
 
+    CACHE_SAVES = Counter Count "vaxel_cache_saves_total" ["result"]
+        "Writings of the stored entries to disk.";
+    CACHE_SAVED_AT = Gauge Seconds "vaxel_cache_saved_timestamp_seconds" []
+        "Unix time of the last good one; 0: none yet.";
+    CACHE_SAVED_BYTES = Gauge Bytes "vaxel_cache_saved_bytes" []
+        "Size of the file it wrote.";
+    CACHE_RESTORED = Counter Count "vaxel_cache_restored_entries_total" []
+        "Entries read from disk at the start.";
+
     QUEUE_WAIT = Histogram Seconds "vaxel_queue_wait_seconds" ["upstream"]
         "Time requests waited for a slot, those that got none included.";
     QUEUE_LENGTH = Gauge Count "vaxel_queue_length" ["upstream"]
@@ -251,7 +260,7 @@ pub const LAGS: &[Duration] = &[
     Duration::from_secs(1),
 ];
 
-/// The results of a load of the configuration.
+/// The results of a load of the configuration, and of other work that may fail.
 pub(super) const RELOAD_RESULTS: [&str; 2] = ["ok", "failed"];
 
 impl Kind {
@@ -329,7 +338,7 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("to", code(GEAR_SHIFTS.name), Gear::ALL.map(Gear::code).to_vec()),
         ("reason", code(LISTENER_REFUSED.name), ConnectionRefusal::CODES.to_vec()),
         ("result", code(TLS_HANDSHAKES.name), Handshake::CODES.to_vec()),
-        ("result", code(CONFIG_RELOADS.name), RELOAD_RESULTS.to_vec()),
+        ("result", format!("{}, {}", code(CONFIG_RELOADS.name), code(CACHE_SAVES.name)), RELOAD_RESULTS.to_vec()),
     ]
 }
 

@@ -30,7 +30,7 @@ use crate::throttle::{Class, Ticket};
 use crate::upstream::body::ReplyBody;
 
 /// A reply with what it holds at the upstream.
-pub(super) type Reply = (Parts, ReplyBody, Held);
+pub(super) type Reply = (Parts, ReplyBody, Box<Held>);
 
 /// One fill: what it fetches, on whose behalf, and who is told.
 pub(super) struct Errand {
@@ -197,7 +197,7 @@ impl Errand {
 
     async fn fetch(&self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
         let ask = Ask { worker: &self.worker, route, ticket: self.ticket };
-        let outgoing = Outgoing {
+        let mut outgoing = Outgoing {
             method: Method::GET,
             target: self.outgoing.target.clone(),
             headers: self.outgoing.headers.clone(),
@@ -205,7 +205,7 @@ impl Errand {
             safe: true,
             upgrade: None,
         };
-        let (parts, body, held) = attempt::attempts(ask, outgoing, tally, || {
+        let (parts, body, held) = attempt::attempts(ask, &mut outgoing, tally, || {
             self.asked_upstream.store(true, Ordering::Relaxed);
             self.harvest(route)
         })
@@ -445,7 +445,7 @@ impl Place {
 }
 
 /// Streams a body into a fill, and the whole of it into the store. Returns whether it was stored.
-async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Held>) -> bool {
+async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Box<Held>>) -> bool {
     let core = &place.worker.core;
     let mut kept = true;
     loop {

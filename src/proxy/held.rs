@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::snapshot::Worker;
-use crate::breaker::{Pass, Shift};
+use crate::breaker::Pass;
 use crate::message::trace::TraceId;
 use crate::metrics::Traced;
 use crate::outcome::{Classes, Failure, FailureKind, Outcome, Stage, classify_status};
@@ -58,7 +58,7 @@ struct Silence {
 
 /// An attempt that waits for its head. Dropped while it waits, it becomes a zombie.
 pub(super) struct InFlight {
-    sending: Option<(Sending, Held)>,
+    sending: Option<(Sending, Box<Held>)>,
     late: Option<Late>,
 }
 
@@ -71,8 +71,8 @@ impl Held {
         permit: Permit,
         pass: Option<Pass>,
         now: Instant,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             upstream: Arc::clone(upstream),
             endpoint,
             worker: Arc::clone(worker),
@@ -84,11 +84,11 @@ impl Held {
             settled: false,
             silence: None,
             trace: None,
-        }
+        })
     }
 
     /// The same, for a request that belongs to a recorded trace.
-    pub(super) fn traced(mut self, trace: Option<TraceId>) -> Self {
+    pub(super) fn traced(mut self: Box<Self>, trace: Option<TraceId>) -> Box<Self> {
         self.trace = trace;
         self
     }
@@ -119,7 +119,7 @@ impl Held {
     }
 
     /// The client is done with the body: to its end, or it has left and the rest is read without it.
-    pub(super) fn leave(mut self, body: ReplyBody, whole: bool) {
+    pub(super) fn leave(mut self: Box<Self>, body: ReplyBody, whole: bool) {
         if whole || self.settled {
             self.settle(self.outcome);
             return;
@@ -172,16 +172,9 @@ impl Held {
     fn learn(&mut self, outcome: Outcome, took: Duration, now: Instant) {
         if let (Some(breaker), Some(pass)) = (&self.upstream.breaker, self.pass.take()) {
             let shift = breaker.lock().record(pass, outcome, took, now);
-            self.tell(shift);
+            self.upstream.breaker_shifted(self.worker.index, shift);
         }
         self.upstream.learn(self.endpoint, outcome, now);
-    }
-
-    fn tell(&self, shift: Option<Shift>) {
-        if let Some(shift) = shift {
-            tracing::warn!(upstream = %self.upstream.name, from = ?shift.from, to = ?shift.to, "breaker");
-            self.upstream.meter.shift(self.worker.index, shift.to);
-        }
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
@@ -212,7 +205,7 @@ impl Drop for Held {
 
 impl InFlight {
     /// An attempt under way. `late` takes the answer if it comes when nobody waits any more.
-    pub(super) fn new(sending: Sending, held: Held, late: Option<Late>) -> Self {
+    pub(super) fn new(sending: Sending, held: Box<Held>, late: Option<Late>) -> Self {
         Self { sending: Some((sending, held)), late }
     }
 
@@ -225,7 +218,7 @@ impl InFlight {
         patience: Duration,
         request: Option<&Source>,
         classes: &Classes,
-    ) -> Result<(Response<ReplyBody>, Held), OriginError> {
+    ) -> Result<(Response<ReplyBody>, Box<Held>), OriginError> {
         let mut uploaded = None;
         let answer = loop {
             let Some((sending, _)) = &mut self.sending else { return Err(timeout()) };
@@ -271,7 +264,7 @@ impl Held {
         if let Some(breaker) = &self.upstream.breaker {
             let (zombies, slots) = self.upstream.slots.zombies();
             let shift = breaker.lock().haunted(zombies, slots, self.worker.core.clock.now());
-            self.tell(shift);
+            self.upstream.breaker_shifted(self.worker.index, shift);
         }
     }
 

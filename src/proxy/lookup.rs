@@ -15,7 +15,7 @@ use crate::cache::control::RequestControl;
 use crate::cache::entry::Entry;
 use crate::cache::fence::{Fences, Mark};
 use crate::cache::key::{Key, KeyParts, Keyer};
-use crate::cache::reuse::{self, Reuse};
+use crate::cache::reuse::{self, Bypass, Reuse};
 use crate::cache::store::{FoundSlot, Lookup};
 use crate::cache::{CacheParams, QueryRule};
 use crate::gear::Gear;
@@ -141,8 +141,15 @@ impl Address {
     }
 }
 
-/// Looks into the store.
-pub(super) fn look(exchange: &mut Exchange, route: &Route, parts: &Parts, target: &Target<'_>, safe: bool) -> Looked {
+/// Looks into the store. `content`: the request has a body.
+pub(super) fn look(
+    exchange: &mut Exchange,
+    route: &Route,
+    parts: &Parts,
+    target: &Target<'_>,
+    safe: bool,
+    content: bool,
+) -> Looked {
     let Some(params) = &route.cache else {
         let changed = if safe { None } else { read_elsewhere(exchange, parts, target) };
         return Looked::Alone(CacheResult::Off, None, changed);
@@ -160,8 +167,12 @@ pub(super) fn look(exchange: &mut Exchange, route: &Route, parts: &Parts, target
     if !safe || !matches!(parts.method, Method::GET | Method::HEAD) {
         return alone(CacheResult::Pass, "method", "method");
     }
-    if let Some(bypass) = reuse::bypass(&parts.method, &parts.headers) {
-        return alone(CacheResult::Bypass, "bypass", bypass.code());
+    if let Some(bypass) = reuse::bypass(&parts.method, &parts.headers, content) {
+        // What was asked for with content is nobody else's answer.
+        return match alone(CacheResult::Bypass, "bypass", bypass.code()) {
+            Looked::Alone(result, forward, _) if bypass == Bypass::Content => Looked::Alone(result, forward, None),
+            others => others,
+        };
     }
     if parts.headers.contains_key(header::UPGRADE) {
         return alone(CacheResult::Bypass, "bypass", "upgrade");

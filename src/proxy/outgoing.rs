@@ -105,12 +105,12 @@ fn source(
     if body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
         return Ok(None);
     }
-    if body.size_hint().lower() > route.max_body {
+    if body.size_hint().lower() > route.body.limit {
         return Err(Reason::RequestTooLarge.into());
     }
     // What is not idempotent is sent again only if nothing was sent at all: nothing to keep.
     let replay = if idempotent { REPLAYED } else { 0 };
-    Ok(Some(Source::new(body, route.max_body, replay)))
+    Ok(Some(Source::new(body, route.body, replay)))
 }
 
 /// What is kept of a body for another attempt.

@@ -55,7 +55,7 @@ impl Trip {
 /// One request for one client.
 async fn alone(
     mut exchange: Box<Exchange>,
-    outgoing: Outgoing,
+    mut outgoing: Outgoing,
     asked: Option<HeaderMap>,
     forward: Option<Forward>,
     address: Option<(Key, Address)>,
@@ -69,7 +69,7 @@ async fn alone(
     let safe = outgoing.safe;
     let write = if safe { None } else { Write::of(&exchange, route, address.as_ref()) };
     let read = address.as_ref().filter(|_| safe).and_then(|(_, address)| Read::now(&worker, route, address));
-    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
+    let result = attempt::attempts(ask, &mut outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
     let (parts, body, held) = match result {
         Ok(reply) => reply,
         Err(refusal) => {

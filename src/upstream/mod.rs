@@ -215,6 +215,14 @@ impl Upstream {
         self.ramp(moment.mono);
     }
 
+    /// Tells of a change of the breaker's state, if there was one.
+    pub fn breaker_shifted(&self, worker: usize, shift: Option<crate::breaker::Shift>) {
+        if let Some(shift) = shift {
+            tracing::warn!(upstream = %self.name, from = shift.from.code(), to = shift.to.code(), "breaker");
+            self.meter.shift(worker, shift.to);
+        }
+    }
+
     /// Whether stored answers may be refreshed in the background now: under strain only while half of it is idle.
     pub fn may_refresh(&self) -> bool {
         match self.gears.stand().map_or(Gear::Drive, |stand| stand.gear) {

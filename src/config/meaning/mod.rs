@@ -10,8 +10,9 @@ use toml::de::DeValue;
 use super::diagnostics::Mistake;
 use super::reader::Reader;
 use super::settings::{AccessTarget, AdminSettings, CacheStoreSettings, LogSettings, Settings};
-use super::units::{duration, positive_size};
+use super::units::{duration, positive_duration, positive_size};
 use super::values::{address, flag, network, secret, whole, word};
+use crate::cache::persist::PersistParams;
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::Format;
 
@@ -39,10 +40,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         let mode = forwarded.choice("mode", &FORWARD_MODES);
         Forwarding { mode, trusted }
     });
-    let cache = file.table("cache", |cache| CacheStoreSettings {
-        max_bytes: cache.value("size", positive_size),
-        fills_bytes: cache.value("fills", positive_size),
-    });
+    let cache = file.table("cache", cache);
     let listeners = file.tables("listener", listener::read);
     listener::check(file, &listeners, admin.as_ref());
     let consumers = file.named("consumer", consumer::read);
@@ -79,6 +77,18 @@ fn admin(admin: &mut Reader<'_>) -> AdminSettings {
         admin.error(admin.span("metrics"), Mistake::new("`metrics = \"token\"` needs a `token`"));
     }
     AdminSettings { listen, token, token_for_metrics }
+}
+
+fn cache(cache: &mut Reader<'_>) -> CacheStoreSettings {
+    let max_bytes = cache.value("size", positive_size);
+    let fills_bytes = cache.value("fills", positive_size);
+    let persist = cache.optional_table("persist", |persist| {
+        let path = persist.required("file", word);
+        let every = persist.value("every", positive_duration);
+        let most = persist.optional("max", positive_size).unwrap_or(max_bytes);
+        Some(PersistParams { file: PathBuf::from(path?), every, max_bytes: most })
+    });
+    CacheStoreSettings { max_bytes, fills_bytes, persist: persist.flatten() }
 }
 
 fn log(log: &mut Reader<'_>) -> LogSettings {

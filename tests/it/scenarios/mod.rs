@@ -4,6 +4,7 @@
 mod breaker;
 mod caching;
 mod collapsing;
+mod embedding;
 mod gears;
 mod identity;
 mod inspecting;
