@@ -581,6 +581,28 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn nobody_starves_however_urgent_the_others_are(
+            arrivals in prop::collection::vec((0_u64..6, 0_usize..4, 1_u32..4), 300..600),
+        ) {
+            let mut queue = queue(20);
+            let mut now = Clock::system().now();
+            for (consumer, class, weight) in arrivals {
+                // One who can wait, and an urgent one behind him, for each that is served.
+                let ticket = Ticket { consumer, class: Class::ALL[class], weight, ..Ticket::default() };
+                let _ = queue.push(ticket, 0, now);
+                let _ = queue.push(self::ticket(consumer, Class::Interactive), 0, now);
+                let popped = queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap();
+                now += TYPICAL;
+                queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), Some(TYPICAL));
+                // Aged after a second; then at the latest every fourth turn is for the oldest of at most twenty.
+                let longest = now - queue.oldest().unwrap();
+                prop_assert!(longest <= Duration::from_secs(1) + TYPICAL * 4 * 20, "{longest:?}");
+            }
+        }
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Push { consumer: u64, class: usize, cost: u32, weight: u32 },
