@@ -120,7 +120,7 @@ fn throttling(criterion: &mut Criterion) {
     criterion.bench_function("queue push, pop, settle; 10,000 wait", |bencher| {
         bencher.iter(|| {
             queue.push(ticket(), (), start).expect("there is room");
-            let popped = queue.pop(1, 12, work, start).expect("somebody waits");
+            let popped = queue.pop([1; 4], [12; 4], work, start).expect("somebody waits");
             let served = popped.served.expect("the queue is not shortened");
             queue.settle(&popped.ticket, served.slots, Some(served.charged), Some(work));
         });

@@ -180,6 +180,7 @@ fn upstreams_that_cannot_work_are_refused() {
         ("endpoints = 'http://a'\nslots = { adaptive = 'aimd', min = 10, max = 9 }", 46, "less than `min`"),
         ("endpoints = 'http://a'\nslots = { adaptive = 'aimd', max = 9, start = 10 }", 47, "between `min` and `max`"),
         ("endpoints = 'http://a'\nslots = { adaptive = 'gradient', max = 9, slow = '1s' }", 50, "is for aimd"),
+        ("endpoints = 'http://a'\nslots = 3\nreserve = { interactive = 2, batch = 1 }", 11, "leaves no slot"),
         ("endpoints = 'http://a'\nslots = true", 9, "expected a whole number"),
     ] {
         let route = "[[route]]\nmatch = { path = '/b' }\nupstream = 'b'\n";

@@ -76,7 +76,7 @@ pub(super) async fn attempts(
             upstream.budget.lock().deposit(now);
             now
         });
-        let chosen = upstream.choose(worker.draw(), now);
+        let chosen = upstream.enter(worker.draw(), now);
         let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now).traced(trace);
         let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());

@@ -63,7 +63,7 @@ pub(super) struct InFlight {
 }
 
 impl Held {
-    /// Takes what was acquired for an attempt at `endpoint`.
+    /// Takes what was acquired for an attempt at `endpoint`, which counts it already.
     pub(super) fn new(
         worker: &Arc<Worker>,
         upstream: &Arc<Upstream>,
@@ -72,7 +72,7 @@ impl Held {
         pass: Option<Pass>,
         now: Instant,
     ) -> Box<Self> {
-        let held = Box::new(Self {
+        Box::new(Self {
             upstream: Arc::clone(upstream),
             endpoint,
             worker: Arc::clone(worker),
@@ -84,11 +84,7 @@ impl Held {
             settled: false,
             silence: None,
             trace: None,
-        });
-        if let Some(endpoint) = held.endpoint() {
-            endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        }
-        held
+        })
     }
 
     /// The same, for a request that belongs to a recorded trace.

@@ -135,8 +135,9 @@ impl Config {
     /// The whole file.
     pub fn text(&self) -> String {
         let Self { upstream, route, more } = self;
+        let endpoints = if upstream.contains("endpoints") { "" } else { "endpoints = \"http://erp:8000\"\n" };
         format!(
-            "[upstream.erp]\nendpoints = \"http://erp:8000\"\n{upstream}\
+            "[upstream.erp]\n{endpoints}{upstream}\
              [[route]]\nname = \"all\"\nupstream = \"erp\"\nmatch = {{ path = \"/{{*rest}}\" }}\n{route}{more}"
         )
     }
