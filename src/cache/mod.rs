@@ -8,6 +8,7 @@
 //! - [`reuse`]: may the stored answer serve this request; conditional requests in both directions
 //! - [`identity`]: whose answers these are
 //! - [`fence`]: what was read before a write ended is not taken for what is there after it
+//! - [`media`]: what an answer is expected to be
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
 //! - [`entry`]: the stored answer
 //!
@@ -22,6 +23,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use identity::{CookiePattern, IdentityRule};
+use media::Expectation;
 
 pub mod control;
 pub mod entry;
@@ -31,6 +33,7 @@ pub mod freshness;
 pub mod identities;
 pub mod identity;
 pub mod key;
+pub mod media;
 pub mod purge;
 pub mod range;
 pub mod reuse;
@@ -73,6 +76,8 @@ pub struct CacheParams {
     pub ignore_set_cookie: Vec<CookiePattern>,
     /// Fields a stored answer never carries, beside those it never may.
     pub strip: Vec<HeaderName>,
+    /// What answers are expected to be; others are not stored. `None`: anything.
+    pub expect: Option<Expectation>,
     /// Targeted cache-control fields (RFC 9213) that replace Cache-Control and Expires; the first valid one counts.
     pub targeted: Vec<HeaderName>,
     /// Which query parameters count for the key.
@@ -97,6 +102,7 @@ impl Default for CacheParams {
             shared_after_auth: None,
             ignore_set_cookie: Vec::new(),
             strip: Vec::new(),
+            expect: None,
             targeted: vec![
                 HeaderName::from_static("vaxel-cache-control"),
                 HeaderName::from_static("cdn-cache-control"),

@@ -60,6 +60,8 @@ pub enum Unstorable {
     Vary,
     /// The body is known to be larger than an entry may be.
     TooLarge,
+    /// It is not what the route expects.
+    Unexpected,
     /// It would be of no use: no lifetime, no validator, no stale service.
     Useless,
 }
@@ -81,6 +83,7 @@ impl Unstorable {
             Self::Session => "session",
             Self::Vary => "vary",
             Self::TooLarge => "too_large",
+            Self::Unexpected => "unexpected",
             Self::Useless => "useless",
         }
     }

@@ -372,6 +372,13 @@ static CACHE: Section = Section {
             .default("[]"),
         Key::new("strip", List(&Text), "Further fields that a stored answer never carries.").default("[]"),
         Key::new(
+            "expect",
+            OneOrMore(&Text),
+            "What answers are: json, xml, html, text, or media types such as application/pdf. Others are not stored.",
+        ),
+        Key::new("on_unexpected", Choice(ON_UNEXPECTED), "What becomes of an answer that is not what is expected.")
+            .default("'pass'"),
+        Key::new(
             "targeted",
             List(&Text),
             "Fields that count instead of Cache-Control (RFC 9213), the first one there.",
@@ -380,6 +387,9 @@ static CACHE: Section = Section {
         Key::new("query", Table(&QUERY), "Which query parameters make another answer."),
     ],
 };
+
+/// The words of `cache.on_unexpected`.
+pub const ON_UNEXPECTED: &[&str] = &["pass", "stale", "broken"];
 
 static IDENTITY: Section = Section {
     name: "identity",

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Ask, Outgoing};
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Tally};
+use super::expect;
 use super::fill::{self, Brought, Errand, Read};
 use super::lookup::{Address, Wanted};
 use super::outgoing;
@@ -19,7 +20,9 @@ use super::standing;
 use super::write::Write;
 use crate::cache::flight::{Joined, Lead, Verdict};
 use crate::cache::key::Key;
+use crate::cache::media::Otherwise;
 use crate::cache::reuse;
+use crate::cache::storing::Unstorable;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::Inbound;
@@ -84,12 +87,34 @@ async fn alone(
     }
     standing::witness(&worker, route, exchange.identity, parts.status);
     let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
-    let (asked, held, read) = match (asked, held, read) {
+    let (asked, mut held, read) = match (asked, held, read) {
         (Some(asked), Some(held), Some(read)) => (asked, held, read),
         (_, held, _) => return respond::reply(exchange, parts, body, held, forward),
     };
-    // What was not expected to be for everybody may be after all.
     let forward = forward.unwrap_or(Forward::new("miss"));
+    match expect::judge(&worker, route, &exchange.method, &parts, body, Some(&mut held)).await {
+        (body, Some(Otherwise::Broken)) => {
+            held.leave(body, false);
+            respond::fallback(exchange, Reason::UpstreamUnexpected.into())
+        }
+        (body, Some(_)) => {
+            let forward = Forward { detail: Some(Unstorable::Unexpected.code()), ..forward };
+            respond::reply(exchange, parts, body, Some(held), Some(forward))
+        }
+        (body, None) => adopt(exchange, route, address, asked, (parts, body, held), read, forward),
+    }
+}
+
+/// What was not expected to be for everybody may be after all.
+fn adopt(
+    exchange: Box<Exchange>,
+    route: &Route,
+    address: (Key, Address),
+    asked: HeaderMap,
+    (parts, body, held): fill::Reply,
+    read: Read,
+    forward: Forward,
+) -> Response<ResponseBody> {
     let Some(head) = fill::adoptable(&exchange, route, &address.1, &asked, &parts, read) else {
         return respond::reply(exchange, parts, body, Some(held), Some(forward));
     };

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -317,7 +318,44 @@ impl Opener {
     }
 }
 
+/// A frame that was read ahead, and what follows it.
+struct Begun {
+    first: Option<Result<Frame<Bytes>, BoxError>>,
+    rest: ReplyBody,
+}
+
+impl Body for Begun {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        match this.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => this.rest.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = match &self.first {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            _ => 0,
+        };
+        let rest = self.rest.size_hint();
+        rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
+    }
+}
+
 impl ReplyBody {
+    /// The body whose `first` frame was read ahead.
+    pub fn begun(first: Result<Frame<Bytes>, BoxError>, rest: Self) -> Self {
+        Self::Boxed(Begun { first: Some(first), rest }.boxed_unsync())
+    }
+
     /// Whether nothing (more) will come.
     pub fn is_end_stream(&self) -> bool {
         match self {

@@ -19,6 +19,7 @@ use super::super::values::{
 use super::consumer::rate_params;
 use super::{absolute_path, no_twice, unspan};
 use crate::cache::identity::{CookiePattern, IdentityRule};
+use crate::cache::media::{Expectation, Media, Otherwise};
 use crate::cache::{CacheParams, QueryRule};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
 use crate::message::hop;
@@ -193,6 +194,16 @@ fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
         let mistake = Mistake::new("with `per_consumer` nothing is shared: keep one of the two");
         table.error(table.span("shared_after_auth"), mistake);
     }
+    let media = table.some("expect", |value| {
+        let written = text(value)?;
+        let mistake = || Mistake::new(format!("`{written}` is no kind of answers"));
+        Media::parse(&written).ok_or_else(|| mistake().hint("json, xml, html, text, or a media type"))
+    });
+    let otherwise = table.choice("on_unexpected", &ON_UNEXPECTED);
+    if otherwise != Otherwise::Pass && media.is_none() {
+        table.error(table.span("on_unexpected"), Mistake::new("`on_unexpected` has no effect without `expect`"));
+    }
+    let expect = media.map(|media| Expectation { media: unspan(media), otherwise });
     CacheParams {
         ttl,
         override_origin,
@@ -205,6 +216,7 @@ fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
         identity,
         shared_after_auth,
         ignore_set_cookie: unspan(table.list("ignore_set_cookie", cookie).unwrap_or_default()),
+        expect,
         strip: unspan(table.list("strip", header_name).unwrap_or_default()),
         targeted: unspan(table.list("targeted", header_name).unwrap_or_default()),
         query: table.table("query", |query| QueryRule {
@@ -291,3 +303,5 @@ fn fallback(table: &mut Reader<'_>) -> Option<StaticAnswer> {
 
 const CLASSES: [(&str, Class); 3] =
     [("interactive", Class::Interactive), ("normal", Class::Normal), ("batch", Class::Batch)];
+const ON_UNEXPECTED: [(&str, Otherwise); 3] =
+    [("pass", Otherwise::Pass), ("stale", Otherwise::Stale), ("broken", Otherwise::Broken)];

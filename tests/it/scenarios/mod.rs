@@ -4,6 +4,7 @@
 mod breaker;
 mod caching;
 mod collapsing;
+mod expecting;
 mod identity;
 mod inspecting;
 mod purging;
