@@ -165,7 +165,8 @@ impl Head {
 
     /// The partition it belongs to, in hexadecimal, out of its address; `None`: it is everybody's.
     pub fn partition(&self) -> Option<&str> {
-        self.address.split(' ').nth(1).filter(|partition| *partition != "-")
+        let partition = self.address.split(' ').nth(1)?;
+        Some(partition.split_once('+').map_or(partition, |(partition, _)| partition)).filter(|name| *name != "-")
     }
 
     /// The name of the upstream it came from, out of its address.

@@ -9,6 +9,7 @@
 //! - [`identity`]: whose answers these are
 //! - [`fence`]: what was read before a write ended is not taken for what is there after it
 //! - [`media`]: what an answer is expected to be
+//! - [`canonical`]: POST requests that only read
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
 //! - [`entry`]: the stored answer
 //!
@@ -22,9 +23,11 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use canonical::PostRule;
 use identity::{CookiePattern, IdentityRule};
 use media::Expectation;
 
+pub mod canonical;
 pub mod control;
 pub mod entry;
 pub mod fence;
@@ -76,6 +79,8 @@ pub struct CacheParams {
     pub ignore_set_cookie: Vec<CookiePattern>,
     /// Fields a stored answer never carries, beside those it never may.
     pub strip: Vec<HeaderName>,
+    /// POST requests of this route only read, and are answered from the store like GET. `None`: they write.
+    pub post: Option<PostRule>,
     /// What answers are expected to be; others are not stored. `None`: anything.
     pub expect: Option<Expectation>,
     /// Targeted cache-control fields (RFC 9213) that replace Cache-Control and Expires; the first valid one counts.
@@ -102,6 +107,7 @@ impl Default for CacheParams {
             shared_after_auth: None,
             ignore_set_cookie: Vec::new(),
             strip: Vec::new(),
+            post: None,
             expect: None,
             targeted: vec![
                 HeaderName::from_static("vaxel-cache-control"),

@@ -371,6 +371,8 @@ static CACHE: Section = Section {
         Key::new("ignore_set_cookie", List(&Text), "Cookies whose setting does not make an answer personal.")
             .default("[]"),
         Key::new("strip", List(&Text), "Further fields that a stored answer never carries.").default("[]"),
+        Key::new("post", Switch(&POST), "POST requests of this route only read, and are answered like GET.")
+            .default("false"),
         Key::new(
             "expect",
             OneOrMore(&Text),
@@ -387,6 +389,26 @@ static CACHE: Section = Section {
         Key::new("query", Table(&QUERY), "Which query parameters make another answer."),
     ],
 };
+
+static POST: Section = Section {
+    name: "post",
+    about: "POST requests that only read: SOAP, JSON-RPC, GraphQL. Never for a route by which anything is written.",
+    keys: &[
+        Key::new("max_body", Size, "The largest body that is looked at; requests with larger ones pass.")
+            .default("'64KiB'"),
+        Key::new(
+            "canonical",
+            Choice(CANONICALS),
+            "Which bodies say the same: those equal but for JSON's or a form's order.",
+        )
+        .default("'none'"),
+        Key::new("headers", List(&Text), "Request fields that make another question; Content-Encoding always does.")
+            .default("['content-type', 'soapaction', 'accept', 'accept-language']"),
+    ],
+};
+
+/// The words of `post.canonical`.
+pub const CANONICALS: &[&str] = &["none", "json", "form"];
 
 /// The words of `cache.on_unexpected`.
 pub const ON_UNEXPECTED: &[&str] = &["pass", "stale", "broken"];

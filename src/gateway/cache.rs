@@ -237,8 +237,15 @@ fn addresses(snapshot: &Snapshot, url: &Uri) -> Result<Vec<String>, PurgeError> 
     let scheme = url.scheme_str().ok_or_else(unusable)?;
     let headers = HeaderMap::new();
     let target = Target::of(url, &headers, false).map_err(|_| unusable())?;
-    let parts =
-        KeyParts { scheme, host: &target.host, path: &target.path, query: target.query, upstream: "", partition: None };
+    let parts = KeyParts {
+        scheme,
+        host: &target.host,
+        path: &target.path,
+        query: target.query,
+        upstream: "",
+        partition: None,
+        body: None,
+    };
     let routes = snapshot.router.candidates(&target.host, &target.route_path(), &Method::GET);
     let caching = routes.into_iter().filter_map(|index| snapshot.routes.get(*index)?.cache.as_ref());
     // What an earlier configuration has stored may lie under the plain spelling.

@@ -185,11 +185,12 @@ impl Errand {
 
     async fn fetch(&self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
         let ask = Ask { worker: &self.worker, route, ticket: self.ticket };
+        let is_post = self.outgoing.method == Method::POST;
         let outgoing = Outgoing {
-            method: Method::GET,
+            method: if is_post { Method::POST } else { Method::GET },
             target: self.outgoing.target.clone(),
             headers: self.outgoing.headers.clone(),
-            body: None,
+            body: self.outgoing.body.clone().filter(|_| is_post),
             safe: true,
             upgrade: None,
         };

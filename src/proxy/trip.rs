@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 use tokio::runtime::Handle;
@@ -132,16 +133,22 @@ fn adopt(
 }
 
 /// Refreshes what is served stale, in the background, unless somebody does already.
-pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, wanted: Wanted) {
+/// `whole` is the body of a POST that only reads.
+pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, whole: Option<Bytes>, wanted: Wanted) {
     let (Joined::Lead(lead), Ok(runtime)) =
         (exchange.worker.core.flights.join(wanted.flight_now()), Handle::try_current())
     else {
         return;
     };
     let asked = parts.headers.clone();
-    let body = Inbound::Empty;
     let mut parts = parts.clone();
-    parts.method = Method::GET;
+    let body = match whole {
+        Some(bytes) => Inbound::whole(bytes),
+        None => {
+            parts.method = Method::GET;
+            Inbound::Empty
+        }
+    };
     let Ok(outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
     let errand = Errand::of(exchange, outgoing, asked, Arc::new(wanted), None).in_background();
     runtime.spawn(errand.run(lead));

@@ -7,6 +7,7 @@ mod collapsing;
 mod expecting;
 mod identity;
 mod inspecting;
+mod posts;
 mod purging;
 mod rate;
 mod reload;
