@@ -32,7 +32,7 @@ pub(super) enum Begun {
     /// The rest may wait.
     Onward(Box<Trip>),
     /// Its body is to be read first.
-    Reading(Reading),
+    Reading(Box<Reading>),
 }
 
 /// Takes a request as far as it comes without waiting.
@@ -66,7 +66,7 @@ pub(super) fn proceed(
 ) -> Begun {
     match looked {
         Looked::Refuse(reason) => answered(respond::refuse(exchange, reason.into())),
-        Looked::Read => Begun::Reading(Reading { exchange, parts, body }),
+        Looked::Read => Begun::Reading(Box::new(Reading { exchange, parts, body })),
         Looked::Serve(entry, result, refresh) => {
             exchange.cache = result;
             if let Some(wanted) = refresh {

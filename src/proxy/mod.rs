@@ -52,7 +52,7 @@ pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Ha
     match admit::begin(worker, request, peer) {
         admit::Begun::Answered(response) => Handling(Inner::Ready(Some(*response))),
         admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
-        admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(Box::new(reading).travel()))),
+        admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(reading.travel()))),
     }
 }
 
