@@ -27,6 +27,8 @@ macro_rules! say {
     }};
 }
 
+mod remote;
+
 /// The gearbox between fast frontends and fragile backends: a caching, throttling, circuit-breaking reverse proxy.
 #[derive(Debug, Parser)]
 #[command(name = "vaxel", version, max_term_width = 100)]
@@ -52,6 +54,16 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration.
     Schema,
+    /// Take answers out of the cache of a running vaxel, or make them stale.
+    Purge(remote::PurgeArgs),
+    /// Show how the cache of a running vaxel stands, or what one request would get from it and why.
+    Cache(remote::CacheArgs),
+    /// Show how the upstreams of a running vaxel stand.
+    Status(remote::StatusArgs),
+    /// Hold the gear of an upstream of a running vaxel, or let go.
+    Gear(remote::GearArgs),
+    /// Hold the breaker of an upstream of a running vaxel, or let go.
+    Breaker(remote::BreakerArgs),
     /// Make a development CA and a certificate signed by it.
     Certs(CertsArgs),
     /// Serve a simulated fragile backend.
@@ -140,6 +152,11 @@ pub fn main() -> Result<ExitCode, Failure> {
             say!("{:#}", config::schema());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Purge(args) => remote::purge(args),
+        Command::Cache(args) => remote::cache(&args),
+        Command::Status(args) => remote::status(&args),
+        Command::Gear(args) => remote::gear(&args),
+        Command::Breaker(args) => remote::breaker(&args),
         Command::Certs(args) => certs(&args),
         Command::Sim(args) => sim(&args),
         Command::Demo(args) => demo(&args),
@@ -169,7 +186,7 @@ fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         },
         (None, Some(upstream)) => {
             let mut settings = Settings::for_upstream(checked(upstream)?, args.listen);
-            settings.admin = Some(AdminSettings { listen: args.admin });
+            settings.admin = Some(AdminSettings::at(args.admin));
             if let (Some(slots), Some(upstream)) = (args.slots, settings.upstreams.first_mut()) {
                 upstream.slots.slots = slots.max(1);
                 upstream.slots.queue = (4 * slots).max(64);
@@ -263,7 +280,7 @@ fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
     })?;
     let upstream = format!("http://{}", sim.address()).parse()?;
     let mut settings = Settings::for_upstream(upstream, SocketAddr::from(([127, 0, 0, 1], 0)));
-    settings.admin = Some(AdminSettings { listen: SocketAddr::from(([127, 0, 0, 1], 0)) });
+    settings.admin = Some(AdminSettings::at(SocketAddr::from(([127, 0, 0, 1], 0))));
     for upstream in &mut settings.upstreams {
         upstream.slots.slots = profile.processes;
     }

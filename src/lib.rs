@@ -83,7 +83,7 @@
 //! | 4 | [`gateway`] (settings → live objects, reload), [`admin`] (metrics, health, configuration) |
 //! | 3 | [`proxy`] (the trip), [`config`] (the only module that knows TOML) |
 //! | 2 mechanisms | [`listen`], [`upstream`], [`metrics`], [`throttle`] (rates, slots, queue), [`cache`] (store, flights, purge), [`sim`] |
-//! | 1 policy, pure | [`router`], [`consumer`], [`breaker`], [`retry`], and the rules inside [`cache`], [`throttle`], [`upstream`], [`sim`] |
+//! | 1 policy, pure | [`router`], [`consumer`], [`breaker`], [`retry`], [`gear`], and the rules inside [`cache`], [`throttle`], [`upstream`], [`sim`] |
 //! | 0 words | [`clock`], [`message`], [`outcome`], [`refusal`] |
 //!
 //! Policy is pure: no clock, no lock, no runtime, no chance. Time and drawn numbers are arguments, so a day passes in a
@@ -99,6 +99,7 @@ pub mod refusal;
 // 1: policy, pure
 pub mod breaker;
 pub mod consumer;
+pub mod gear;
 pub mod retry;
 pub mod router;
 

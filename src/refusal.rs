@@ -103,6 +103,12 @@ reasons! {
     QueueTimeout = "queue.timeout", SERVICE_UNAVAILABLE;
     /// The wait for a slot would be longer than the request may wait.
     QueueHopeless = "queue.hopeless", SERVICE_UNAVAILABLE;
+    /// Nothing is sent to the upstream at present: it is in park.
+    GearPark = "gear.park", SERVICE_UNAVAILABLE;
+    /// The upstream limps; only more urgent requests are sent to it at present.
+    GearLimp = "gear.limp", SERVICE_UNAVAILABLE;
+    /// The upstream takes no writes during the present window.
+    WindowWrites = "window.writes", SERVICE_UNAVAILABLE;
     /// The breaker of the upstream is open.
     BreakerOpen = "breaker.open", SERVICE_UNAVAILABLE;
     /// No endpoint of the upstream is available.

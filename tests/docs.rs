@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use vaxel::metrics::names::METRICS;
 use vaxel::{Reason, config};
 
 /// `VAXEL_UPDATE_DOCS=1 cargo test --test docs` writes the table anew.
@@ -29,11 +30,34 @@ fn the_configurations_of_the_readme_are_good() {
     let blocks: Vec<&str> =
         text.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block).collect();
     assert!(!blocks.is_empty());
-    for block in blocks {
-        match config::parse(block, "README.md") {
+    for block in &blocks {
+        // What is no whole configuration is more of the first one.
+        let whole =
+            if block.contains("[[listener]]") { (*block).to_owned() } else { format!("{}\n{block}", blocks[0]) };
+        match config::parse(&whole, "README.md") {
             Ok(loaded) => assert_eq!(loaded.warnings.to_string(), ""),
             Err(problems) => panic!("{problems}"),
         }
+    }
+}
+
+/// Whether they have an answer, `tests/real/watch.sh` asks a real Prometheus.
+#[test]
+fn dashboards_and_rules_ask_only_for_metrics_that_are_there() {
+    let named = |name: &str| METRICS.iter().any(|metric| metric.name == name);
+    for folder in ["config/grafana/dashboards", "config/prometheus", "docs"] {
+        let mut found = 0;
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let words = text.split(|char: char| !char.is_ascii_alphanumeric() && !matches!(char, '_' | ':'));
+            for word in words.filter(|word| word.starts_with("vaxel_") && !word.ends_with('_')) {
+                let stem = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| word.strip_suffix(suffix));
+                assert!(named(word) || stem.is_some_and(named), "{} names {word}", path.display());
+                found += 1;
+            }
+        }
+        assert!(found > 20, "{folder} names {found} metrics");
     }
 }
 

@@ -1,22 +1,36 @@
-//! The admin listener: metrics, health, the effective configuration, reload.
+//! The admin listener: metrics, health, the effective configuration, reload, and the operator's hand on the cache.
 //!
 //! Plain HTTP/1.1 on a socket of its own, on the control runtime, so that it answers when the data plane is busy. It
-//! asks a source for what it shows and knows no gateway.
+//! asks a source for what it shows and knows no running gateway. [`Access`] says who may ask for what.
 
+mod access;
+mod cache;
+pub mod client;
 mod serve;
+pub mod text;
+mod upstreams;
 
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use crate::metrics::Format;
-
+pub use self::access::Access;
+pub use self::cache::Asked;
 pub use self::serve::serve;
 
-/// What the admin listener shows and does.
+use self::access::{Denied, Need, is_foreign};
+use crate::cache::purge::Depth;
+use crate::gateway::cache::Extent;
+use crate::gateway::steer::Steer;
+use crate::metrics::Format;
+
+/// What the admin listener shows and does. Everything may block.
 pub trait AdminSource {
+    /// Who may ask.
+    fn access(&self) -> Access;
+
     /// The metrics, in a format that a scraper asked for.
     fn metrics(&self, format: Format) -> String;
 
@@ -34,12 +48,44 @@ pub trait AdminSource {
     /// # Errors
     /// All problems of the new configuration, for people; the old one stays in force.
     fn reload(&self) -> Result<(), String>;
+
+    /// Purges stored answers; how many were affected.
+    ///
+    /// # Errors
+    /// Why none were, for people.
+    fn purge(&self, extent: &Extent, depth: Depth) -> Result<usize, String>;
+
+    /// How the store stands.
+    fn cache(&self) -> Value;
+
+    /// How the upstreams stand.
+    fn upstreams(&self) -> Value;
+
+    /// Does something to an upstream.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    fn steer(&self, upstream: &str, steer: Steer) -> Result<(), String>;
+
+    /// What a request would get from the store, and why.
+    ///
+    /// # Errors
+    /// Why it would be refused before the store is asked, for people.
+    fn entry(&self, asked: &Asked) -> Result<Value, String>;
 }
 
-/// Answers one request. Blocks as long as the source does; reads no body.
-pub fn handle<B>(request: &Request<B>, source: &dyn AdminSource) -> Response<Full<Bytes>> {
+/// What is answered: whole.
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// Answers one request, whose body is there. Blocks as long as the source does.
+pub fn handle(request: &Request<Bytes>, source: &dyn AdminSource) -> Reply {
     let method = request.method();
-    let Some(page) = Page::at(request.uri().path()) else {
+    let page = Page::at(request.uri().path());
+    let need = page.map_or(Need::Look, Page::need);
+    if let Err(denied) = source.access().check(need, request.uri(), request.headers()) {
+        return refuse(denied);
+    }
+    let Some(page) = page else {
         return problem(StatusCode::NOT_FOUND, "There is nothing here; GET / lists what is.");
     };
     if !page.allows(method) {
@@ -50,7 +96,7 @@ pub fn handle<B>(request: &Request<B>, source: &dyn AdminSource) -> Response<Ful
     if *method == Method::POST && is_foreign(request.uri(), request.headers()) {
         return problem(StatusCode::FORBIDDEN, "A page of another site may not do this.");
     }
-    let mut response = page.show(request.headers(), source);
+    let mut response = page.show(request, source);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if *method == Method::HEAD {
@@ -58,6 +104,16 @@ pub fn handle<B>(request: &Request<B>, source: &dyn AdminSource) -> Response<Ful
         let length = http_body::Body::size_hint(response.body()).lower();
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         *response.body_mut() = Full::default();
+    }
+    response
+}
+
+fn refuse(denied: Denied) -> Reply {
+    let (status, detail) = denied.problem();
+    let mut response = problem(status, detail);
+    if status == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer realm=\"vaxel admin\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
 }
@@ -71,6 +127,12 @@ enum Page {
     Ready,
     Config,
     Reload,
+    Purge,
+    Cache,
+    Entry,
+    Upstreams,
+    Gear,
+    Breaker,
 }
 
 impl Page {
@@ -82,29 +144,44 @@ impl Page {
             "/readyz" => Self::Ready,
             "/config" => Self::Config,
             "/reload" => Self::Reload,
+            "/purge" => Self::Purge,
+            "/cache" => Self::Cache,
+            "/cache/entry" => Self::Entry,
+            "/upstreams" => Self::Upstreams,
+            "/gear" => Self::Gear,
+            "/breaker" => Self::Breaker,
             _ => return None,
         })
     }
 
     fn allows(self, method: &Method) -> bool {
         match self {
-            Self::Reload => *method == Method::POST,
+            Self::Reload | Self::Purge | Self::Gear | Self::Breaker => *method == Method::POST,
             _ => *method == Method::GET || *method == Method::HEAD,
         }
     }
 
     const fn allowed(self) -> &'static str {
         match self {
-            Self::Reload => "POST",
+            Self::Reload | Self::Purge | Self::Gear | Self::Breaker => "POST",
             _ => "GET, HEAD",
         }
     }
 
-    fn show(self, headers: &HeaderMap, source: &dyn AdminSource) -> Response<Full<Bytes>> {
+    const fn need(self) -> Need {
+        match self {
+            Self::Index | Self::Live | Self::Ready => Need::Nothing,
+            Self::Metrics => Need::Metrics,
+            Self::Config | Self::Cache | Self::Upstreams => Need::Look,
+            Self::Reload | Self::Purge | Self::Entry | Self::Gear | Self::Breaker => Need::Act,
+        }
+    }
+
+    fn show(self, request: &Request<Bytes>, source: &dyn AdminSource) -> Reply {
         match self {
             Self::Index => answer(StatusCode::OK, PLAIN, INDEX),
             Self::Metrics => {
-                let format = Format::accepted(headers);
+                let format = Format::accepted(request.headers());
                 answer(StatusCode::OK, format.content_type(), source.metrics(format))
             }
             Self::Live => answer(StatusCode::OK, PLAIN, "ok\n"),
@@ -117,28 +194,18 @@ impl Page {
                 Ok(()) => answer(StatusCode::OK, JSON, format!("{}\n", json!({ "reloaded": true }))),
                 Err(problems) => problem(StatusCode::UNPROCESSABLE_ENTITY, &problems),
             },
+            Self::Purge => cache::purge(source, request.body()),
+            Self::Cache => answer(StatusCode::OK, JSON, format!("{:#}\n", source.cache())),
+            Self::Entry => cache::entry(source, request.uri().query()),
+            Self::Upstreams => answer(StatusCode::OK, JSON, format!("{:#}\n", source.upstreams())),
+            Self::Gear => upstreams::gear(source, request.body()),
+            Self::Breaker => upstreams::breaker(source, request.body()),
         }
     }
 }
 
-/// Whether a browser sends this on behalf of another site: the listener asks for no password, and a browser on the
-/// operator's machine reaches it (cross-site request forgery).
-fn is_foreign(uri: &Uri, headers: &HeaderMap) -> bool {
-    if let Some(site) = headers.get(SEC_FETCH_SITE) {
-        return site != "same-origin" && site != "none";
-    }
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        // No browser leaves it out of a POST to another site (Fetch, section 3.2).
-        return false;
-    };
-    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
-    let host = host.or_else(|| uri.authority().map(|authority| authority.as_str().as_bytes()));
-    let own = origin.as_bytes().strip_prefix(b"http://").or_else(|| origin.as_bytes().strip_prefix(b"https://"));
-    own.is_none() || own != host
-}
-
 /// An error, as RFC 9457 wants it. Without a `type` it is `about:blank`, and the title is the phrase of the status.
-fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
+fn problem(status: StatusCode, detail: &str) -> Reply {
     let body = json!({
         "title": status.canonical_reason(),
         "status": status.as_u16(),
@@ -147,7 +214,7 @@ fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
     answer(status, PROBLEM, format!("{body}\n"))
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -157,21 +224,25 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
     response
 }
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 
-const INDEX: &str = "\
-vaxel
+const INDEX: &str = r#"vaxel
 
-GET  /metrics   metrics, for Prometheus
-GET  /livez     200 while the process works
-GET  /readyz    200 while it takes requests, 503 before and after
-GET  /config    the configuration in force
-POST /reload    load the configuration anew
-";
+GET  /metrics       metrics, for Prometheus
+GET  /livez         200 while the process works
+GET  /readyz        200 while it takes requests, 503 before and after
+GET  /config        the configuration in force
+POST /reload        load the configuration anew
+GET  /cache         how the cache stands
+GET  /cache/entry   what a request would get from it, and why: ?url=http://HOST/PATH[&header=NAME:%20VALUE]
+POST /purge         take answers out of it, or make them stale: {"url": "http://HOST/PATH", "soft": true};
+                    or "prefix", "group", "route", "upstream", or "all": true
+GET  /upstreams     how each upstream stands: gear, slots, queue, breaker, endpoints
+POST /gear          hold the gear of one: {"upstream": "erp", "gear": "park", "for": "30m"}; let go without "gear"
+POST /breaker       hold its breaker: {"upstream": "erp", "hold": "open"} or "closed"; let go without "hold"
+"#;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -179,6 +250,7 @@ pub(crate) mod tests {
     use std::task::{Context, Poll, Waker};
 
     use http_body::Body as _;
+    use sha2::{Digest as _, Sha256};
 
     use super::*;
 
@@ -187,9 +259,15 @@ pub(crate) mod tests {
     pub(crate) struct Known {
         pub(crate) unready: Option<&'static str>,
         pub(crate) broken: Option<&'static str>,
+        pub(crate) token: Option<&'static str>,
     }
 
     impl AdminSource for Known {
+        fn access(&self) -> Access {
+            let token = self.token.map(|token| Sha256::digest(token).into());
+            Access { token, metrics: false, listen: ([127, 0, 0, 1], 9900).into() }
+        }
+
         fn metrics(&self, format: Format) -> String {
             let end = if format == Format::OpenMetrics { "# EOF\n" } else { "" };
             format!("vaxel_worker_panics_total 0\n{end}")
@@ -206,11 +284,34 @@ pub(crate) mod tests {
         fn reload(&self) -> Result<(), String> {
             self.broken.map_or(Ok(()), |problem| Err(problem.to_owned()))
         }
+
+        fn upstreams(&self) -> Value {
+            json!([])
+        }
+
+        fn steer(&self, upstream: &str, _: Steer) -> Result<(), String> {
+            if upstream == "erp" { Ok(()) } else { Err(format!("there is no upstream `{upstream}`")) }
+        }
+
+        fn purge(&self, extent: &Extent, depth: Depth) -> Result<usize, String> {
+            match extent {
+                Extent::Route(name) => Err(format!("there is no route {name}")),
+                _ => Ok(if depth == Depth::Soft { 3 } else { 4 }),
+            }
+        }
+
+        fn cache(&self) -> Value {
+            json!({ "entries": 7 })
+        }
+
+        fn entry(&self, asked: &Asked) -> Result<Value, String> {
+            if asked.parts.uri == "/none" { Err("no route".to_owned()) } else { Ok(json!(asked.parts.uri.to_string())) }
+        }
     }
 
     /// The answer, and its body as text. The body is whole already: no runtime is needed to read it.
-    fn ask(request: Request<()>, source: &Known) -> (Response<()>, String) {
-        let (head, mut body) = handle(&request, source).into_parts();
+    fn ask(request: Request<&'static str>, source: &Known) -> (Response<()>, String) {
+        let (head, mut body) = handle(&request.map(Bytes::from), source).into_parts();
         let mut context = Context::from_waker(Waker::noop());
         let text = match Pin::new(&mut body).poll_frame(&mut context) {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap(),
@@ -221,7 +322,7 @@ pub(crate) mod tests {
 
     #[track_caller]
     fn check(method: &str, path: &str, source: &Known, status: u16, content_type: &str, body: &str) {
-        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let request = Request::builder().method(method).uri(path).body("").unwrap();
         let (response, text) = ask(request, source);
         assert_eq!(response.status(), status, "{method} {path}");
         assert_eq!(response.headers()[header::CONTENT_TYPE], content_type, "{method} {path}");
@@ -239,6 +340,8 @@ pub(crate) mod tests {
         check("GET", "/readyz", &good, 200, PLAIN, "ready\n");
         check("GET", "/config", &good, 200, JSON, "{\n  \"workers\": 2\n}\n");
         check("POST", "/reload", &good, 200, JSON, "{\"reloaded\":true}\n");
+        check("GET", "/cache", &good, 200, JSON, "{\n  \"entries\": 7\n}\n");
+        check("GET", "/cache/entry?url=http://a/b", &good, 200, JSON, "\"/b\"\n");
         let draining = Known { unready: Some("draining"), ..Known::default() };
         check("GET", "/readyz", &draining, 503, PLAIN, "draining\n");
         check("GET", "/livez", &draining, 200, PLAIN, "ok\n");
@@ -252,13 +355,13 @@ pub(crate) mod tests {
             let page = Page::at(words.next().unwrap()).unwrap();
             assert!(page.allows(&method), "{line}");
         }
-        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 5);
+        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 8);
     }
 
     #[test]
     fn a_head_request_gets_the_fields_alone() {
-        for path in ["/", "/metrics", "/livez", "/readyz", "/config"] {
-            let request = |method| Request::builder().method(method).uri(path).body(()).unwrap();
+        for path in ["/", "/metrics", "/livez", "/readyz", "/config", "/cache"] {
+            let request = |method| Request::builder().method(method).uri(path).body("").unwrap();
             let (_, text) = ask(request("GET"), &Known::default());
             let (response, empty) = ask(request("HEAD"), &Known::default());
             assert_eq!(response.headers()[header::CONTENT_LENGTH], text.len().to_string(), "{path}");
@@ -275,8 +378,13 @@ pub(crate) mod tests {
             ("DELETE", "/", 405, Some("GET, HEAD")),
             ("GET", "/reload", 405, Some("POST")),
             ("HEAD", "/reload", 405, Some("POST")),
+            ("GET", "/purge", 405, Some("POST")),
+            ("POST", "/cache", 405, Some("GET, HEAD")),
+            ("POST", "/purge", 400, None),
+            ("GET", "/cache/entry", 400, None),
+            ("GET", "/cache/entry?url=http://a/none", 422, None),
         ] {
-            let request = Request::builder().method(method).uri(path).body(()).unwrap();
+            let request = Request::builder().method(method).uri(path).body("").unwrap();
             let (response, text) = ask(request, &Known::default());
             assert_eq!(response.status(), status, "{method} {path}");
             assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM);
@@ -291,7 +399,7 @@ pub(crate) mod tests {
     #[test]
     fn a_failed_reload_says_what_is_wrong() {
         let broken = Known { broken: Some("vaxel.toml:3:1: unknown key \"slot\""), ..Known::default() };
-        let request = Request::builder().method("POST").uri("/reload").body(()).unwrap();
+        let request = Request::builder().method("POST").uri("/reload").body("").unwrap();
         let (response, text) = ask(request, &broken);
         assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
         let json: Value = serde_json::from_str(&text).unwrap();
@@ -302,10 +410,79 @@ pub(crate) mod tests {
     fn a_scraper_gets_the_format_it_prefers() {
         let open = Format::OpenMetrics.content_type();
         for (accept, expected) in [(open, open), ("text/plain", Format::Text.content_type())] {
-            let request = Request::builder().uri("/metrics").header("accept", accept).body(()).unwrap();
+            let request = Request::builder().uri("/metrics").header("accept", accept).body("").unwrap();
             let (response, text) = ask(request, &Known::default());
             assert_eq!(response.headers()[header::CONTENT_TYPE], expected);
             assert_eq!(text.ends_with("# EOF\n"), expected == open);
+        }
+    }
+
+    #[test]
+    fn a_purge_does_what_its_body_orders() {
+        for (body, status, content_type, part) in [
+            ("{\"all\":true}", 200, JSON, "\"purged\":4"),
+            (
+                "{\"url\":\"http://a/b\",\"soft\":true}",
+                200,
+                JSON,
+                "{\"depth\":\"soft\",\"extent\":\"url http://a/b\",\"purged\":3}",
+            ),
+            ("{\"route\":\"x\"}", 422, PROBLEM, "there is no route x"),
+            ("{\"all\":1}", 400, PROBLEM, "The body is no order"),
+        ] {
+            let request = Request::builder().method("POST").uri("/purge").body(body).unwrap();
+            let (response, text) = ask(request, &Known::default());
+            assert_eq!(response.status(), status, "{body}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], content_type, "{body}");
+            assert!(text.contains(part), "{body}: {text}");
+        }
+    }
+
+    #[test]
+    fn gears_and_breakers_are_held_and_let_go() {
+        for (path, body, status, part) in [
+            ("/gear", r#"{"upstream":"erp","gear":"park","for":"30m"}"#, 200, "\"done\":true"),
+            ("/gear", r#"{"upstream":"erp"}"#, 200, "\"done\":true"),
+            ("/gear", r#"{"upstream":"erp","for":"1m"}"#, 400, "goes with a"),
+            ("/gear", r#"{"upstream":"erp","gear":"reverse"}"#, 400, "is no gear"),
+            ("/gear", r#"{"upstream":"erp","gear":"eco","for":"soon"}"#, 400, "is no duration"),
+            ("/gear", r#"{"upstream":"erp","gear":"eco","for":"1year"}"#, 400, "within a week"),
+            ("/gear", r#"{"upstream":"crm","gear":"eco"}"#, 422, "no upstream"),
+            ("/gear", "", 400, "is no order"),
+            ("/breaker", r#"{"upstream":"erp","hold":"open"}"#, 200, "\"done\":true"),
+            ("/breaker", r#"{"upstream":"erp"}"#, 200, "\"done\":true"),
+            ("/breaker", r#"{"upstream":"erp","hold":"ajar"}"#, 400, "is no hold"),
+        ] {
+            let request = Request::builder().method("POST").uri(path).body(body).unwrap();
+            let (response, text) = ask(request, &Known::default());
+            assert_eq!(response.status(), status, "{body}");
+            assert!(text.contains(part), "{body}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_token_closes_all_but_the_probes_and_the_metrics() {
+        let closed = Known { token: Some("s3cret"), ..Known::default() };
+        for (method, path, open) in [
+            ("GET", "/", true),
+            ("GET", "/livez", true),
+            ("GET", "/readyz", true),
+            ("GET", "/metrics", true),
+            ("GET", "/config", false),
+            ("GET", "/cache", false),
+            ("GET", "/cache/entry?url=http://a/", false),
+            ("POST", "/reload", false),
+            ("POST", "/purge", false),
+            ("GET", "/upstreams", false),
+            ("GET", "/nothing", false),
+        ] {
+            let request = || Request::builder().method(method).uri(path).header("host", "vaxel:9900");
+            let (response, _) = ask(request().body("{\"all\":true}").unwrap(), &closed);
+            assert_eq!(response.status() == StatusCode::UNAUTHORIZED, !open, "{path}");
+            assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), !open, "{path}");
+            let with = request().header("authorization", "Bearer s3cret").body("{\"all\":true}").unwrap();
+            let found = path != "/nothing";
+            assert_eq!(ask(with, &closed).0.status().is_success(), found, "{path}");
         }
     }
 
@@ -325,7 +502,7 @@ pub(crate) mod tests {
             for (name, value) in fields {
                 request = request.header(*name, *value);
             }
-            let (response, _) = ask(request.body(()).unwrap(), &Known::default());
+            let (response, _) = ask(request.body("").unwrap(), &Known::default());
             assert_eq!(response.status(), status, "{fields:?}");
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -98,8 +98,13 @@ async fn respond(
     request: Request<Incoming>,
     source: Arc<dyn AdminSource + Send + Sync>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    // No page reads a body; hyper throws away what little may come.
-    let request = request.map(drop);
+    let (head, body) = request.into_parts();
+    let body = match timeout(BODY, Limited::new(body, BODY_SIZE).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => return Ok(problem(StatusCode::PAYLOAD_TOO_LARGE, "No order is so long, or it broke off.")),
+        Err(_) => return Ok(problem(StatusCode::REQUEST_TIMEOUT, "The body did not come in time.")),
+    };
+    let request = Request::from_parts(head, body);
     // A scrape sums a lot and a reload reads files: neither may hold up the control runtime.
     let answered = tokio::task::spawn_blocking(move || handle(&request, &*source)).await;
     Ok(answered.unwrap_or_else(|error| {
@@ -114,6 +119,9 @@ const CONNECTIONS: usize = 64;
 const HEAD: Duration = Duration::from_secs(75);
 /// Bytes of a head.
 const HEAD_SIZE: usize = 16 * 1024;
+/// How long a body may take, and how large it may be: an order is a line.
+const BODY: Duration = Duration::from_secs(10);
+const BODY_SIZE: usize = 64 * 1024;
 /// How long a connection may live: one whose client does not read must not hold its place for ever.
 const LIFETIME: Duration = Duration::from_secs(600);
 /// How long the last answer may take.
@@ -152,10 +160,10 @@ mod tests {
         let (mut client, _stop, served) = world(Known::default());
         client
             .write_all(
-                b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n\
-                  HEAD /livez HTTP/1.1\r\nhost: a\r\n\r\n\
-                  POST /reload HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}\
-                  GET /no HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+                b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n\
+                  HEAD /livez HTTP/1.1\r\nhost: localhost\r\n\r\n\
+                  POST /reload HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}\
+                  GET /no HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
             )
             .await
             .unwrap();
@@ -175,9 +183,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_body_is_read_and_is_bounded_in_size_and_time() {
+        let (mut client, _stop, served) = world(Known::default());
+        let order =
+            "POST /purge HTTP/1.1\r\nhost: localhost\r\ncontent-length: 12\r\nconnection: close\r\n\r\n{\"all\":true}";
+        client.write_all(order.as_bytes()).await.unwrap();
+        assert!(read_to_end(client).await.contains("\"purged\":4"));
+        served.await.unwrap();
+        let head = "POST /purge HTTP/1.1\r\nhost: localhost\r\ncontent-length: 70000\r\n\r\n";
+        for (body, status) in [("x".repeat(70_000), "413"), (String::new(), "408")] {
+            let (mut client, _stop, served) = world(Known::default());
+            client.write_all(head.as_bytes()).await.unwrap();
+            let _ = client.write_all(body.as_bytes()).await;
+            let text = read_to_end(client).await;
+            assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+            served.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_idle_connection_ends() {
         let (mut client, _stop, served) = world(Known::default());
-        client.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         served.await.unwrap();
         assert!(read_to_end(client).await.ends_with("ok\n"));
     }
@@ -185,7 +212,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_that_is_too_large_is_refused() {
         let (mut client, _stop, served) = world(Known::default());
-        client.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nx: ").await.unwrap();
+        client.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
         client.write_all("x".repeat(2 * HEAD_SIZE).as_bytes()).await.unwrap();
         let text = read_to_end(client).await;
         assert!(text.starts_with("HTTP/1.1 431 "), "{text}");
@@ -205,7 +232,7 @@ mod tests {
         let (mut client, server) = duplex(16);
         let served = connection(server, Arc::new(Known::default()), std::future::pending());
         let served = tokio::spawn(served);
-        client.write_all(b"GET /config HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        client.write_all(b"GET /config HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         timeout(LIFETIME + 2 * LAST_ANSWER, served).await.expect("it ended").unwrap();
         drop(client);
     }
@@ -218,7 +245,7 @@ mod tests {
         let served = tokio::spawn(serve(listener, Arc::new(Known::default()), async { drop(stopped.await) }));
         for _ in 0..2 {
             let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
-            client.write_all(b"GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+            client.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
             let mut text = String::new();
             client.read_to_string(&mut text).await.unwrap();
             assert!(text.ends_with("ready\n"), "{text}");

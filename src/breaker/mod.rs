@@ -269,6 +269,16 @@ impl Breaker {
         }
     }
 
+    /// The shares (0 to 1) of broken and of slow calls in the window; none while they are too few to say.
+    pub fn shares(&mut self, now: Instant) -> (f64, f64) {
+        let sum = self.window.sum(now);
+        if sum.calls < self.params.minimum.max(1) {
+            return (0.0, 0.0);
+        }
+        let share = |part: u32| f64::from(part) / f64::from(sum.calls);
+        (share(sum.broken), share(sum.slow))
+    }
+
     /// Closed: counts, and opens when a ratio is reached.
     fn count(&mut self, outcome: Outcome, slow: bool, now: Instant) -> Option<Shift> {
         let broken = match outcome {

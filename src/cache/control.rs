@@ -183,6 +183,11 @@ impl RequestControl {
         control
     }
 
+    /// Whether a stale answer is not what is wanted (RFC 9111 section 5.2.1).
+    pub const fn wants_fresh(&self) -> bool {
+        self.no_cache || self.max_age.is_some() || self.min_fresh.is_some()
+    }
+
     fn apply(&mut self, name: &[u8], argument: Argument<'_>) {
         let mut buffer = [0; LONGEST_NAME];
         match lower(name, &mut buffer) {

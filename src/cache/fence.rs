@@ -34,6 +34,11 @@ impl Fence {
         self.moves.fetch_add(1, Ordering::AcqRel);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
+
+    /// The generation of its data: how many writes have ended.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
 }
 
 /// The fences of all URLs.
@@ -85,15 +90,15 @@ impl Fences<'_> {
     /// Where they stand.
     pub fn mark(&self) -> Mark {
         let generation = self.generation();
-        let url = if self.by_url { 0 } else { self.url.generation.load(Ordering::Acquire) };
+        let url = if self.by_url { 0 } else { self.url.generation() };
         let moves = |fence: &Fence| fence.moves.load(Ordering::Acquire);
         Mark { moves: moves(self.url) + self.group.map_or(0, moves), generation, flight: generation + url }
     }
 
     /// The generation that a stored answer must be of.
     pub fn generation(&self) -> u64 {
-        let group = self.group.map_or(0, |group| group.generation.load(Ordering::Acquire));
-        group + if self.by_url { self.url.generation.load(Ordering::Acquire) } else { 0 }
+        let group = self.group.map_or(0, Fence::generation);
+        group + if self.by_url { self.url.generation() } else { 0 }
     }
 
     /// Whether nothing has been written since `mark`, so that what was read then may be stored now.

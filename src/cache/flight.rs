@@ -403,7 +403,10 @@ fn wake(wakers: impl IntoIterator<Item = Waker>) {
 
 /// Whether a refusal is about who asked, not about what was asked for.
 const fn concerns_the_asker(reason: Reason) -> bool {
-    matches!(reason, Reason::QueueFull | Reason::QueueTimeout | Reason::QueueHopeless | Reason::RateExceeded)
+    matches!(
+        reason,
+        Reason::QueueFull | Reason::QueueTimeout | Reason::QueueHopeless | Reason::GearLimp | Reason::RateExceeded
+    )
 }
 
 #[cfg(test)]

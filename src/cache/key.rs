@@ -19,8 +19,7 @@ pub struct Key(pub u128);
 impl Key {
     /// The key of the flight that brings what is at this place in its generation `generation`.
     pub const fn in_generation(self, generation: u64) -> Self {
-        // Odd, so that different generations give different keys; as of most places only generation 0 is ever seen,
-        // their flights have their own key.
+        // Odd, so that different generations give different keys.
         Self(self.0 ^ (generation as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
     }
 }

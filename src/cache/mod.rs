@@ -11,10 +11,10 @@
 //! - [`media`]: what an answer is expected to be
 //! - [`canonical`]: POST requests that only read
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
-//! - [`entry`]: the stored answer
+//! - [`entry`]: the stored answer · [`record`]: the same as bytes
 //!
 //! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
-//! [`identities`] (who may have what is shared; whose answers are forgotten).
+//! [`persist`] (over a restart) · [`identities`] (who may have what is shared; whose answers are forgotten).
 //!
 //! A request walks: `reuse::bypass` → `key` → `store` → `reuse::decide` → `reuse::answer`; a miss or a validation
 //! comes back through `storing::decide` or `freshness::refreshed`.
@@ -37,8 +37,10 @@ pub mod identities;
 pub mod identity;
 pub mod key;
 pub mod media;
+pub mod persist;
 pub mod purge;
 pub mod range;
+pub mod record;
 pub mod reuse;
 pub mod store;
 pub mod storing;
@@ -122,6 +124,11 @@ impl CacheParams {
     /// Whether each identity has answers of its own.
     pub const fn is_partitioned(&self) -> bool {
         (self.per_consumer || self.identity.is_some()) && self.shared_after_auth.is_none()
+    }
+
+    /// Whether a write to a URL outdates what is stored of it by its fence: a purge reaches one identity and one body.
+    pub const fn is_fenced_by_url(&self) -> bool {
+        self.is_partitioned() || self.post.is_some()
     }
 
     /// Whether it matters who asks.

@@ -21,6 +21,8 @@ use crate::cache::storing::{SAP_CONTEXTID, X_CSRF_TOKEN};
 pub enum Bypass {
     /// Neither GET nor HEAD.
     Method,
+    /// It has content, on which the answer may depend (a search); the key knows nothing of it (RFC 9110 section 9.3.1).
+    Content,
     /// If-Match or If-Unmodified-Since: only the origin knows its state (RFC 9111 section 4.3.2).
     Precondition,
     /// It asks for a token of its own (`X-CSRF-Token: Fetch`).
@@ -34,6 +36,7 @@ impl Bypass {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Method => "method",
+            Self::Content => "content",
             Self::Precondition => "precondition",
             Self::TokenFetch => "token_fetch",
             Self::Session => "session",
@@ -41,10 +44,13 @@ impl Bypass {
     }
 }
 
-/// Whether a request goes past the cache, and why. A token *value* in X-CSRF-Token does not prevent a hit.
-pub fn bypass(method: &Method, headers: &HeaderMap) -> Option<Bypass> {
+/// Whether a request goes past the cache, and why; `content`: it has some. A token *value* in X-CSRF-Token does not
+/// prevent a hit.
+pub fn bypass(method: &Method, headers: &HeaderMap, content: bool) -> Option<Bypass> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         Some(Bypass::Method)
+    } else if content {
+        Some(Bypass::Content)
     } else if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         Some(Bypass::Precondition)
     } else if headers.get_all(X_CSRF_TOKEN).iter().any(|token| is_fetch(token.as_bytes())) {
@@ -475,7 +481,7 @@ mod tests {
     #[test]
     fn some_requests_go_past_the_cache() {
         let check = |method: Method, request: &str, expected: Option<Bypass>| {
-            assert_eq!(bypass(&method, &fields(request)), expected, "{method} {request}");
+            assert_eq!(bypass(&method, &fields(request), false), expected, "{method} {request}");
         };
         check(Method::GET, "", None);
         check(Method::HEAD, "", None);
@@ -486,6 +492,7 @@ mod tests {
         check(Method::GET, "x-csrf-token: abc", None);
         check(Method::GET, "sap-contextid: abc", Some(Bypass::Session));
         check(Method::GET, "range: bytes=0-1\nif-none-match: *", None);
+        assert_eq!(bypass(&Method::GET, &HeaderMap::new(), true), Some(Bypass::Content));
     }
 
     #[test]

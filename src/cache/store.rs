@@ -308,7 +308,7 @@ impl Variants {
         self.members.lock().keys.iter().copied().collect()
     }
 
-    const fn salted(&self, variant: Key) -> Key {
+    pub(super) const fn salted(&self, variant: Key) -> Key {
         Key(variant.0 ^ self.salt)
     }
 

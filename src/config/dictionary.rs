@@ -73,6 +73,8 @@ pub enum Kind {
     Table(&'static Section),
     /// A table, or `false` (not at all), or `true` (with all its defaults).
     Switch(&'static Section),
+    /// A whole number, or a table.
+    WholeOr(&'static Section),
     /// Several tables: `[[name]]`.
     Tables(&'static Section),
     /// Tables with names: `[kind.name]`.
@@ -111,9 +113,11 @@ impl Kind {
     /// The section behind the key, if any.
     pub const fn section(&self) -> Option<&'static Section> {
         match self {
-            Self::Table(section) | Self::Switch(section) | Self::Tables(section) | Self::Named(section) => {
-                Some(section)
-            }
+            Self::Table(section)
+            | Self::Switch(section)
+            | Self::WholeOr(section)
+            | Self::Tables(section)
+            | Self::Named(section) => Some(section),
             _ => None,
         }
     }

@@ -3,9 +3,14 @@
 
 use super::dictionary::Kind::{
     Choice, Duration, File, Flag, List, Map, Named, Number, OneOrMore, Predicate, Rate, Ratio, Secret, Size, Switch,
-    Table, Tables, Text, Whole,
+    Table, Tables, Text, Whole, WholeOr,
 };
 use super::dictionary::{Key, Section};
+
+mod cache;
+
+use cache::CACHE;
+pub use cache::{CANONICALS, ON_UNEXPECTED};
 
 /// The whole file.
 pub static FILE: Section = Section {
@@ -21,6 +26,7 @@ pub static FILE: Section = Section {
         Key::new("consumer", Named(&CONSUMER), "Who calls. Everybody else is anonymous, told apart by address."),
         Key::new("upstream", Named(&UPSTREAM), "What is protected: one or several servers that share a capacity.")
             .required(),
+        Key::new("window", Named(&WINDOW), "When upstreams are spared."),
         Key::new("route", Tables(&ROUTE), "Which requests go where, and how; at least one.").required(),
     ],
 };
@@ -37,8 +43,15 @@ static SERVER: Section = Section {
 static ADMIN: Section = Section {
     name: "[admin]",
     about: "Metrics, health, API and page.",
-    keys: &[Key::new("listen", Text, "Address and port.").default("'127.0.0.1:9900'")],
+    keys: &[
+        Key::new("listen", Text, "Address and port.").default("'127.0.0.1:9900'"),
+        Key::new("token", Secret, "What callers send as `Authorization: Bearer`; only its digest is kept."),
+        Key::new("metrics", Choice(METRICS_FOR), "Who may read /metrics when there is a token.").default("'open'"),
+    ],
 };
+
+/// The words of `admin.metrics`.
+pub const METRICS_FOR: &[&str] = &["open", "token"];
 
 static LOG: Section = Section {
     name: "[log]",
@@ -82,6 +95,17 @@ static STORE: Section = Section {
     keys: &[
         Key::new("size", Size, "Memory for stored answers.").default("'256MiB'"),
         Key::new("fills", Size, "Memory for answers that are just arriving to be stored.").default("'64MiB'"),
+        Key::new("persist", Table(&PERSIST), "Keeps what is stored over a restart; nothing is written without it."),
+    ],
+};
+
+static PERSIST: Section = Section {
+    name: "persist",
+    about: "Keeps what is stored over a restart. What belongs to one consumer alone is never written.",
+    keys: &[
+        Key::new("file", Text, "The file; its folder must be there and writable.").required(),
+        Key::new("every", Duration, "The time between two writings, for the case of a crash.").default("'5m'"),
+        Key::new("max", Size, "The largest file; `size` of the cache if not given."),
     ],
 };
 
@@ -115,11 +139,21 @@ static LISTENER_TLS: Section = Section {
     keys: &[
         Key::new("cert", File, "The certificate chain, PEM.").required(),
         Key::new("key", File, "The private key, PEM.").required(),
+        Key::new("also", Tables(&PAIR), "Further certificates, shown to clients that ask for their names (SNI)."),
         Key::new(
             "client_ca",
             File,
             "Certificates that must have signed the client's, PEM; without it clients need none.",
         ),
+    ],
+};
+
+static PAIR: Section = Section {
+    name: "also of tls",
+    about: "A further certificate; the names it is for decide who is shown it.",
+    keys: &[
+        Key::new("cert", File, "The certificate chain, PEM.").required(),
+        Key::new("key", File, "The private key, PEM.").required(),
     ],
 };
 
@@ -174,8 +208,12 @@ static UPSTREAM: Section = Section {
     keys: &[
         Key::new("endpoints", OneOrMore(&Text), "Its servers: scheme, host, port.").required(),
         Key::new("balance", Choice(BALANCES), "How one of several endpoints is chosen.").default("'round_robin'"),
-        Key::new("slots", Whole, "Requests it works on at the same time, whatever becomes of their clients.")
-            .default("32"),
+        Key::new(
+            "slots",
+            WholeOr(&ADAPTIVE),
+            "Requests it works on at the same time, whatever becomes of their clients; or a table: found by its answers.",
+        )
+        .default("32"),
         Key::new("queue", Table(&QUEUE), "Who waits for a slot."),
         Key::new(
             "zombie_hold",
@@ -183,6 +221,8 @@ static UPSTREAM: Section = Section {
             "How long a slot stays taken after client or timeout gave up; twice `timeouts.total` if not given.",
         ),
         Key::new("breaker", Switch(&BREAKER), "When it is left alone.").default("true"),
+        Key::new("gears", Switch(&GEARS), "How it is spared under strain; without it only by windows and by hand.")
+            .default("true"),
         Key::new("retry", Switch(&RETRY), "When a request is tried again.").default("true"),
         Key::new("timeouts", Table(&TIMEOUTS), "How long it may take."),
         Key::new("pool", Table(&POOL), "Connections to it."),
@@ -200,6 +240,29 @@ pub const BALANCES: &[&str] = &["round_robin", "least_of_two"];
 pub const HOSTS: &[&str] = &["keep", "upstream"];
 /// The words of `upstream.expect`.
 pub const EXPECTS: &[&str] = &["relay", "answer"];
+
+/// The words of `slots.adaptive`.
+pub const POLICIES: &[&str] = &["gradient", "aimd"];
+/// The words of `slots.mode`.
+pub const LIMIT_MODES: &[&str] = &["enforce", "shadow"];
+
+static ADAPTIVE: Section = Section {
+    name: "slots of an [upstream.NAME]",
+    about: "A number of slots that adapts to what the upstream can bear.",
+    keys: &[
+        Key::new(
+            "adaptive",
+            Choice(POLICIES),
+            "By latency (gradient), or by what it refuses and leaves unanswered (aimd).",
+        )
+        .required(),
+        Key::new("min", Whole, "Never fewer.").default("1"),
+        Key::new("max", Whole, "Never more.").required(),
+        Key::new("start", Whole, "How many at first, and in force in shadow mode; a quarter of `max` if not given."),
+        Key::new("slow", Duration, "For aimd: an answer that takes longer means too much; none does if not given."),
+        Key::new("mode", Choice(LIMIT_MODES), "Whether the number counts, or is only suggested.").default("'enforce'"),
+    ],
+};
 
 static QUEUE: Section = Section {
     name: "queue",
@@ -228,6 +291,48 @@ static BREAKER: Section = Section {
             "It opens when more than this share of the slots works on what nobody waits for any more; 1: never.",
         )
         .default("0.5"),
+    ],
+};
+
+static GEARS: Section = Section {
+    name: "gears",
+    about: "Drive, eco, limp, park: how the upstream is spared under strain.",
+    keys: &[
+        Key::new("mode", Choice(MODES), "Whether strain shifts the gear, or shifts are only counted and logged.")
+            .default("'enforce'"),
+        Key::new("dwell", Duration, "How long it stays in a gear before it shifts to a less careful one.")
+            .default("'10s'"),
+        Key::new("limp_class", Choice(CLASSES), "The least urgent class that passes in limp.").default("'normal'"),
+    ],
+};
+
+/// The words of a policy's mode.
+pub const MODES: &[&str] = &["enforce", "shadow"];
+
+/// The words of a window's gear.
+pub const GEAR_WORDS: &[&str] = &["eco", "limp", "park"];
+
+/// The words of a window's writes.
+pub const WRITES: &[&str] = &["refuse", "pass"];
+
+static WINDOW: Section = Section {
+    name: "[window.NAME]",
+    about: "When upstreams are spared: maintenance, the end of the day, the closing of the month.",
+    keys: &[
+        Key::new("upstreams", OneOrMore(&Text), "Which: the NAMEs of [upstream.NAME]s.").required(),
+        Key::new("zone", Text, "The time zone of its times: \"Europe/Stockholm\".").default("'UTC'"),
+        Key::new(
+            "days",
+            OneOrMore(&Text),
+            "The days it begins on: \"mon-fri\", \"sun\", \"15\", \"last\" (of the month), \"2026-12-24\"; every day if not given.",
+        ),
+        Key::new("from", Text, "When it begins: \"23:00\".").required(),
+        Key::new("to", Text, "When it ends; on the next day if that is not after `from`.").required(),
+        Key::new("gear", Choice(GEAR_WORDS), "The gear that is not left while it is open.").default("'park'"),
+        Key::new("writes", Choice(WRITES), "Whether writes are refused while it is open, with its end as Retry-After.")
+            .default("'refuse'"),
+        Key::new("lead", Duration, "How long before it what is asked for is renewed in the store.").default("'10m'"),
+        Key::new("ramp", Duration, "How long after it slots are let out slowly.").default("'5m'"),
     ],
 };
 
@@ -334,101 +439,6 @@ static MATCH: Section = Section {
             "Header fields: a value it must have, true (it is there), or false (it is not).",
         )
         .default("{}"),
-    ],
-};
-
-static CACHE: Section = Section {
-    name: "cache of a [[route]]",
-    about: "How answers are stored (RFC 9111).",
-    keys: &[
-        Key::new("ttl", Duration, "How long an answer is fresh where the origin does not say."),
-        Key::new("override", Flag, "`ttl` counts even where the origin says otherwise; never over `private`.")
-            .default("false"),
-        Key::new(
-            "stale_while_revalidate",
-            Duration,
-            "How long after that it is still served while it is fetched anew.",
-        )
-        .default("'0s'"),
-        Key::new(
-            "stale_if_error",
-            Duration,
-            "How long after that it is served when the upstream fails or is overloaded.",
-        )
-        .default("'0s'"),
-        Key::new("keep", Duration, "How long after that it is kept only to ask whether it has changed.")
-            .default("'1h'"),
-        Key::new("negative", Duration, "How long 404 and 410 are fresh where the origin does not say."),
-        Key::new("max_entry", Size, "The largest body stored.").default("'8MiB'"),
-        Key::new("per_consumer", Flag, "Each consumer, and each of its users, has answers of its own.")
-            .default("false"),
-        Key::new("identity", Table(&IDENTITY), "What tells users apart, who then have answers of their own."),
-        Key::new(
-            "shared_after_auth",
-            Duration,
-            "Users share answers, but each must have had a 2xx of the upstream on this route within this time.",
-        ),
-        Key::new("ignore_set_cookie", List(&Text), "Cookies whose setting does not make an answer personal.")
-            .default("[]"),
-        Key::new("strip", List(&Text), "Further fields that a stored answer never carries.").default("[]"),
-        Key::new("post", Switch(&POST), "POST requests of this route only read, and are answered like GET.")
-            .default("false"),
-        Key::new(
-            "expect",
-            OneOrMore(&Text),
-            "What answers are: json, xml, html, text, or media types such as application/pdf. Others are not stored.",
-        ),
-        Key::new("on_unexpected", Choice(ON_UNEXPECTED), "What becomes of an answer that is not what is expected.")
-            .default("'pass'"),
-        Key::new(
-            "targeted",
-            List(&Text),
-            "Fields that count instead of Cache-Control (RFC 9213), the first one there.",
-        )
-        .default("['vaxel-cache-control', 'cdn-cache-control']"),
-        Key::new("query", Table(&QUERY), "Which query parameters make another answer."),
-    ],
-};
-
-static POST: Section = Section {
-    name: "post",
-    about: "POST requests that only read: SOAP, JSON-RPC, GraphQL. Never for a route by which anything is written.",
-    keys: &[
-        Key::new("max_body", Size, "The largest body that is looked at; requests with larger ones pass.")
-            .default("'64KiB'"),
-        Key::new(
-            "canonical",
-            Choice(CANONICALS),
-            "Which bodies say the same: those equal but for JSON's or a form's order.",
-        )
-        .default("'none'"),
-        Key::new("headers", List(&Text), "Request fields that make another question; Content-Encoding always does.")
-            .default("['content-type', 'soapaction', 'accept', 'accept-language']"),
-    ],
-};
-
-/// The words of `post.canonical`.
-pub const CANONICALS: &[&str] = &["none", "json", "form"];
-
-/// The words of `cache.on_unexpected`.
-pub const ON_UNEXPECTED: &[&str] = &["pass", "stale", "broken"];
-
-static IDENTITY: Section = Section {
-    name: "identity",
-    about: "What tells users apart, beside the consumer and Authorization, which always do.",
-    keys: &[
-        Key::new("cookies", List(&Text), "Cookies, by name or with * at its end; all others do not matter."),
-        Key::new("headers", List(&Text), "Fields that a proxy before vaxel sets."),
-    ],
-};
-
-static QUERY: Section = Section {
-    name: "query",
-    about: "Which query parameters make another answer.",
-    keys: &[
-        Key::new("sort", Flag, "Their order does not matter.").default("false"),
-        Key::new("drop", List(&Text), "These do not matter.").default("[]"),
-        Key::new("keep", List(&Text), "Only these matter; all if not given."),
     ],
 };
 

@@ -184,6 +184,20 @@ impl<'r> Reader<'r> {
         Some(self.within(name, section, &DeTable::new(), self.span(name), read))
     }
 
+    /// A value that has a default, or a table to say more.
+    pub(super) fn value_or_table<T>(
+        &mut self,
+        name: &str,
+        value: impl Fn(&DeValue<'_>) -> Result<T, Mistake>,
+        table: impl FnOnce(&mut Reader<'_>) -> T,
+    ) -> T {
+        let section = self.section_of(name);
+        match self.entry(name).map(Spanned::get_ref) {
+            Some(DeValue::Table(written)) => self.within(name, section, written, self.span(name), table),
+            _ => self.value(name, value),
+        }
+    }
+
     /// Several tables `[[name]]`.
     pub(super) fn tables<T>(&mut self, name: &str, read: impl Fn(&mut Reader<'_>) -> T) -> Vec<T> {
         self.must(name);

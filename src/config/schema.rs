@@ -62,6 +62,7 @@ fn kind(of: &Kind) -> Json {
         Kind::Predicate => json!({ "type": ["string", "boolean"] }),
         Kind::Table(inner) => section(inner),
         Kind::Switch(inner) => json!({ "anyOf": [{ "type": "boolean" }, section(inner)] }),
+        Kind::WholeOr(inner) => json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, section(inner)] }),
         Kind::Tables(inner) => json!({ "type": "array", "items": section(inner), "minItems": 1 }),
         Kind::Named(inner) => json!({ "type": "object", "additionalProperties": section(inner) }),
     }

@@ -9,7 +9,10 @@ use http::Uri;
 use super::parse_with;
 use crate::breaker::BreakerParams;
 use crate::cache::CacheParams;
+use crate::cache::persist::PersistParams;
 use crate::consumer::ConsumerParams;
+use crate::gear::GearParams;
+use crate::gear::calendar::Window;
 use crate::listen::tls::TlsParams;
 use crate::listen::{Accept, ListenLimits};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
@@ -71,6 +74,17 @@ pub struct ListenerSettings {
 pub struct AdminSettings {
     /// Address and port.
     pub listen: SocketAddr,
+    /// The SHA-256 digest of the token callers need, if they need one.
+    pub token: Option<[u8; 32]>,
+    /// Whether they need it for the metrics too.
+    pub token_for_metrics: bool,
+}
+
+impl AdminSettings {
+    /// At an address, without a token.
+    pub const fn at(listen: SocketAddr) -> Self {
+        Self { listen, token: None, token_for_metrics: false }
+    }
 }
 
 /// Logs.
@@ -96,12 +110,14 @@ pub enum AccessTarget {
 }
 
 /// The cache that all routes share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheStoreSettings {
     /// Bytes for stored answers.
     pub max_bytes: u64,
     /// Bytes for answers that are just arriving to be stored.
     pub fills_bytes: u64,
+    /// Whether and where what is stored is kept over a restart.
+    pub persist: Option<PersistParams>,
 }
 
 /// One upstream.
@@ -117,6 +133,10 @@ pub struct UpstreamSettings {
     pub slots: SlotsParams,
     /// When it is left alone, if ever.
     pub breaker: Option<BreakerParams>,
+    /// Whether and how it shifts its gear by itself.
+    pub gears: GearParams,
+    /// When it is spared.
+    pub windows: Vec<Window>,
     /// When a request is tried again; one attempt means never.
     pub retry: RetryParams,
     /// How long it may take.
@@ -178,6 +198,13 @@ impl Settings {
         settings.listeners.iter_mut().for_each(|listener| listener.listen = listen);
         settings.upstreams.iter_mut().for_each(|only| only.endpoints = vec![upstream.clone()]);
         settings
+    }
+}
+
+impl ListenerSettings {
+    /// Whether a running listener serves `other` as well: all but the certificates is fixed when it begins to listen.
+    pub fn listens_like(&self, other: &Self) -> bool {
+        self.tls.is_some() == other.tls.is_some() && *self == Self { tls: self.tls.clone(), ..other.clone() }
     }
 }
 

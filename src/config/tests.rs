@@ -166,7 +166,13 @@ fn upstreams_that_cannot_work_are_refused() {
         ("endpoints = 'https://a'\ntls = { client_cert = 'Cargo.toml' }", 23, "needs `client_key`"),
         ("endpoints = 'http://a'\nprobe = { path = 'health' }", 18, "did you mean `/health`?"),
         ("endpoints = 'http://a'\nbalance = 'least-of-two'", 11, "did you mean `least_of_two`?"),
-        ("endpoints = 'http://a'\nslots = { adaptive = 'gradient' }", 9, "expected a whole number, found a table"),
+        ("endpoints = 'http://a'\nslots = { adaptive = 'gradient' }", 9, "needs `max`"),
+        ("endpoints = 'http://a'\nslots = { max = 9 }", 9, "needs `adaptive`"),
+        ("endpoints = 'http://a'\nslots = { adaptive = 'best', max = 9 }", 22, "`best` is not possible here"),
+        ("endpoints = 'http://a'\nslots = { adaptive = 'aimd', min = 10, max = 9 }", 46, "less than `min`"),
+        ("endpoints = 'http://a'\nslots = { adaptive = 'aimd', max = 9, start = 10 }", 47, "between `min` and `max`"),
+        ("endpoints = 'http://a'\nslots = { adaptive = 'gradient', max = 9, slow = '1s' }", 50, "is for aimd"),
+        ("endpoints = 'http://a'\nslots = true", 9, "expected a whole number"),
     ] {
         let route = "[[route]]\nmatch = { path = '/b' }\nupstream = 'b'\n";
         check_added(&format!("{route}[upstream.b]\n{more}\n"), 4 + more.lines().count(), column, part);
@@ -177,6 +183,8 @@ fn upstreams_that_cannot_work_are_refused() {
 fn nothing_may_be_there_twice() {
     check_added("[[listener]]\nlisten = '1.1.1.1:1'\n[[listener]]\nlisten = '1.1.1.1:1'\n", 4, 10, "two listeners");
     check_added("[[listener]]\nlisten = '127.0.0.1:9900'\n[admin]\n", 2, 10, "[admin] already listens");
+    check_added("[admin]\ntoken = 'short'\n", 2, 9, "at least 16 characters");
+    check_added("[admin]\nmetrics = 'token'\n", 2, 11, "needs a `token`");
     let route = |path: &str| format!("[[route]]\nname = 'a'\nmatch = {{ path = '{path}' }}\nupstream = 'erp'\n");
     check_added(&format!("{}{}", route("/a"), route("/b")), 6, 8, "two routes are called `a`");
     let consumer = |name: &str| format!("[consumer.{name}]\nidentify = {{ api_key = '0123456789abcdef' }}\n");
@@ -276,6 +284,24 @@ fn defaults_are_those_of_the_parts() {
     assert_eq!(route.cache, Some(cache::CacheParams::default()));
     assert_eq!(settings.listeners[0].limits, listen::ListenLimits::default());
     assert!(settings.workers >= 1);
+}
+
+#[test]
+fn slots_are_a_number_or_found() {
+    use crate::throttle::limit::{AdaptiveParams, Policy};
+    let slots = |written: &str| {
+        let with = format!("endpoints = \"http://erp:8000\"\nslots = {written}\n");
+        loaded(&SMALL.replace("endpoints = \"http://erp:8000\"\n", &with)).settings.upstreams.remove(0).slots
+    };
+    let number = slots("20");
+    assert_eq!((number.slots, number.queue, number.most(), number.adaptive), (20, 80, 20, None));
+    let found = slots("{ adaptive = 'gradient', min = 2, max = 40 }");
+    let adaptive = AdaptiveParams { policy: Policy::Gradient, min: 2, max: 40, shadow: false };
+    assert_eq!((found.slots, found.queue, found.most(), found.adaptive), (10, 160, 40, Some(adaptive)));
+    let watched = slots("{ adaptive = 'aimd', max = 40, start = 30, slow = '2s', mode = 'shadow' }");
+    let policy = Policy::Aimd { slow: Some(std::time::Duration::from_secs(2)) };
+    let adaptive = AdaptiveParams { policy, min: 1, max: 40, shadow: true };
+    assert_eq!((watched.slots, watched.most(), watched.adaptive), (30, 30, Some(adaptive)));
 }
 
 #[test]

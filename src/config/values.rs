@@ -7,6 +7,7 @@ use std::str::FromStr;
 use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
 use toml::de::DeValue;
 
 use super::diagnostics::Mistake;
@@ -32,6 +33,20 @@ pub fn text(value: &DeValue<'_>) -> Result<String, Mistake> {
 pub fn word(value: &DeValue<'_>) -> Result<String, Mistake> {
     let text = text(value)?;
     if text.trim().is_empty() { Err(Mistake::new("must not be empty")) } else { Ok(text) }
+}
+
+/// A key or a token; its SHA-256 digest.
+///
+/// # Errors
+/// When it is no string, or short enough to be guessed, or to be found from its digest.
+pub fn secret(value: &DeValue<'_>) -> Result<[u8; 32], Mistake> {
+    const SHORTEST: usize = 16;
+    let secret = text(value)?;
+    if secret.len() < SHORTEST {
+        return Err(Mistake::new(format!("a key or token has at least {SHORTEST} characters"))
+            .hint("it must be random too: openssl rand -base64 24"));
+    }
+    Ok(Sha256::digest(secret.as_bytes()).into())
 }
 
 /// `true` or `false`.

@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::Handle;
-use crate::cache::entry::Head;
+use crate::cache::entry::{Entry, Head};
 use crate::cache::key::KeyParts;
+use crate::cache::persist::{Restored, Shelf, Written};
 use crate::cache::purge::{Depth, Pick, Purge};
+use crate::config::settings::{RouteSettings, Settings};
 use crate::listen::Peer;
 use crate::message::target::Target;
 use crate::metrics::{self, CacheResult};
@@ -53,7 +57,7 @@ pub struct CacheReport {
     pub lists: u64,
     /// Remembrances that answers may not be shared.
     pub marks: u64,
-    /// What all that weighs, in bytes, as of the last upkeep.
+    /// What all that weighs, in bytes.
     pub bytes: u64,
     /// What it may weigh.
     pub capacity: u64,
@@ -154,7 +158,52 @@ impl Handle {
         let now = core.clock.now();
         let affected = purges.into_iter().map(|purge| core.store.purge(purge, depth, now)).sum();
         core.metrics.store().purged(extent.meter(), depth == Depth::Hard, affected);
+        if let Some(shelf) = self.0.shelf.as_ref().filter(|_| depth == Depth::Hard)
+            && let Err(error) = shelf.forget()
+        {
+            tracing::error!(%error, "what was purged may still be in the file of [cache.persist]");
+        }
         Ok(affected)
+    }
+
+    /// Reads what the process before has stored, if the settings name a file and it is of the same configuration. To
+    /// be called once, before the first request; blocks, for at most `patience`.
+    pub fn restore(&self, patience: Duration) {
+        let core = &self.0.core;
+        let Some(shelf) = &self.0.shelf else { return };
+        let Some(restored) = shelf.restore(&core.store, &core.clock, patience) else { return };
+        core.metrics.store().restored(restored.entries);
+        let Restored { entries, outlived, damaged, drained, cut } = restored;
+        if damaged > 0 || cut {
+            tracing::warn!(entries, outlived, damaged, cut, drained, "stored answers read from disk, not all of them");
+        } else {
+            tracing::info!(entries, outlived, drained, "stored answers read from disk");
+        }
+    }
+
+    /// Writes what is stored, if the settings name a file. `drained`: no request will come any more; nothing is written
+    /// after that. Blocks.
+    pub fn save(&self, drained: bool) {
+        let core = &self.0.core;
+        let Some(shelf) = &self.0.shelf else { return };
+        let now = core.clock.moment();
+        let snapshot = self.snapshot();
+        match shelf.save(&core.store, now, drained, |entry| is_current(&snapshot, entry)) {
+            Ok(None) => {}
+            Ok(Some(Written { entries, bytes, omitted })) => {
+                core.metrics.store().saved(Some(bytes), now.wall);
+                tracing::debug!(entries, bytes, omitted, drained, "stored answers written to disk");
+            }
+            Err(error) => {
+                core.metrics.store().saved(None, now.wall);
+                tracing::warn!(%error, "the stored answers cannot be written to the file of [cache.persist]");
+            }
+        }
+    }
+
+    /// How often [`save`](Self::save) is to be called besides at the end; `None`: the settings name no file.
+    pub fn saves_every(&self) -> Option<Duration> {
+        self.0.shelf.as_ref().map(Shelf::every)
     }
 
     /// What is stored, and how well it serves. Walks through the whole store: not for an event loop.
@@ -174,6 +223,7 @@ impl Handle {
         for (result, count) in routes.iter().flat_map(|route| &route.requests) {
             *requests.entry(*result).or_default() += count;
         }
+        core.store.maintain();
         let stats = core.store.stats();
         CacheReport {
             entries: census.entries,
@@ -257,6 +307,19 @@ fn addresses(snapshot: &Snapshot, url: &Uri) -> Result<Vec<String>, PurgeError> 
     Ok(spelled)
 }
 
+/// Stands for all of a configuration that says which answers are stored and for whom: under another one they may mean
+/// something else.
+pub(super) fn fingerprint(settings: &Settings) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for route in &settings.routes {
+        let RouteSettings { matching, cache, rewrite, request_headers, .. } = route;
+        let upstream = settings.upstreams.get(route.upstream);
+        let upstream = upstream.map(|upstream| (&upstream.name, &upstream.endpoints, upstream.host));
+        hasher.update(format!("{:?}\n", (matching, cache, rewrite, request_headers, upstream)));
+    }
+    hasher.finalize().into()
+}
+
 /// The URL in an address.
 fn url_of(address: &str) -> &str {
     address.split(' ').next().unwrap_or_default()
@@ -272,6 +335,15 @@ fn candidates<'s>(snapshot: &'s Snapshot, head: &Head) -> impl Iterator<Item = (
     let routes = indices.into_iter().filter_map(|index| Some((index, snapshot.routes.get(index)?)));
     let upstream = head.upstream().to_owned();
     routes.filter(move |(_, route)| *route.upstream.name == *upstream)
+}
+
+/// Whether nothing was written since to the group of any route that may have stored an answer for all. Where the fence of
+/// the URL counts as well, that is not known.
+fn is_current(snapshot: &Snapshot, entry: &Entry) -> bool {
+    let group = |route: &Route| route.group.as_ref().map_or(0, |fence| fence.generation());
+    let is_known = |route: &Route| route.cache.as_ref().is_none_or(|params| !params.is_fenced_by_url());
+    !entry.head.is_to_post()
+        && candidates(snapshot, &entry.head).all(|(_, route)| is_known(route) && group(route) == entry.generation())
 }
 
 /// Host, path and query of the URL of an entry.

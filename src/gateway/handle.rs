@@ -14,6 +14,7 @@ use crate::cache::fence::UrlFences;
 use crate::cache::flight::Flights;
 use crate::cache::identities::Identities;
 use crate::cache::key::Keyer;
+use crate::cache::persist::Shelf;
 use crate::cache::store::Store;
 use crate::config::settings::Settings;
 use crate::message::hop::Pseudonym;
@@ -28,6 +29,8 @@ pub struct Handle(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) core: Arc<Core>,
+    /// Where the store is kept over a restart.
+    pub(super) shelf: Option<Shelf>,
     pub(super) workers: Box<[Arc<Worker>]>,
     workshop: Workshop,
     built: Mutex<Built>,
@@ -64,8 +67,11 @@ impl Handle {
         let workers = builder.workers.max(1);
         let seed = builder.seed.unwrap_or_else(|| RandomState::new().hash_one("vaxel"));
         let metrics = Metrics::new(workers);
+        let kept = settings.cache.persist.clone();
+        let shelf = kept.map(|params| Shelf::open(params, super::cache::fingerprint(&settings), seed));
+        let keyer = Keyer::new(shelf.as_ref().map_or(seed, Shelf::seed));
         let core = Arc::new(Core {
-            store: Store::new(settings.cache.max_bytes, Keyer::new(seed)),
+            store: Store::new(settings.cache.max_bytes, keyer),
             urls: UrlFences::new(),
             identities: Identities::new(),
             flights: Flights::new(settings.cache.fills_bytes),
@@ -93,7 +99,7 @@ impl Handle {
             })
             .collect();
         core.metrics.reloaded(true, core.clock.moment().wall);
-        Ok(Self(Arc::new(Shared { core, workers, workshop, built: Mutex::new(built), reloaded: Notify::new() })))
+        Ok(Self(Arc::new(Shared { core, shelf, workers, workshop, built: Mutex::new(built), reloaded: Notify::new() })))
     }
 
     /// The view of one event loop; `worker` counts from 0 and wraps.
@@ -155,9 +161,9 @@ impl Handle {
     /// What has to be done now and then, whether requests come or not: closes idle connections, lets out slots after a
     /// breaker has closed, lets the store evict, refreshes addresses. The server calls it every second; an embedding program does so itself.
     pub async fn upkeep(&self) {
-        let now = self.0.core.clock.now();
+        let moment = self.0.core.clock.moment();
         for upstream in self.upstreams() {
-            upstream.ramp(now);
+            upstream.shift(moment);
             for pool in upstream.endpoints.iter().filter_map(|endpoint| endpoint.pool.as_ref()) {
                 pool.sweep();
             }

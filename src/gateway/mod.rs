@@ -35,6 +35,7 @@ pub mod cache;
 mod handle;
 mod probing;
 mod snapshot;
+pub mod steer;
 
 pub use handle::{Handle, StartError};
 

@@ -2,9 +2,11 @@
 //! budget, health and connections go on through a reload.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use foldhash::fast::FixedState;
 use http::{HeaderValue, Uri};
 use parking_lot::Mutex;
 
@@ -13,7 +15,7 @@ use crate::breaker::Breaker;
 use crate::cache::fence::Fence;
 use crate::config::settings::{RouteSettings, Settings, UpstreamSettings};
 use crate::consumer::Consumers;
-use crate::metrics::{EndpointLive, Live};
+use crate::metrics::{EndpointLive, LimitLive, Live};
 use crate::proxy::snapshot::{Caller, Core, Rate, Route, Snapshot};
 use crate::retry::budget::Budget;
 use crate::router::Router;
@@ -21,6 +23,7 @@ use crate::throttle::RateParams;
 use crate::throttle::rate::RateLimiter;
 use crate::throttle::slots::Slots;
 use crate::upstream::connect::Connector;
+use crate::upstream::gearbox::Gearbox;
 use crate::upstream::health::{Ejection, EjectionParams};
 use crate::upstream::origin::{HttpOrigin, Origin};
 use crate::upstream::pool::Pool;
@@ -125,12 +128,21 @@ impl Workshop {
                 None => Arc::new(Mutex::new(Breaker::new(params, self.seed, now))),
             }
         });
+        let gears = match before {
+            Some((upstream, _)) => {
+                upstream.gears.retune(settings.gears.clone(), settings.windows.clone());
+                Arc::clone(&upstream.gears)
+            }
+            None => Arc::new(Gearbox::new(settings.gears.clone(), settings.windows.clone(), now)),
+        };
         Arc::new(Upstream {
             name: settings.name.as_str().into(),
             endpoints,
             health,
             slots,
             breaker,
+            gears,
+            queue: settings.slots.queue,
             balance: settings.balance,
             cursor: AtomicUsize::new(0),
             retry: settings.retry.clone(),
@@ -273,6 +285,7 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
         rate: rate.map(|(params, limiter)| Rate { limiter, policy: policy(&params) }),
         class: settings.class,
         cost: settings.cost,
+        operation: FixedState::default().hash_one(&settings.name),
         rewrite: settings.rewrite.clone(),
         request_headers: settings.request_headers.clone(),
         response_headers: settings.response_headers.clone(),
@@ -316,11 +329,17 @@ fn watch(upstream: &Arc<Upstream>, core: &Arc<Core>) {
         let pools = upstream.endpoints.iter().filter_map(|endpoint| endpoint.pool.as_ref());
         Live {
             slots: stats.slots,
+            limit: stats.limit.map(|limit| LimitLive {
+                suggested: limit.suggested,
+                latency_ratio: limit.reading.ratio(),
+                drops: limit.drops,
+            }),
             busy: stats.busy,
             zombie: stats.zombie,
             queued: stats.queued,
             idle_connections: pools.map(|pool| pool.idle()).sum(),
             breaker: upstream.breaker.as_ref().map(|breaker| breaker.lock().state(now)),
+            gear: Some(upstream.gears.now()).map(|stand| (stand.gear, stand.strain)),
             endpoints: upstream
                 .endpoints
                 .iter()

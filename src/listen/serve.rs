@@ -18,10 +18,10 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::drain::{Drain, Open};
 use super::speaker::{Counted, Speaker};
+use super::tls::LiveTls;
 use super::wire::{Patience, Tally, Wire};
 use super::{ListenLimits, Peer};
 use crate::metrics::{ConnectionRefusal, Handshake, ListenerMeter, Metrics};
@@ -30,7 +30,7 @@ use crate::refusal::Reason;
 /// What one worker needs to serve the connections of one listener.
 pub struct Server {
     /// For TLS listeners.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<LiveTls>>,
     /// Its bounds.
     pub limits: ListenLimits,
     /// Which worker this is.
@@ -102,7 +102,7 @@ pub async fn accept<A: Answer>(server: Arc<Server>, listener: TcpListener, answe
         });
         match next.await {
             None => return,
-            Some(Ok((stream, address))) => admit(&server, stream, address, &answer),
+            Some(Ok((stream, address))) => admit(&server, stream, address, &answer, None),
             Some(Err(error)) => {
                 // Out of descriptors or memory, most often: wait for connections to end instead of spinning.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -112,9 +112,18 @@ pub async fn accept<A: Answer>(server: Arc<Server>, listener: TcpListener, answe
     }
 }
 
+/// A connection's place at its worker, dropped with it: how whoever handed it over counts what a worker has.
+pub type Place = Arc<()>;
+
 /// Serves an accepted connection in a task of its own, or turns it away when there are too many.
-pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: SocketAddr, answer: &impl Fn(Peer) -> A) {
-    let ticket = Ticket::take(server);
+pub fn admit<A: Answer>(
+    server: &Arc<Server>,
+    stream: TcpStream,
+    address: SocketAddr,
+    answer: &impl Fn(Peer) -> A,
+    place: Option<Place>,
+) {
+    let ticket = Ticket::take(server, place);
     let _ = stream.set_nodelay(true);
     let Some(ticket) = ticket else {
         server.meter.refused(server.worker, ConnectionRefusal::Limit);
@@ -123,7 +132,7 @@ pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: Socket
     };
     let answer = answer(server.peer(address));
     tokio::spawn(async move {
-        let server = Arc::clone(&ticket.0);
+        let server = Arc::clone(&ticket.server);
         let mut open = server.drain.open();
         if let Err(error) = connection(&server, stream, address, answer, &mut open).await {
             tracing::debug!(%error, %address, "connection ended");
@@ -132,12 +141,15 @@ pub fn admit<A: Answer>(server: &Arc<Server>, stream: TcpStream, address: Socket
     });
 }
 
-/// Counts a connection in `Server::open` until dropped, whatever ends it.
-struct Ticket(Arc<Server>);
+/// Counts a connection in `Server::open`, and at its place, until dropped, whatever ends it.
+struct Ticket {
+    server: Arc<Server>,
+    _place: Option<Place>,
+}
 
 impl Ticket {
-    fn take(server: &Arc<Server>) -> Option<Self> {
-        let ticket = Self(Arc::clone(server));
+    fn take(server: &Arc<Server>, place: Option<Place>) -> Option<Self> {
+        let ticket = Self { server: Arc::clone(server), _place: place };
         server.meter.accepted(server.worker);
         (server.open.fetch_add(1, Ordering::Relaxed) < server.limits.connections).then_some(ticket)
     }
@@ -145,10 +157,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.meter.closed(self.0.worker);
+        self.server.open.fetch_sub(1, Ordering::Relaxed);
+        self.server.meter.closed(self.server.worker);
         if std::thread::panicking() {
-            self.0.metrics.panicked();
+            self.server.metrics.panicked();
         }
     }
 }
@@ -174,14 +186,14 @@ async fn connection<A: Answer>(
 ) -> Result<(), BoxError> {
     let patience = server.patience();
     let Some(tls) = &server.tls else {
-        let (stream, prefix) = tokio::time::timeout(patience.idle, preface(stream)).await??;
+        let (stream, prefix) = preface(stream, patience).await?;
         return if prefix.as_ref() == PREFACE {
             http2(server, Wire::http2(stream, prefix, patience), answer, open).await
         } else {
             http1(server, address, (stream, prefix), answer, open).await
         };
     };
-    let handshake = tokio::time::timeout(patience.head, tls.accept(stream)).await;
+    let handshake = tokio::time::timeout(patience.head, tls.acceptor().accept(stream)).await;
     let result = match &handshake {
         Ok(Ok(_)) => Handshake::Ok,
         Ok(Err(_)) => Handshake::Failed,
@@ -196,15 +208,22 @@ async fn connection<A: Answer>(
     }
 }
 
-/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.4).
-async fn preface(mut stream: TcpStream) -> io::Result<(TcpStream, Bytes)> {
+/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.4). It may stay
+/// idle before its first byte; with that a head has begun.
+async fn preface(mut stream: TcpStream, patience: Patience) -> io::Result<(TcpStream, Bytes)> {
     let mut read = BytesMut::with_capacity(PREFACE.len());
-    while read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+    let mut more = async |read: &mut BytesMut| {
         let mut rest = (&mut stream).take((PREFACE.len() - read.len()) as u64);
-        if rest.read_buf(&mut read).await? == 0 {
-            break;
+        rest.read_buf(read).await
+    };
+    let mut left = tokio::time::timeout(patience.idle, more(&mut read)).await??;
+    let rest = async {
+        while left > 0 && read.len() < PREFACE.len() && PREFACE.starts_with(&read) {
+            left = more(&mut read).await?;
         }
-    }
+        io::Result::Ok(())
+    };
+    tokio::time::timeout(patience.head, rest).await??;
     Ok((stream, read.freeze()))
 }
 

@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Option<SystemTime> {
         }
         None => asctime(text)?,
     };
-    seconds(year, month, day, time).and_then(since_epoch)
+    instant(year, month, day, time)
 }
 
 /// `Sun`, `06 Nov 1994`.
@@ -54,12 +54,17 @@ fn asctime(text: &str) -> Option<(u64, u64, u64, &str)> {
     Some((digits(year, 4)?, month(name)?, day, time))
 }
 
+/// The instant of a day of the Gregorian calendar and `08:49:37`, both in GMT; `None` where there is none since 1970.
+pub fn instant(year: u64, month: u64, day: u64, time: &str) -> Option<SystemTime> {
+    seconds(year, month, day, time).and_then(since_epoch)
+}
+
 /// Seconds since 1970 of a day of the Gregorian calendar and `08:49:37`.
 fn seconds(year: u64, month: u64, day: u64, time: &str) -> Option<u64> {
     let mut pieces = time.split(':');
     let mut piece = || digits(pieces.next()?, 2);
     let (hour, minute, second) = (piece()?, piece()?, piece()?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let (before, length) = match month {
         2 => (31, 28 + u64::from(leap)),
         _ => {
@@ -124,7 +129,7 @@ mod tests {
         check("Thursday, 18-Aug-50 02:01:18 GMT", Some(2_544_400_878));
         check("Thu, 01 Jan 1970 00:00:00 GMT", Some(0));
         check("Tue, 19 Jan 2038 03:14:08 GMT", Some(1 << 31));
-        check("Sun, 21 Nov 2286 04:46:39 GMT", Some(9_999_917_199));
+        check("Sun, 21 Nov 2286 04:46:39 GMT", Some(10_000_039_599));
         check("Fri, 31 Dec 9999 23:59:59 GMT", Some(253_402_300_799));
         check("Tue, 29 Feb 2000 00:00:00 GMT", Some(951_782_400));
         check("Sat, 31 Dec 2016 23:59:60 GMT", Some(1_483_228_800));

@@ -2,7 +2,7 @@
 //!
 //! - [`target`]: host and path, normalised once, before routing and cache key alike
 //! - [`hop`]: fields that belong to one connection only, and the fields a proxy adds
-//! - [`date`]: HTTP-date
+//! - [`date`]: dates as HTTP writes them
 //! - [`trace`]: the trace a request belongs to
 //! - [`short`]: field values, written quickly
 //! - [`edits`]: header edits and static answers that an operator asked for
@@ -14,3 +14,15 @@ pub mod hop;
 pub mod short;
 pub mod target;
 pub mod trace;
+
+/// An error with all its causes in one line, for logs.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

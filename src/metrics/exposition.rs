@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::names::{Kind, METRICS, PROCESS_METRICS};
 use super::*;
 use crate::breaker;
+use crate::gear::Gear;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
 
@@ -149,13 +150,16 @@ pub(super) fn busy() -> Metrics {
     upstream.connection(0, false);
     upstream.connection(1, true);
     upstream.shift(0, breaker::State::Open);
+    upstream.geared(Gear::Limp);
     upstream.watch(Box::new(|| Live {
         slots: 12,
+        limit: Some(LimitLive { suggested: 14, latency_ratio: 1.25, drops: 2 }),
         busy: 3,
         zombie: 1,
         queued: 4,
         idle_connections: 5,
         breaker: Some(breaker::State::HalfOpen),
+        gear: Some((Gear::Eco, Gear::Limp)),
         endpoints: vec![EndpointLive { name: "http://10.0.0.5:8000".to_owned(), up: true, requests: 4 }],
     }));
     let listener = metrics.listener("0.0.0.0:8443");
@@ -166,7 +170,14 @@ pub(super) fn busy() -> Metrics {
     listener.handshake(0, Handshake::Failed);
     metrics.watch_cache(Box::new(|| CacheLive { bytes: 10, capacity: 20, entries: 1, evictions: 2, fills: 3 }));
     metrics.store().purged(Extent::Route, true, 3);
+    metrics.store().saved(Some(512), SystemTime::UNIX_EPOCH + Duration::from_millis(2_500));
+    metrics.store().saved(None, SystemTime::UNIX_EPOCH);
+    metrics.store().restored(6);
     metrics.watch_access_log(Box::new(|| 9));
+    metrics.watch_certificates(Box::new(|| {
+        let (listener, certificate) = ("0.0.0.0:8443".to_owned(), "site.pem".to_owned());
+        vec![CertificateLive { listener, certificate, expiry: SystemTime::UNIX_EPOCH + Duration::from_secs(7) }]
+    }));
     metrics.worker(1).late(Duration::from_millis(3));
     metrics.worker(1).watch_busy(|| Duration::from_millis(2_500));
     metrics.configured(u64::MAX);
@@ -184,6 +195,9 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_requests_total{route="orders",method="GET",code="2xx",cache="hit"}"#, 1.0),
             (r#"vaxel_requests_total{route="orders",method="GET",code="5xx",cache="hit"}"#, 1.0),
             (r#"vaxel_requests_total{route="orders",method="_other",code="2xx",cache="off"}"#, 1.0),
+            (r#"vaxel_responses_total{route="orders",code="2xx"}"#, 2.0),
+            (r#"vaxel_responses_total{route="orders",code="5xx"}"#, 1.0),
+            (r#"vaxel_responses_total{route="orders",code="1xx"}"#, 0.0),
             (r#"vaxel_cache_requests_total{route="orders",result="hit"}"#, 2.0),
             (r#"vaxel_cache_requests_total{route="orders",result="miss"}"#, 0.0),
             (r#"vaxel_request_duration_seconds_bucket{route="orders",cache="hit",le="0.0001"}"#, 2.0),
@@ -217,12 +231,19 @@ fn everything_that_is_counted_is_shown() {
             (r#"vaxel_upstream_connections_total{upstream="erp",kind="reused"}"#, 1.0),
             (r#"vaxel_upstream_connections_idle{upstream="erp"}"#, 5.0),
             (r#"vaxel_slots{upstream="erp"}"#, 12.0),
+            (r#"vaxel_limit_suggested{upstream="erp"}"#, 14.0),
+            (r#"vaxel_limit_latency_ratio{upstream="erp"}"#, 1.25),
+            (r#"vaxel_limit_drops_total{upstream="erp"}"#, 2.0),
             (r#"vaxel_slots_busy{upstream="erp"}"#, 3.0),
             (r#"vaxel_slots_zombie{upstream="erp"}"#, 1.0),
             (r#"vaxel_queue_length{upstream="erp"}"#, 4.0),
             (r#"vaxel_breaker_state{upstream="erp",state="half_open"}"#, 1.0),
             (r#"vaxel_breaker_state{upstream="erp",state="closed"}"#, 0.0),
             (r#"vaxel_breaker_shifts_total{upstream="erp",to="open"}"#, 1.0),
+            (r#"vaxel_gear_state{upstream="erp",gear="eco"}"#, 1.0),
+            (r#"vaxel_gear_state{upstream="erp",gear="limp"}"#, 0.0),
+            (r#"vaxel_gear_strain{upstream="erp",gear="limp"}"#, 1.0),
+            (r#"vaxel_gear_shifts_total{upstream="erp",to="limp"}"#, 1.0),
             (r#"vaxel_endpoint_up{upstream="erp",endpoint="http://10.0.0.5:8000"}"#, 1.0),
             (r#"vaxel_listener_connections{listener="0.0.0.0:8443"}"#, 1.0),
             (r#"vaxel_listener_accepted_total{listener="0.0.0.0:8443"}"#, 2.0),
@@ -233,9 +254,15 @@ fn everything_that_is_counted_is_shown() {
             ("vaxel_cache_entries", 1.0),
             ("vaxel_cache_evictions_total", 2.0),
             ("vaxel_cache_fills_bytes", 3.0),
+            (r#"vaxel_cache_saves_total{result="ok"}"#, 1.0),
+            (r#"vaxel_cache_saves_total{result="failed"}"#, 1.0),
+            ("vaxel_cache_saved_timestamp_seconds", 2.5),
+            ("vaxel_cache_saved_bytes", 512.0),
+            ("vaxel_cache_restored_entries_total", 6.0),
             (r#"vaxel_cache_purges_total{extent="route"}"#, 1.0),
             (r#"vaxel_cache_purged_entries_total{depth="hard"}"#, 3.0),
             (r#"vaxel_cache_purged_entries_total{depth="soft"}"#, 0.0),
+            (r#"vaxel_certificate_expiry_timestamp_seconds{listener="0.0.0.0:8443",certificate="site.pem"}"#, 7.0),
             ("vaxel_access_log_dropped_total", 9.0),
             ("vaxel_worker_panics_total", 1.0),
             (r#"vaxel_config_reloads_total{result="ok"}"#, 1.0),
@@ -299,6 +326,41 @@ fn a_meter_of_the_same_name_is_the_same_meter() {
     assert!(Arc::ptr_eq(&metrics.consumer("a"), &metrics.consumer("a")));
     assert!(Arc::ptr_eq(&metrics.listener("a"), &metrics.listener("a")));
     assert_eq!(metrics.gather().matches("vaxel_route_info{").count(), 1);
+}
+
+/// `docs/METRICS.md` says how many series there are.
+#[test]
+fn series_are_bounded_by_the_configuration() {
+    let series = |metrics: &Metrics| {
+        let text = metrics.gather();
+        text.lines().filter(|line| line.starts_with("vaxel_")).count()
+    };
+    let metrics = Metrics::new(2);
+    let mut last = series(&metrics);
+    let mut more = |expected: std::ops::Range<usize>, what: &str| {
+        let now = series(&metrics);
+        assert!(expected.contains(&(now - last)), "a {what} has {} series", now - last);
+        last = now;
+    };
+    let route = metrics.route("orders", "erp");
+    more(80..90, "route");
+    let upstream = metrics.upstream("erp");
+    upstream.watch(Box::new(|| Live { breaker: Some(breaker::State::Closed), ..Live::default() }));
+    more(60..70, "upstream");
+    metrics.consumer("webshop");
+    more(4..5, "consumer");
+    metrics.listener("0.0.0.0:8443");
+    more(10..15, "listener");
+    metrics.worker(0);
+    more(11..12, "worker");
+    // Whatever clients come up with.
+    for method in ["GET", "get", "PROPFIND", "X"].map(|name| Method::from_bytes(name.as_bytes()).unwrap()) {
+        for status in 100..1000 {
+            let status = StatusCode::from_u16(status).unwrap();
+            route.record(0, &Facts { method: &method, status, ..plain() });
+        }
+    }
+    more(10..11, "flood of methods and statuses");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub use self::openmetrics::Format;
 pub(crate) use self::route::plain;
 pub use self::route::{ConsumerMeter, RouteMeter};
 pub use self::store::{Extent, StoreMeter};
-pub use self::upstream::{EndpointLive, Live, UpstreamMeter};
+pub use self::upstream::{EndpointLive, LimitLive, Live, UpstreamMeter};
 pub use self::worker::WorkerMeter;
 
 /// The metrics of one gateway. Cheap to clone; all clones are the same metrics.
@@ -60,6 +60,17 @@ pub struct CacheLive {
     pub evictions: u64,
     /// Memory held by fills in flight, in bytes.
     pub fills: u64,
+}
+
+/// A listener's certificate at the moment of a scrape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateLive {
+    /// The listener.
+    pub listener: String,
+    /// The certificate's file.
+    pub certificate: String,
+    /// When it ends.
+    pub expiry: SystemTime,
 }
 
 impl Metrics {
@@ -127,6 +138,11 @@ impl Metrics {
     /// Reads how many lines the access log has lost through `watch` at each scrape. It must not scrape.
     pub fn watch_access_log(&self, watch: Box<dyn Fn() -> u64 + Send + Sync>) {
         *self.state.access_log.lock() = Some(Arc::from(watch));
+    }
+
+    /// Reads when the listeners' certificates end through `watch` at each scrape. It must not scrape.
+    pub fn watch_certificates(&self, watch: Box<dyn Fn() -> Vec<CertificateLive> + Send + Sync>) {
+        *self.state.certificates.lock() = Some(Arc::from(watch));
     }
 
     /// Counts a panic that was caught.
@@ -204,6 +220,7 @@ struct State {
     cache: Watched<CacheLive>,
     store: StoreMeter,
     access_log: Watched<u64>,
+    certificates: Watched<Vec<CertificateLive>>,
     panics: AtomicU64,
     reloads: Mutex<Reloads>,
 }
@@ -237,6 +254,10 @@ impl State {
         self.store.collect(to);
         if let Some(dropped) = ask(&self.access_log) {
             to.count(&names::ACCESS_LOG_DROPPED, &[], dropped);
+        }
+        for live in ask(&self.certificates).into_iter().flatten() {
+            let expiry = live.expiry.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            to.push(&names::CERTIFICATE_EXPIRY, &[&live.listener, &live.certificate], expiry.as_secs_f64());
         }
         to.count(&names::WORKER_PANICS, &[], self.panics.load(Ordering::Relaxed));
         let reloads = *self.reloads.lock();

@@ -11,6 +11,7 @@ use super::listener::{ConnectionRefusal, Handshake};
 use super::route::CONSUMER_RESULTS;
 use super::store::{DEPTHS, Extent};
 use super::upstream::{CONNECTION_KINDS, STATES};
+use crate::gear::Gear;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
 
@@ -67,6 +68,8 @@ macro_rules! metrics {
 metrics! {
     REQUESTS = Counter Count "vaxel_requests_total" ["route", "method", "code", "cache"]
         "Finished requests, by class of the status and by what the cache did.";
+    RESPONSES = Counter Count "vaxel_responses_total" ["route", "code"]
+        "Finished requests, by class of the status: all series are there from the start.";
     REQUEST_DURATION = Histogram Seconds "vaxel_request_duration_seconds" ["route", "cache"]
         "Time from the head of a request to the end of its response body.";
     REQUEST_BYTES = Counter Bytes "vaxel_request_bytes_total" ["route"]
@@ -109,6 +112,15 @@ metrics! {
     CACHE_HARVESTS = Counter Count "vaxel_cache_harvests_total" ["route"]
         "Answers stored that came too late for everybody who had waited.";
 
+    CACHE_SAVES = Counter Count "vaxel_cache_saves_total" ["result"]
+        "Writings of the stored entries to disk.";
+    CACHE_SAVED_AT = Gauge Seconds "vaxel_cache_saved_timestamp_seconds" []
+        "Unix time of the last good one; 0: none yet.";
+    CACHE_SAVED_BYTES = Gauge Bytes "vaxel_cache_saved_bytes" []
+        "Size of the file it wrote.";
+    CACHE_RESTORED = Counter Count "vaxel_cache_restored_entries_total" []
+        "Entries read from disk at the start.";
+
     QUEUE_WAIT = Histogram Seconds "vaxel_queue_wait_seconds" ["upstream"]
         "Time requests waited for a slot, those that got none included.";
     QUEUE_LENGTH = Gauge Count "vaxel_queue_length" ["upstream"]
@@ -121,6 +133,12 @@ metrics! {
         "Slots whose request nobody waits for any more while the backend still works on it.";
     ZOMBIES = Counter Count "vaxel_zombies_total" ["upstream"]
         "Requests that the backend worked on when nobody waited for them any more.";
+    LIMIT_SUGGESTED = Gauge Count "vaxel_limit_suggested" ["upstream"]
+        "Slots the adaptive limit finds right: those in force, or in shadow mode those it would take.";
+    LIMIT_LATENCY = Gauge Count "vaxel_limit_latency_ratio" ["upstream"]
+        "How many times their baseline answers took when the adaptive limit last looked.";
+    LIMIT_DROPS = Counter Count "vaxel_limit_drops_total" ["upstream"]
+        "Attempts that told the adaptive limit of overload: refused as too much, or not answered in time.";
 
     UPSTREAM_ATTEMPTS = Counter Count "vaxel_upstream_attempts_total" ["upstream", "outcome"]
         "Finished attempts, by what they say about the backend.";
@@ -136,6 +154,12 @@ metrics! {
         "1 for the state the breaker is in, 0 for the others.";
     BREAKER_SHIFTS = Counter Count "vaxel_breaker_shifts_total" ["upstream", "to"]
         "Changes of the breaker's state.";
+    GEAR = Gauge Count "vaxel_gear_state" ["upstream", "gear"]
+        "1 for the gear the upstream is in, 0 for the others.";
+    GEAR_STRAIN = Gauge Count "vaxel_gear_strain" ["upstream", "gear"]
+        "1 for the gear that strain alone asks for, in shadow mode too; 0 for the others.";
+    GEAR_SHIFTS = Counter Count "vaxel_gear_shifts_total" ["upstream", "to"]
+        "Changes of gear.";
     ENDPOINT_UP = Gauge Count "vaxel_endpoint_up" ["upstream", "endpoint"]
         "1 if the endpoint takes requests, 0 if a probe or its failures took it out.";
     ENDPOINT_REQUESTS = Gauge Count "vaxel_endpoint_requests" ["upstream", "endpoint"]
@@ -147,6 +171,8 @@ metrics! {
         "Connections of clients taken.";
     LISTENER_REFUSED = Counter Count "vaxel_listener_refused_total" ["listener", "reason"]
         "Connections of clients not taken, by reason.";
+    CERTIFICATE_EXPIRY = Gauge Seconds "vaxel_certificate_expiry_timestamp_seconds" ["listener", "certificate"]
+        "Unix time at which a listener's certificate ends, by its file.";
     TLS_HANDSHAKES = Counter Count "vaxel_tls_handshakes_total" ["listener", "result"]
         "TLS handshakes with clients, by result.";
 
@@ -234,7 +260,7 @@ pub const LAGS: &[Duration] = &[
     Duration::from_secs(1),
 ];
 
-/// The results of a load of the configuration.
+/// The results of a load of the configuration, and of other work that may fail.
 pub(super) const RELOAD_RESULTS: [&str; 2] = ["ok", "failed"];
 
 impl Kind {
@@ -295,9 +321,9 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
     let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     vec![
         ("method", code(REQUESTS.name), METHODS.to_vec()),
+        ("code", format!("{}, {}", code(REQUESTS.name), code(RESPONSES.name)), CODES.to_vec()),
         ("extent", code(CACHE_PURGES.name), Extent::CODES.to_vec()),
         ("depth", code(CACHE_PURGED.name), DEPTHS.to_vec()),
-        ("code", code(REQUESTS.name), CODES.to_vec()),
         ("cache", code(REQUESTS.name), cache.clone()),
         ("result", code(CACHE_REQUESTS.name), cache),
         ("event", code(CACHE_EVENTS.name), CacheEvent::ALL.map(CacheEvent::code).to_vec()),
@@ -308,9 +334,11 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("kind", code(UPSTREAM_CONNECTIONS.name), CONNECTION_KINDS.to_vec()),
         ("state", code(BREAKER_STATE.name), STATES.to_vec()),
         ("to", code(BREAKER_SHIFTS.name), STATES.to_vec()),
+        ("gear", format!("{}, {}", code(GEAR.name), code(GEAR_STRAIN.name)), Gear::ALL.map(Gear::code).to_vec()),
+        ("to", code(GEAR_SHIFTS.name), Gear::ALL.map(Gear::code).to_vec()),
         ("reason", code(LISTENER_REFUSED.name), ConnectionRefusal::CODES.to_vec()),
         ("result", code(TLS_HANDSHAKES.name), Handshake::CODES.to_vec()),
-        ("result", code(CONFIG_RELOADS.name), RELOAD_RESULTS.to_vec()),
+        ("result", format!("{}, {}", code(CONFIG_RELOADS.name), code(CACHE_SAVES.name)), RELOAD_RESULTS.to_vec()),
     ]
 }
 

@@ -91,17 +91,24 @@ impl RouteMeter {
     pub(super) fn collect(&self, to: &mut Families) {
         let name = &*self.name;
         to.push(&names::ROUTE_INFO, &[name, &self.upstream.lock()], 1.0);
+        let mut by_code = [0; CODES.len()];
         for cache in CacheResult::ALL {
+            let mut total = 0;
             for (method, method_label) in METHODS.iter().enumerate() {
-                for (code, code_label) in CODES.iter().enumerate() {
+                for (code, (code_label, of_code)) in CODES.iter().zip(&mut by_code).enumerate() {
                     let count = self.shards.sum(request_index(method, code, cache));
+                    total += count;
+                    *of_code += count;
                     // Most of the combinations never happen; a series for each would cost the scraper, not us.
                     if count > 0 {
                         to.count(&names::REQUESTS, &[name, method_label, code_label, cache.code()], count);
                     }
                 }
             }
-            to.count(&names::CACHE_REQUESTS, &[name, cache.code()], self.count(cache));
+            to.count(&names::CACHE_REQUESTS, &[name, cache.code()], total);
+        }
+        for (code, count) in CODES.iter().zip(by_code) {
+            to.count(&names::RESPONSES, &[name, code], count);
         }
         for pace in Pace::ALL {
             to.histogram(&names::REQUEST_DURATION, &[name, pace.code()], &duration(pace).read(&self.shards));

@@ -12,6 +12,7 @@ use super::facts::Traced;
 use super::names;
 use super::shard::{Shards, Span};
 use crate::breaker::State;
+use crate::gear::Gear;
 use crate::outcome::Outcome;
 
 /// The counters of one upstream. Survives reloads: the same name is the same meter.
@@ -24,10 +25,12 @@ pub struct UpstreamMeter {
 }
 
 /// The state of an upstream at the moment of a scrape.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Live {
     /// How many slots there are.
     pub slots: usize,
+    /// What the adaptive limit has learned, if there is one.
+    pub limit: Option<LimitLive>,
     /// Slots whose request is at the backend and still wanted.
     pub busy: usize,
     /// Slots whose request is at the backend though nobody waits for it any more.
@@ -38,8 +41,21 @@ pub struct Live {
     pub idle_connections: usize,
     /// The breaker's state; `None` if there is no breaker.
     pub breaker: Option<State>,
+    /// Its gear, and the one that strain asks for.
+    pub gear: Option<(Gear, Gear)>,
     /// The endpoints.
     pub endpoints: Vec<EndpointLive>,
+}
+
+/// An adaptive limit at the moment of a scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LimitLive {
+    /// Slots it finds right.
+    pub suggested: usize,
+    /// How many times their baseline answers took when it last looked.
+    pub latency_ratio: f64,
+    /// Overload signals since the start.
+    pub drops: u64,
 }
 
 /// The state of an endpoint at the moment of a scrape.
@@ -117,6 +133,11 @@ impl UpstreamMeter {
         self.shards.add(worker, SHIFTS + state_index(to), 1);
     }
 
+    /// Counts a change of gear.
+    pub fn geared(&self, to: Gear) {
+        self.shards.add(0, GEARED + to as usize, 1);
+    }
+
     pub(super) fn collect(&self, to: &mut Families) {
         let name = &*self.name;
         for outcome in Outcome::ALL {
@@ -132,6 +153,9 @@ impl UpstreamMeter {
         to.histogram(&names::UPSTREAM_DURATION, &[name], &ATTEMPT_DURATION.read(&self.shards));
         for (index, state) in STATES.iter().enumerate() {
             to.count(&names::BREAKER_SHIFTS, &[name, state], self.shards.sum(SHIFTS + index));
+        }
+        for gear in Gear::ALL {
+            to.count(&names::GEAR_SHIFTS, &[name, gear.code()], self.shards.sum(GEARED + gear as usize));
         }
         // Called without the lock: a watch may take locks of its own, and may come back to replace itself.
         let watch = self.watched.lock().clone();
@@ -161,9 +185,20 @@ fn collect_live(name: &str, live: &Live, to: &mut Families) {
     ] {
         to.count(metric, &[name], value as u64);
     }
+    if let Some(limit) = live.limit {
+        to.count(&names::LIMIT_SUGGESTED, &[name], limit.suggested as u64);
+        to.push(&names::LIMIT_LATENCY, &[name], limit.latency_ratio);
+        to.count(&names::LIMIT_DROPS, &[name], limit.drops);
+    }
     if let Some(state) = live.breaker {
         for (index, code) in STATES.iter().enumerate() {
             to.count(&names::BREAKER_STATE, &[name, code], u64::from(state_index(state) == index));
+        }
+    }
+    if let Some((gear, strain)) = live.gear {
+        for each in Gear::ALL {
+            to.count(&names::GEAR, &[name, each.code()], u64::from(each == gear));
+            to.count(&names::GEAR_STRAIN, &[name, each.code()], u64::from(each == strain));
         }
     }
     for endpoint in &live.endpoints {
@@ -205,7 +240,8 @@ const RETRIES: usize = ATTEMPTS + Outcome::ALL.len();
 const ZOMBIES: usize = RETRIES + 1;
 const CONNECTIONS: usize = ZOMBIES + 1;
 const SHIFTS: usize = CONNECTIONS + CONNECTION_KINDS.len();
-const QUEUE_WAIT: Span = Span { first: SHIFTS + STATES.len(), bounds: names::WAITS };
+const GEARED: usize = SHIFTS + STATES.len();
+const QUEUE_WAIT: Span = Span { first: GEARED + Gear::ALL.len(), bounds: names::WAITS };
 const ATTEMPT_DURATION: Span = Span { first: QUEUE_WAIT.first + Span::len(names::WAITS), bounds: names::LATENCIES };
 const DURATION_BUCKETS: usize = names::LATENCIES.len() + 1;
 const COUNTERS: usize = ATTEMPT_DURATION.first + Span::len(names::LATENCIES);

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Ve
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
-use super::lookup::{self, Looked};
+use super::lookup::{self, Content, Looked};
 use super::outgoing;
 use super::post::Reading;
 use super::respond;
@@ -47,7 +47,8 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         check(worker, &parts)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
-        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, None)))
+        let content = if body.is_end_stream() { Content::None } else { Content::Unread };
+        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, content)))
     });
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),

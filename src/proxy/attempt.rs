@@ -14,10 +14,12 @@ use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
 use super::snapshot::{Route, Worker};
+use crate::gear::Gear;
+use crate::message::chain;
 use crate::message::trace::TraceId;
 use crate::outcome::{Classes, Failure, classify_status};
 use crate::refusal::{Reason, Refusal};
-use crate::retry::{self, Ended, Question, Tries};
+use crate::retry::{self, Ended, Question, RetryParams, Tries};
 use crate::throttle::Ticket;
 use crate::upstream::body::{Gate, Progress, ReplyBody, RequestBody, Source};
 use crate::upstream::origin::Call;
@@ -97,7 +99,7 @@ pub(super) async fn attempts(
                 }
             },
             Err(error) => {
-                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = %error.chain(), "attempt failed");
+                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = chain(&error), "attempt failed");
                 let Some(wait) = course.again(&outgoing, Ended::Failure(error.failure), now) else {
                     return Err(refusal(error.failure, outgoing.body.as_deref()));
                 };
@@ -154,7 +156,10 @@ impl Course<'_> {
         };
         let mut budget = self.upstream.budget.lock();
         let drawn = self.worker.draw();
-        let again = retry::decide(&self.upstream.retry, &mut self.tries, &question, &mut budget, now, drawn)?;
+        // Under strain a retry is one request more.
+        let strained = self.upstream.gears.stand().is_some_and(|stand| stand.gear >= Gear::Eco);
+        let params = if strained { &RetryParams::NEVER } else { &self.upstream.retry };
+        let again = retry::decide(params, &mut self.tries, &question, &mut budget, now, drawn)?;
         self.fresh = again.fresh_connection;
         Some(again.wait)
     }

@@ -124,7 +124,8 @@ impl Exchange {
     /// What it brings to the queue of its upstream.
     pub(super) fn ticket(&self, route: &Route) -> Ticket {
         let (caller, consumer) = self.caller();
-        Ticket { consumer, weight: caller.weight, class: caller.class.unwrap_or(route.class), cost: route.cost }
+        let class = caller.class.unwrap_or(route.class);
+        Ticket { consumer, weight: caller.weight, class, cost: route.cost, operation: route.operation }
     }
 
     /// Its id, the same in the error body and the access log.

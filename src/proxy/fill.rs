@@ -147,9 +147,11 @@ impl Errand {
         let parts = self.wanted.address.parts();
         let asked = Lookup { primary: self.wanted.primary, parts: &parts, rule: &params.query, headers: &self.asked };
         let FoundSlot::Entry(entry) = core.store.find(&asked, now).slot else { return None };
+        // What is renewed ahead of time is still fresh.
+        let is_ours = self.wanted.stale.as_ref().is_some_and(|stale| Arc::ptr_eq(stale, &entry));
         let fresh = reuse::decide(&entry.head, entry.is_soft_purged(), &self.wanted.control, now) == Reuse::Fresh;
         let generation = lookup::fences(core, route, params, self.wanted.address.url()).generation();
-        (fresh && entry.generation() == generation).then_some(entry)
+        (fresh && !is_ours && entry.generation() == generation).then_some(entry)
     }
 
     /// The first try: with validators if something is stored. `None`: its client left while it stood in the queue, and

@@ -1,7 +1,8 @@
-//! Step 5: before the upstream. The breaker is asked first, to fail fast; then for a slot, which may mean to wait; and
+//! Step 5: before the upstream. Its gear and the breaker are asked first, to fail fast; then for a slot, which may mean to wait; and
 //! then for the breaker's pass, so that nobody holds a half-open trial while it stands in the queue.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::exchange::Tally;
 use super::snapshot::Worker;
@@ -14,7 +15,7 @@ use crate::upstream::Upstream;
 /// Acquires a slot and the breaker's pass.
 ///
 /// # Errors
-/// `breaker.open`, `queue.full`, `queue.timeout`, `queue.hopeless`.
+/// `gear.park`, `gear.limp`, `window.writes`, `breaker.open`, `queue.full`, `queue.timeout`, `queue.hopeless`.
 pub(super) async fn pass(
     worker: &Worker,
     upstream: &Arc<Upstream>,
@@ -25,19 +26,29 @@ pub(super) async fn pass(
     let clock = &worker.core.clock;
     let now = clock.now();
     let open = |wait| Refusal::from(Reason::BreakerOpen).after(wait);
+    geared(worker, upstream, ticket, safe, now)?;
     if let Some(breaker) = &upstream.breaker {
         let share = {
             let breaker = breaker.lock();
             breaker.peek(now).map_err(open)?;
             breaker.share(now)
         };
-        upstream.slots.let_out(share);
+        upstream.let_out(share);
     }
     let permit = upstream.slots.acquire(ticket, now).await?;
     let waited = permit.waited();
     tally.queued = Some(tally.queued.unwrap_or_default() + waited);
     upstream.meter.waited(worker.index, waited);
+    if !waited.is_zero() {
+        // It may have been parked meanwhile.
+        geared(worker, upstream, ticket, safe, now + waited)?;
+    }
     let Some(breaker) = &upstream.breaker else { return Ok((permit, None)) };
     let pass = breaker.lock().enter(safe, now + waited).map_err(open)?;
     Ok((permit, Some(pass)))
+}
+
+/// Whether the gear of the upstream lets a request pass.
+fn geared(worker: &Worker, upstream: &Upstream, ticket: Ticket, safe: bool, now: Instant) -> Result<(), Refusal> {
+    upstream.gears.stand().map_or(Ok(()), |stand| stand.admit(safe, ticket.class, now, worker.draw()))
 }

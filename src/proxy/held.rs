@@ -19,10 +19,11 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use super::snapshot::Worker;
-use crate::breaker::{Pass, Shift};
+use crate::breaker::Pass;
 use crate::message::trace::TraceId;
 use crate::metrics::Traced;
 use crate::outcome::{Classes, Failure, FailureKind, Outcome, Stage, classify_status};
+use crate::throttle::limit;
 use crate::throttle::slots::Permit;
 use crate::upstream::body::{BoxError, Progress, ReplyBody, Source};
 use crate::upstream::origin::{OriginError, Sending};
@@ -174,24 +175,29 @@ impl Held {
         self.learn(outcome, took, now);
         let traced = self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) });
         self.upstream.meter.attempt(self.worker.index, outcome, self.took, traced);
-        if let Some(permit) = self.permit.take() {
-            permit.finish(now);
+        if let Some(mut permit) = self.permit.take() {
+            permit.ended(outcome.into(), took);
+            self.note(permit.finish(now));
+        }
+    }
+
+    /// The adaptive limit has moved.
+    fn note(&self, shift: Option<limit::Shift>) {
+        let Some(shift) = shift else { return };
+        let upstream = &*self.upstream.name;
+        if shift.shadow {
+            tracing::info!(upstream, %shift, "the limit would be another");
+        } else {
+            tracing::debug!(upstream, %shift, "limit");
         }
     }
 
     fn learn(&mut self, outcome: Outcome, took: Duration, now: Instant) {
         if let (Some(breaker), Some(pass)) = (&self.upstream.breaker, self.pass.take()) {
             let shift = breaker.lock().record(pass, outcome, took, now);
-            self.tell(shift);
+            self.upstream.breaker_shifted(self.worker.index, shift);
         }
         self.upstream.learn(self.endpoint, outcome, now);
-    }
-
-    fn tell(&self, shift: Option<Shift>) {
-        if let Some(shift) = shift {
-            tracing::warn!(upstream = %self.upstream.name, from = ?shift.from, to = ?shift.to, "breaker");
-            self.upstream.meter.shift(self.worker.index, shift.to);
-        }
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {
@@ -275,19 +281,24 @@ impl Held {
     /// Nobody waits any more, but the upstream still works: the slot stays taken.
     fn haunt(&mut self) {
         let Some(permit) = &mut self.permit else { return };
-        permit.zombie();
+        let shift = permit.zombie();
+        self.note(shift);
         self.upstream.meter.zombie(self.worker.index);
         if let Some(breaker) = &self.upstream.breaker {
             let (zombies, slots) = self.upstream.slots.zombies();
             let shift = breaker.lock().haunted(zombies, slots, self.worker.core.clock.now());
-            self.tell(shift);
+            self.upstream.breaker_shifted(self.worker.index, shift);
         }
     }
 
-    /// Teaches a failure now while the slot stays taken.
+    /// Teaches now that there was no answer in time, while the slot stays taken.
     fn fail(&mut self, outcome: Outcome) {
         let now = self.worker.core.clock.now();
-        self.learn(outcome, now.saturating_duration_since(self.sent_at), now);
+        let took = now.saturating_duration_since(self.sent_at);
+        self.learn(outcome, took, now);
+        if let Some(permit) = &mut self.permit {
+            permit.ended(limit::Ending::Dropped, took);
+        }
         self.upstream.meter.attempt(self.worker.index, outcome, None, None);
         self.settled = true;
     }

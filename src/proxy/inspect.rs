@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::admit;
 use super::exchange::Exchange;
-use super::lookup::{self, Looked};
+use super::lookup::{self, Content, Looked};
 use super::respond::{self, Forward};
 use super::snapshot::{Route, Worker};
 use super::standing;
@@ -136,7 +136,7 @@ pub fn inspect(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Result<Inspec
     let target = Target::of(&parts.uri, &parts.headers, parts.version < Version::HTTP_11)?;
     let route = admit::place(&mut exchange, &snapshot, parts, &target).map_err(|refusal| refusal.reason)?;
     let safe = admit::is_safe(&parts.method, &parts.headers);
-    let looked = lookup::look(&mut exchange, route, parts, &target, safe, None);
+    let looked = lookup::look(&mut exchange, route, parts, &target, safe, Content::None);
     let now = exchange.started.mono;
     let mut inspection = Inspection {
         method: parts.method.to_string(),

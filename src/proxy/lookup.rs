@@ -2,6 +2,7 @@
 //! ends the trip here without waiting; for everything else the way onward is chosen.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{Method, header};
@@ -15,9 +16,10 @@ use crate::cache::control::RequestControl;
 use crate::cache::entry::Entry;
 use crate::cache::fence::{Fences, Mark};
 use crate::cache::key::{Key, KeyParts, Keyer};
-use crate::cache::reuse::{self, Reuse};
+use crate::cache::reuse::{self, Bypass, Reuse};
 use crate::cache::store::{FoundSlot, Lookup};
 use crate::cache::{CacheParams, QueryRule};
+use crate::gear::Gear;
 use crate::message::target::Target;
 use crate::metrics::{CacheEvent, CacheResult};
 use crate::refusal::Reason;
@@ -35,6 +37,17 @@ pub(super) enum Looked {
     Read,
     /// Only a stored answer was wanted.
     Refuse(Reason),
+}
+
+/// What is known of the body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// There is none.
+    None,
+    /// It has not been read.
+    Unread,
+    /// The digest of the body of a POST that only reads.
+    Read([u8; 32]),
 }
 
 impl Looked {
@@ -147,18 +160,22 @@ impl Address {
     }
 }
 
-/// Looks into the store. `body` is the digest of the body of a POST that only reads, once that was read.
+/// Looks into the store.
 pub(super) fn look(
     exchange: &mut Exchange,
     route: &Route,
     parts: &Parts,
     target: &Target<'_>,
     safe: bool,
-    body: Option<[u8; 32]>,
+    content: Content,
 ) -> Looked {
     let Some(params) = &route.cache else {
         let changed = if safe { None } else { read_elsewhere(exchange, parts, target) };
         return Looked::Alone(CacheResult::Off, None, changed);
+    };
+    let body = match content {
+        Content::Read(digest) => Some(digest),
+        Content::None | Content::Unread => None,
     };
     let is_post = parts.method == Method::POST && params.post.is_some();
     if is_post && body.is_none() && admit::is_safe(&Method::GET, &parts.headers) {
@@ -178,8 +195,12 @@ pub(super) fn look(
     if !safe || !matches!(*method, Method::GET | Method::HEAD) {
         return alone(CacheResult::Pass, "method", "method");
     }
-    if let Some(bypass) = reuse::bypass(method, &parts.headers) {
-        return alone(CacheResult::Bypass, "bypass", bypass.code());
+    if let Some(bypass) = reuse::bypass(method, &parts.headers, content == Content::Unread) {
+        // What was asked for with content is nobody else's answer.
+        return match alone(CacheResult::Bypass, "bypass", bypass.code()) {
+            Looked::Alone(result, forward, _) if bypass == Bypass::Content => Looked::Alone(result, forward, None),
+            others => others,
+        };
     }
     if parts.headers.contains_key(header::UPGRADE) {
         return alone(CacheResult::Bypass, "bypass", "upgrade");
@@ -207,16 +228,13 @@ pub(super) fn look(
             let stands_in = reuse::decide_outdated(&entry.head, &control, now) == Reuse::OnlyOnError;
             (stands_in.then_some(entry), "stale")
         }
-        FoundSlot::Entry(entry) => match reuse::decide(&entry.head, entry.is_soft_purged(), &control, now) {
-            Reuse::Fresh => return Looked::Serve(entry, CacheResult::Hit, None),
-            Reuse::MaxStale => return Looked::Serve(entry, CacheResult::Stale, None),
-            Reuse::StaleWhileRevalidate => {
-                let refresh = entry.may_refresh(now).then(|| wanted(Some(Arc::clone(&entry)), false));
-                return Looked::Serve(entry, CacheResult::Stale, refresh);
+        FoundSlot::Entry(entry) => match fit(&entry, route, &control, now) {
+            Fit::Serve(result, refreshes) => {
+                let refresh = refreshes.then(|| wanted(Some(Arc::clone(&entry)), false));
+                return Looked::Serve(entry, result, refresh);
             }
-            Reuse::Validate if entry.head.staleness(now).is_none() => (Some(entry), "request"),
-            Reuse::Validate | Reuse::OnlyOnError => (Some(entry), "stale"),
-            Reuse::Gone => (None, "stale"),
+            Fit::Validate(why) => (Some(entry), why),
+            Fit::Gone => (None, "stale"),
         },
         FoundSlot::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
         FoundSlot::Uncacheable => return alone(CacheResult::Pass, "uri-miss", "uncacheable"),
@@ -239,13 +257,45 @@ pub(super) fn look(
     Looked::Fetch(wanted(entry, is_outdated), Forward { detail, ..Forward::new(why) })
 }
 
+/// What a stored answer is good for.
+enum Fit {
+    /// To be served; and to be refreshed in the background or not.
+    Serve(CacheResult, bool),
+    /// To be validated, or to stand in for an error; why it is not served.
+    Validate(&'static str),
+    /// Nothing.
+    Gone,
+}
+
+/// What a stored answer that no fence has outdated is good for, in the gear its upstream is in.
+fn fit(entry: &Entry, route: &Route, control: &RequestControl, now: Instant) -> Fit {
+    let stand = route.upstream.gears.stand();
+    let refreshes = || entry.may_refresh(now) && route.upstream.may_refresh();
+    match reuse::decide(&entry.head, entry.is_soft_purged(), control, now) {
+        Reuse::Fresh => {
+            // Before a window what is asked for is renewed, though it is fresh.
+            let renew = stand.as_ref().and_then(|stand| stand.renew).filter(|renew| entry.head.received < *renew);
+            Fit::Serve(CacheResult::Hit, renew.is_some() && refreshes())
+        }
+        Reuse::MaxStale => Fit::Serve(CacheResult::Stale, false),
+        Reuse::StaleWhileRevalidate => Fit::Serve(CacheResult::Stale, refreshes()),
+        // What would stand in for an error need not wait for one.
+        Reuse::Validate | Reuse::OnlyOnError
+            if stand.as_ref().is_some_and(|stand| stand.gear >= Gear::Eco)
+                && !control.wants_fresh()
+                && reuse::on_error(&entry.head, control, now) =>
+        {
+            Fit::Serve(CacheResult::Stale, refreshes())
+        }
+        Reuse::Validate if entry.head.staleness(now).is_none() => Fit::Validate("request"),
+        Reuse::Validate | Reuse::OnlyOnError => Fit::Validate("stale"),
+        Reuse::Gone => Fit::Gone,
+    }
+}
+
 /// The fences before what a route stores of a URL.
 pub(super) fn fences<'a>(core: &'a Core, route: &'a Route, params: &CacheParams, url: Key) -> Fences<'a> {
-    Fences {
-        group: route.group.as_deref(),
-        url: core.urls.of(url),
-        by_url: params.is_partitioned() || params.post.is_some(),
-    }
+    Fences { group: route.group.as_deref(), url: core.urls.of(url), by_url: params.is_fenced_by_url() }
 }
 
 /// Where the answers to GET are stored that an unsafe request may change, if that is another route's business: reads

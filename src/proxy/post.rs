@@ -8,7 +8,7 @@ use http::{Response, Version};
 use super::admit::{self, Begun};
 use super::body::ResponseBody;
 use super::exchange::Exchange;
-use super::lookup::{self, Looked};
+use super::lookup::{self, Content, Looked};
 use super::respond::{self, Forward};
 use crate::message::target::Target;
 use crate::metrics::CacheResult;
@@ -41,8 +41,8 @@ impl Reading {
             Gathered::Whole(bytes) => {
                 let digest = rule.digest(&parts.headers, &bytes);
                 let target = Target::of(&parts.uri, &parts.headers, parts.version < Version::HTTP_11);
-                let looked =
-                    target.map(|target| lookup::look(&mut exchange, route, &parts, &target, true, Some(digest)));
+                let looked = target
+                    .map(|target| lookup::look(&mut exchange, route, &parts, &target, true, Content::Read(digest)));
                 (looked.unwrap_or_else(Looked::Refuse), Inbound::whole(bytes.clone()), Some(bytes))
             }
             Gathered::More(body) => {

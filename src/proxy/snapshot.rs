@@ -87,6 +87,8 @@ pub struct Route {
     pub class: Class,
     /// Slots a request of it takes.
     pub cost: u32,
+    /// The number of its name: what adaptive limits know it by, through reloads.
+    pub operation: u64,
     /// The upstream's path for it.
     pub rewrite: Option<Rewrite>,
     /// Edits of what is sent upstream.

@@ -39,15 +39,20 @@ pub struct RetryParams {
     pub backoff_max: Duration,
 }
 
+impl RetryParams {
+    /// One attempt only.
+    pub const NEVER: Self = Self {
+        attempts: 1,
+        budget_ratio: 0.1,
+        budget_min_per_second: 0.1,
+        backoff: Duration::from_millis(100),
+        backoff_max: Duration::from_secs(2),
+    };
+}
+
 impl Default for RetryParams {
     fn default() -> Self {
-        Self {
-            attempts: 2,
-            budget_ratio: 0.1,
-            budget_min_per_second: 0.1,
-            backoff: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(2),
-        }
+        Self { attempts: 2, ..Self::NEVER }
     }
 }
 

@@ -213,6 +213,13 @@ impl Backend {
         self.slowdown = factor.max(0.0);
     }
 
+    /// Gives the box so many work processes; those at work finish what they do.
+    pub fn resize(&mut self, now: Instant, processes: usize) {
+        self.run(now);
+        self.profile.processes = processes.max(1);
+        self.dispatch();
+    }
+
     /// Replaces the error rate for all work begun from now on; `None` is the profile's.
     pub fn fail(&mut self, now: Instant, rate: Option<f64>) {
         self.run(now);

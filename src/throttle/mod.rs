@@ -3,6 +3,7 @@
 //! - [`rate`]: requests per time and consumer (GCRA), checked before any work is done.
 //! - [`slots`]: concurrent work at the upstream; whoever finds no free slot waits in the queue, with a deadline.
 //! - [`queue`]: who comes next: classes and aging (pure); `lane`: weighted shares between the consumers of a class (pure).
+//! - [`limit`]: how many slots the backend really has, learned from its answers (pure).
 //! - `codel`: when a standing queue must be shortened (pure).
 //! - `estimate`: what a slot's work usually takes; predicted waits and jitter come from it (pure).
 //!
@@ -15,10 +16,13 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use self::limit::AdaptiveParams;
+
 mod acquire;
 mod codel;
 mod estimate;
 mod lane;
+pub mod limit;
 mod permit;
 pub mod queue;
 pub mod rate;
@@ -29,7 +33,7 @@ pub use self::acquire::Acquire;
 pub use self::permit::Permit;
 pub use self::rate::{RateLimiter, Rated};
 pub use self::slots::Slots;
-pub use self::stats::{SlotsStats, Totals};
+pub use self::stats::{LimitStats, SlotsStats, Totals};
 
 /// How urgent a request is. The smallest is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -74,8 +78,10 @@ pub struct RateParams {
 /// How much concurrent work an upstream gets and who may wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotsParams {
-    /// Requests in the upstream at the same time, zombies included.
+    /// Requests in the upstream at the same time, zombies included. An adaptive limit begins with it.
     pub slots: usize,
+    /// How the number of slots adapts, if it does.
+    pub adaptive: Option<AdaptiveParams>,
     /// Requests that may wait; 0 refuses at once when no slot is free.
     pub queue: usize,
     /// The longest a request waits.
@@ -84,11 +90,19 @@ pub struct SlotsParams {
     pub zombie_hold: Duration,
 }
 
+impl SlotsParams {
+    /// Slots there may ever be.
+    pub fn most(&self) -> usize {
+        self.adaptive.filter(|adaptive| !adaptive.shadow).map_or(self.slots, |adaptive| adaptive.max as usize)
+    }
+}
+
 impl Default for SlotsParams {
     /// For one small backend: 12 work slots, a queue of 64 for two seconds, zombies held for two minutes (twice the
     /// total timeout of 60 s).
     fn default() -> Self {
-        Self { slots: 12, queue: 64, timeout: Duration::from_secs(2), zombie_hold: Duration::from_secs(120) }
+        let (timeout, zombie_hold) = (Duration::from_secs(2), Duration::from_secs(120));
+        Self { slots: 12, adaptive: None, queue: 64, timeout, zombie_hold }
     }
 }
 
@@ -103,10 +117,12 @@ pub struct Ticket {
     pub class: Class,
     /// Slots it takes; at least 1, and never more than there are.
     pub cost: u32,
+    /// Which kind of work it is; an adaptive limit compares like with like.
+    pub operation: u64,
 }
 
 impl Default for Ticket {
     fn default() -> Self {
-        Self { consumer: 0, weight: 1, class: Class::Normal, cost: 1 }
+        Self { consumer: 0, weight: 1, class: Class::Normal, cost: 1, operation: 0 }
     }
 }

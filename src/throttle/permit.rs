@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::throttle::limit::{Ending, Shift};
 use crate::throttle::slots::{Slots, Taken};
 
 /// A slot (or several) in use. Dropping it gives it back.
@@ -12,11 +13,13 @@ pub struct Permit {
     /// `None` once it is given back.
     slots: Option<Arc<Slots>>,
     taken: Taken,
+    /// What the adaptive limit has still to learn.
+    end: Option<(Ending, Duration)>,
 }
 
 impl Permit {
     pub(super) fn new(slots: &Arc<Slots>, taken: Taken) -> Self {
-        Self { slots: Some(Arc::clone(slots)), taken }
+        Self { slots: Some(Arc::clone(slots)), taken, end: None }
     }
 
     /// How long the request waited for it.
@@ -29,12 +32,17 @@ impl Permit {
         self.taken.count
     }
 
+    /// How the attempt ended and how long its answer took: learned by an adaptive limit, once, as soon as the slot
+    /// becomes a zombie or is finished.
+    pub fn ended(&mut self, ending: Ending, took: Duration) {
+        self.end = Some((ending, took));
+    }
+
     /// Nobody waits for the answer any more, but the upstream still works: the slot counts as a zombie until the permit
-    /// goes.
-    pub fn zombie(&mut self) {
-        if let Some(slots) = &self.slots {
-            slots.abandon(&mut self.taken);
-        }
+    /// goes. Says where this moved an adaptive limit to.
+    pub fn zombie(&mut self) -> Option<Shift> {
+        let slots = self.slots.as_ref()?;
+        slots.abandon(&mut self.taken, self.end.take())
     }
 
     /// Whether it was marked as a zombie.
@@ -43,15 +51,15 @@ impl Permit {
     }
 
     /// The upstream is done: gives the slot back and charges the consumer for the time it was taken. A permit that is
-    /// only dropped charges nothing and teaches nothing: that is for attempts that never got to the upstream.
-    pub fn finish(mut self, now: Instant) {
-        self.give_back(Some(now));
+    /// only dropped charges nothing and teaches nothing: that is for attempts that never got to the upstream. Says where
+    /// this moved an adaptive limit to.
+    pub fn finish(mut self, now: Instant) -> Option<Shift> {
+        self.give_back(Some(now))
     }
 
-    fn give_back(&mut self, finished: Option<Instant>) {
-        if let Some(slots) = self.slots.take() {
-            slots.take_back(&self.taken, finished);
-        }
+    fn give_back(&mut self, finished: Option<Instant>) -> Option<Shift> {
+        let slots = self.slots.take()?;
+        slots.take_back(&self.taken, finished, self.end.take())
     }
 }
 

@@ -590,7 +590,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Push { consumer, class, cost, weight } => {
-                        let ticket = Ticket { consumer, class: Class::ALL[class], cost, weight };
+                        let ticket = Ticket { consumer, class: Class::ALL[class], cost, weight, ..Ticket::default() };
                         let before = queue.len();
                         match queue.push(ticket, 0, now) {
                             Ok(pushed) => {

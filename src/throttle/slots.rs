@@ -17,9 +17,10 @@ use crate::clock::Clock;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::acquire::Acquire;
 use crate::throttle::estimate::{Draws, Mean, drain, jittered};
+use crate::throttle::limit::{Ending, Limit, Sample, Shift};
 pub use crate::throttle::permit::Permit;
 use crate::throttle::queue::{CodelParams, FairQueue, Popped, QueueParams, Served, WaiterId};
-use crate::throttle::stats::{SlotsStats, Totals};
+use crate::throttle::stats::{LimitStats, SlotsStats, Totals};
 use crate::throttle::{Class, SlotsParams, Ticket};
 
 /// The slots of one upstream.
@@ -41,6 +42,8 @@ pub(super) struct Taken {
     pub(super) since: Instant,
     pub(super) waited: Duration,
     pub(super) zombie: bool,
+    /// Slots in use when it got its own, these included.
+    pub(super) in_flight: u32,
 }
 
 /// How an attempt to acquire began.
@@ -56,6 +59,8 @@ pub(super) enum Begun {
 #[derive(Debug)]
 struct State {
     params: SlotsParams,
+    /// Where the number of slots adapts.
+    limit: Option<Limit>,
     busy: u32,
     zombie: u32,
     /// The share of the slots that new work may take, in thousandths; less than all after a breaker has closed.
@@ -89,6 +94,7 @@ impl Slots {
     pub fn new(params: SlotsParams, clock: Clock, seed: u64) -> Arc<Self> {
         let mut draws = Draws::new(seed);
         let state = State {
+            limit: limit(&params, clock.now()),
             queue: FairQueue::new(queue_params(&params), draws.draw()),
             params,
             busy: 0,
@@ -120,12 +126,16 @@ impl Slots {
         Acquire::new(self, begun, deadline)
     }
 
-    /// Changes the parameters. Counts survive: where there are fewer slots now, those in use run out, and nobody is
-    /// cut off; where there are more, waiters get them at once.
+    /// Changes the parameters. Counts survive, and so does what an adaptive limit has learned. Where there are fewer slots
+    /// now, those in use run out, and nobody is cut off; where there are more, waiters get them at once.
     pub fn retune(&self, params: SlotsParams) {
         let now = self.clock.now();
         self.with(|state, wakes| {
             state.queue.retune(queue_params(&params));
+            match (&mut state.limit, params.adaptive) {
+                (Some(limit), Some(adaptive)) => limit.retune(adaptive, whole(params.slots), now),
+                (current, _) => *current = limit(&params, now),
+            }
             state.params = params;
             state.dispatch(now, wakes);
         });
@@ -163,6 +173,11 @@ impl Slots {
         let state = self.state.lock();
         SlotsStats {
             slots: state.slots() as usize,
+            limit: state.limit.as_ref().map(|limit| LimitStats {
+                suggested: limit.suggested() as usize,
+                reading: limit.reading(),
+                drops: limit.drops(),
+            }),
             busy: state.busy as usize,
             zombie: state.zombie as usize,
             queued: state.queue.len(),
@@ -235,21 +250,35 @@ impl Slots {
         })
     }
 
-    /// From now on the slots count as zombies.
-    pub(super) fn abandon(&self, taken: &mut Taken) {
+    /// From now on the slots count as zombies. What is known of the attempt's end is learned now.
+    pub(super) fn abandon(&self, taken: &mut Taken, end: Option<(Ending, Duration)>) -> Option<Shift> {
         if taken.zombie {
-            return;
+            return None;
         }
         taken.zombie = true;
-        let mut state = self.state.lock();
-        state.busy -= taken.count;
-        state.zombie += taken.count;
+        self.with(|state, wakes| {
+            state.busy -= taken.count;
+            state.zombie += taken.count;
+            let now = self.clock.now();
+            let shift = state.learn(taken, end?, now);
+            if shift.is_some() {
+                state.dispatch(now, wakes);
+            }
+            shift
+        })
     }
 
-    /// The slots are free again. They are charged and learned from if the work was `finished`.
-    pub(super) fn take_back(&self, taken: &Taken, finished: Option<Instant>) {
+    /// The slots are free again. They are charged and learned from if the work was `finished`; `end` is how the attempt
+    /// ended, as far as that is to be learned from.
+    pub(super) fn take_back(
+        &self,
+        taken: &Taken,
+        finished: Option<Instant>,
+        end: Option<(Ending, Duration)>,
+    ) -> Option<Shift> {
         let took = finished.map(|now| now.saturating_duration_since(taken.since));
         self.with(|state, wakes| {
+            let shift = end.zip(finished).and_then(|(end, now)| state.learn(taken, end, now));
             let count = if taken.zombie { &mut state.zombie } else { &mut state.busy };
             *count -= taken.count;
             if let Some(took) = took {
@@ -261,7 +290,8 @@ impl Slots {
             if !state.queue.is_empty() {
                 state.dispatch(finished.unwrap_or_else(|| self.clock.now()), wakes);
             }
-        });
+            shift
+        })
     }
 
     fn honour(self: &Arc<Self>, decision: Decision) -> Result<Permit, Refusal> {
@@ -289,7 +319,16 @@ impl State {
         }
         self.busy += count;
         self.totals.granted += 1;
-        Some(Taken { ticket: *ticket, count, charged: None, since: now, waited: Duration::ZERO, zombie: false })
+        let in_flight = self.busy + self.zombie;
+        Some(Taken {
+            ticket: *ticket,
+            count,
+            charged: None,
+            since: now,
+            waited: Duration::ZERO,
+            zombie: false,
+            in_flight,
+        })
     }
 
     /// Finds a place in the queue for one that has to wait.
@@ -337,6 +376,7 @@ impl State {
                         since: now,
                         waited,
                         zombie: false,
+                        in_flight: self.busy + self.zombie,
                     })
                 }
                 None => {
@@ -347,6 +387,12 @@ impl State {
             self.decided.insert(id, decision);
             wakes.extend(payload);
         }
+    }
+
+    /// Teaches the adaptive limit how an attempt ended.
+    fn learn(&mut self, taken: &Taken, (ending, took): (Ending, Duration), now: Instant) -> Option<Shift> {
+        let Taken { ticket: Ticket { operation, .. }, since: began, in_flight, .. } = *taken;
+        self.limit.as_mut()?.record(&Sample { operation, began, took, in_flight, ending }, now)
     }
 
     /// Would it wait longer than it may? Only said when there is evidence.
@@ -373,7 +419,7 @@ impl State {
 
     /// All slots.
     fn all(&self) -> u32 {
-        u32::try_from(self.params.slots).unwrap_or(u32::MAX / 2)
+        self.limit.as_ref().map_or_else(|| whole(self.params.slots), Limit::in_force)
     }
 
     /// Slots that are let out.
@@ -399,6 +445,14 @@ impl Wakes {
     fn wake(self) {
         self.first.into_iter().chain(self.rest).for_each(Waker::wake);
     }
+}
+
+fn limit(params: &SlotsParams, now: Instant) -> Option<Limit> {
+    params.adaptive.map(|adaptive| Limit::new(adaptive, whole(params.slots), now))
+}
+
+fn whole(slots: usize) -> u32 {
+    u32::try_from(slots).unwrap_or(u32::MAX / 2)
 }
 
 fn queue_params(params: &SlotsParams) -> QueueParams {
@@ -428,9 +482,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::throttle::limit::{AdaptiveParams, Cause, Policy};
 
     fn params(slots: usize, queue: usize) -> SlotsParams {
-        SlotsParams { slots, queue, timeout: Duration::from_secs(2), zombie_hold: Duration::from_secs(60) }
+        let timeout = Duration::from_secs(2);
+        SlotsParams { slots, queue, timeout, zombie_hold: Duration::from_secs(60), adaptive: None }
     }
 
     fn slots(slots: usize, queue: usize) -> Arc<Slots> {
@@ -629,6 +685,60 @@ mod tests {
         check(&slots, (0, 0, 0));
     }
 
+    fn adaptive(slots: usize, policy: Policy) -> SlotsParams {
+        SlotsParams { adaptive: Some(AdaptiveParams { policy, min: 1, max: 40, shadow: false }), ..params(slots, 10) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lower_limit_revokes_nothing_and_a_higher_one_wakes_who_waits() {
+        let clock = Clock::system();
+        let slots = Slots::new(adaptive(4, Policy::Aimd { slow: None }), clock.clone(), 1);
+        let mut permits: Vec<Permit> = (0..4).map(|_| take(&slots)).collect();
+        let mut waiters: Vec<Acquire> = (0..2).map(|consumer| acquire(&slots, consumer)).collect();
+        let end = |mut permit: Permit, ending| {
+            permit.ended(ending, Duration::from_millis(10));
+            permit.finish(clock.now())
+        };
+        let shift = end(permits.pop().unwrap(), Ending::Dropped).unwrap();
+        assert_eq!((shift.from, shift.to, shift.cause), (4, 3, Cause::Dropped));
+        check(&slots, (3, 0, 2));
+        assert_eq!(slots.stats().slots, 3);
+        end(permits.pop().unwrap(), Ending::Ignored);
+        check(&slots, (3, 0, 1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let Poll::Ready(Ok(first)) = poll(&mut waiters[0], &Arc::default()) else { panic!("it has a slot") };
+        end(first, Ending::Ignored);
+        check(&slots, (3, 0, 0));
+        permits.truncate(1);
+        for _ in 0..8 {
+            let permit = take(&slots);
+            end(permit, Ending::Success);
+        }
+        assert_eq!(slots.stats().slots, 4);
+        drop((permits, waiters));
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_limit_has_learned_survives_a_reload_but_not_another_policy() {
+        let slots = Slots::new(adaptive(20, Policy::Aimd { slow: None }), Clock::system(), 1);
+        for _ in 0..5 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let mut permit = take(&slots);
+            permit.ended(Ending::Dropped, Duration::from_millis(1));
+            permit.finish(slots.clock.now());
+        }
+        let learned = slots.stats().slots;
+        assert!(learned < 13, "{learned}");
+        slots.retune(SlotsParams { queue: 99, ..adaptive(30, Policy::Aimd { slow: None }) });
+        assert_eq!(slots.stats().slots, learned);
+        assert_eq!(slots.stats().limit.unwrap().drops, 5);
+        slots.retune(adaptive(30, Policy::Gradient));
+        assert_eq!(slots.stats().slots, 30);
+        slots.retune(params(7, 10));
+        assert_eq!((slots.stats().slots, slots.stats().limit), (7, None));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_reload_keeps_the_counts() {
         let slots = slots(3, 10);
@@ -745,9 +855,9 @@ mod tests {
         Poll { nth: usize },
         Cancel { nth: usize },
         Drop { nth: usize },
-        Finish { nth: usize },
+        Finish { nth: usize, ending: usize },
         Zombie { nth: usize },
-        Retune { slots: usize, queue: usize },
+        Retune { slots: usize, queue: usize, policy: usize },
         Wait { millis: u64 },
     }
 
@@ -758,9 +868,10 @@ mod tests {
             4 => any::<usize>().prop_map(|nth| Step::Poll { nth }),
             1 => any::<usize>().prop_map(|nth| Step::Cancel { nth }),
             1 => any::<usize>().prop_map(|nth| Step::Drop { nth }),
-            3 => any::<usize>().prop_map(|nth| Step::Finish { nth }),
+            3 => (any::<usize>(), 0_usize..3).prop_map(|(nth, ending)| Step::Finish { nth, ending }),
             1 => any::<usize>().prop_map(|nth| Step::Zombie { nth }),
-            1 => (0_usize..6, 0_usize..8).prop_map(|(slots, queue)| Step::Retune { slots, queue }),
+            1 => (0_usize..6, 0_usize..8, 0_usize..3)
+                .prop_map(|(slots, queue, policy)| Step::Retune { slots, queue, policy }),
             2 => (0_u64..1500).prop_map(|millis| Step::Wait { millis }),
         ]
     }
@@ -769,12 +880,11 @@ mod tests {
         let slots = slots(4, 8);
         let mut acquires: Vec<Acquire> = Vec::new();
         let mut permits: Vec<Permit> = Vec::new();
-        let mut most = 4;
         for step in steps {
             let before = slots.stats();
             match step {
                 Step::Acquire { consumer, class, cost } => {
-                    let ticket = Ticket { consumer, weight: 1, class: Class::ALL[class], cost };
+                    let ticket = Ticket { consumer, class: Class::ALL[class], cost, ..Ticket::default() };
                     acquires.push(slots.acquire(ticket, slots.clock.now()));
                 }
                 Step::Poll { nth } if !acquires.is_empty() => {
@@ -786,21 +896,26 @@ mod tests {
                 }
                 Step::Cancel { nth } if !acquires.is_empty() => drop(acquires.swap_remove(nth % acquires.len())),
                 Step::Drop { nth } if !permits.is_empty() => drop(permits.swap_remove(nth % permits.len())),
-                Step::Finish { nth } if !permits.is_empty() => {
-                    permits.swap_remove(nth % permits.len()).finish(slots.clock.now());
+                Step::Finish { nth, ending } if !permits.is_empty() => {
+                    let mut permit = permits.swap_remove(nth % permits.len());
+                    permit.ended([Ending::Success, Ending::Ignored, Ending::Dropped][ending], Duration::from_secs(1));
+                    permit.finish(slots.clock.now());
                 }
                 Step::Zombie { nth } if !permits.is_empty() => {
                     let index = nth % permits.len();
                     permits[index].zombie();
                 }
-                Step::Retune { slots: count, queue } => {
-                    most = count;
-                    slots.retune(params(count, queue));
+                Step::Retune { slots: count, queue, policy } => {
+                    let policies = [None, Some(Policy::Gradient), Some(Policy::Aimd { slow: None })];
+                    let adaptive =
+                        policies[policy].map(|policy| AdaptiveParams { policy, min: 1, max: 5, shadow: false });
+                    slots.retune(SlotsParams { adaptive, ..params(count, queue) });
                 }
                 Step::Wait { millis } => tokio::time::advance(Duration::from_millis(millis)).await,
                 _ => {}
             }
             let stats = slots.stats();
+            let most = slots.zombies().1 as usize;
             let (taken, taken_before) = (stats.busy + stats.zombie, before.busy + before.zombie);
             assert!(taken <= most.max(taken_before), "{taken} taken of {most}");
             assert!(taken >= permits.iter().map(|permit| permit.slots() as usize).sum(), "each permit counts");

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use crate::throttle::limit::Reading;
+
 /// How the slots stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SlotsStats {
-    /// Slots there are. `busy + zombie` may be more for a while after a reload has lowered it.
+    /// Slots there are. `busy + zombie` may be more for a while after a reload or an adaptive limit has lowered it.
     pub slots: usize,
+    /// What the adaptive limit has learned, if there is one.
+    pub limit: Option<LimitStats>,
     /// Slots at work for somebody who waits for the answer.
     pub busy: usize,
     /// Slots at work for nobody any more.
@@ -21,6 +25,17 @@ pub struct SlotsStats {
     pub typical: Option<Duration>,
     /// What happened since the start.
     pub totals: Totals,
+}
+
+/// What an adaptive limit has learned.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LimitStats {
+    /// Slots it finds right; those in force unless it is in shadow mode.
+    pub suggested: usize,
+    /// What it saw when it last looked.
+    pub reading: Reading,
+    /// Overload signals since the start.
+    pub drops: u64,
 }
 
 /// What happened since the start; these only grow.

@@ -12,6 +12,8 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use crate::breaker::Breaker;
+use crate::clock::Moment;
+use crate::gear::{Gear, Signals};
 use crate::metrics::UpstreamMeter;
 use crate::outcome::Outcome;
 use crate::retry::RetryParams;
@@ -20,6 +22,7 @@ use crate::throttle::slots::Slots;
 
 use balance::{Balance, Load};
 use connect::Connector;
+use gearbox::Gearbox;
 use health::{Ejection, Turn};
 use origin::Origin;
 use pool::Pool;
@@ -28,6 +31,7 @@ use probe::ProbeParams;
 pub mod balance;
 pub mod body;
 pub mod connect;
+pub mod gearbox;
 pub mod health;
 pub mod link;
 pub mod origin;
@@ -87,6 +91,10 @@ pub struct Upstream {
     pub slots: Arc<Slots>,
     /// Its breaker, if it has one.
     pub breaker: Option<Arc<Mutex<Breaker>>>,
+    /// What its policies do together.
+    pub gears: Arc<Gearbox>,
+    /// Requests that may wait for a slot.
+    pub queue: usize,
     /// Who is asked.
     pub balance: Balance,
     /// Where round robin stands.
@@ -140,9 +148,56 @@ impl Upstream {
         })
     }
 
-    /// Lets as many slots out as the breaker bears now: few after it has closed, all a minute later.
+    /// Lets as many slots out as its gear and the breaker bear now; few after the breaker has closed, all a minute later.
     pub fn ramp(&self, now: Instant) {
-        self.slots.let_out(self.breaker.as_ref().map_or(1.0, |breaker| breaker.lock().share(now)));
+        let breaker = self.breaker.as_ref().map_or(1.0, |breaker| breaker.lock().share(now));
+        self.let_out(breaker);
+    }
+
+    /// Lets out the share of the slots that the breaker bears, or less if its gear bears less.
+    pub fn let_out(&self, breaker: f64) {
+        self.slots.let_out(self.gears.stand().map_or(breaker, |stand| stand.share.min(breaker)));
+    }
+
+    /// Shifts its gear by how it stands; called about once a second.
+    pub fn shift(&self, moment: Moment) {
+        let stats = self.slots.stats();
+        let mut signals = Signals {
+            queue: stats.queued as f64 / self.queue.max(1) as f64,
+            zombies: stats.zombie as f64 / stats.slots.max(1) as f64,
+            ..Signals::default()
+        };
+        if let Some(breaker) = &self.breaker {
+            let mut breaker = breaker.lock();
+            signals.breaker = Some(breaker.state(moment.mono));
+            (signals.failures, signals.slow) = breaker.shares(moment.mono);
+        }
+        if let Some(shift) = self.gears.observe(&signals, moment) {
+            let (from, to) = (shift.from.code(), shift.to.code());
+            tracing::warn!(upstream = %self.name, from, to, cause = shift.cause.code(), "gear");
+            self.meter.geared(shift.to);
+        }
+        self.ramp(moment.mono);
+    }
+
+    /// Tells of a change of the breaker's state, if there was one.
+    pub fn breaker_shifted(&self, worker: usize, shift: Option<crate::breaker::Shift>) {
+        if let Some(shift) = shift {
+            tracing::warn!(upstream = %self.name, from = shift.from.code(), to = shift.to.code(), "breaker");
+            self.meter.shift(worker, shift.to);
+        }
+    }
+
+    /// Whether stored answers may be refreshed in the background now: under strain only while half of it is idle.
+    pub fn may_refresh(&self) -> bool {
+        match self.gears.stand().map_or(Gear::Drive, |stand| stand.gear) {
+            Gear::Drive => true,
+            Gear::Eco => {
+                let stats = self.slots.stats();
+                stats.queued == 0 && 2 * (stats.busy + stats.zombie) < stats.slots
+            }
+            Gear::Limp | Gear::Park => false,
+        }
     }
 
     /// Learns how an attempt at an endpoint ended.

@@ -172,11 +172,23 @@ fn broken(error: LinkError, request: Option<&Source>, reused: bool) -> OriginErr
         (FailureKind::RequestBody, Stage::Send)
     } else if hyper.is_parse() || hyper.is_parse_too_large() {
         (FailureKind::Protocol, Stage::Head)
+    } else if !reused && is_about_tls(hyper) {
+        (FailureKind::Tls, Stage::Head)
     } else {
         (FailureKind::Reset, Stage::Head)
     };
     let sent = error.unsent.is_none();
     OriginError { failure: Failure { kind, stage, sent, reused }, source: Some(error.source.into()) }
+}
+
+/// Whether TLS broke rather than the connection: with TLS 1.3 a server judges our certificate after the client's part of
+/// the handshake, and its alert comes where the answer should (RFC 8446 section 4.4.2.4).
+fn is_about_tls(error: &hyper::Error) -> bool {
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.any(|cause| {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    })
 }
 
 fn protocol(reused: bool) -> impl Fn(&'static str) -> OriginError {
@@ -212,20 +224,6 @@ fn check_head(status: StatusCode, version: Version, headers: &HeaderMap, upgradi
 
 /// Bytes hyper may buffer of one reply: enough for large heads, and large reads for large bodies.
 const READ_BUFFER: usize = 256 * 1024;
-
-impl OriginError {
-    /// The whole chain of causes in one line, for the log.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::listen::certs::{DevCerts, development_certificates};
-    use crate::listen::tls::{TlsParams, server_config};
+    use crate::listen::tls::{LiveTls, Pair, TlsParams};
 
     /// Two authorities, each with a certificate for `erp.example` and 127.0.0.1.
     struct World {
@@ -148,7 +148,10 @@ mod tests {
     impl World {
         fn server(&self, client_ca: Option<&DevCerts>) -> Arc<ServerConfig> {
             let client_ca = client_ca.map(|certs| certs.ca_cert.clone());
-            server_config(&TlsParams { cert: self.ours.cert.clone(), key: self.ours.key.clone(), client_ca }).unwrap()
+            {
+                let site = Pair { cert: self.ours.cert.clone(), key: self.ours.key.clone() };
+                LiveTls::load(&TlsParams { site, also: Vec::new(), client_ca }).unwrap().config()
+            }
         }
 
         fn trusting(&self, authority: &DevCerts) -> UpstreamTls {

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+mod answers;
 pub(crate) mod client;
+mod h2;
 pub(crate) mod message;
 pub(crate) mod origin;
+mod restart;
 pub(crate) mod rig;
+mod timers;
+mod tls;
 mod trips;
+mod upstream_tls;
 
 /// For whatever must happen at all; only a test that fails waits so long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -1,13 +1,12 @@
 //! `[consumer.NAME]`.
 
 use http::HeaderName;
-use sha2::{Digest as _, Sha256};
 use toml::Spanned;
 
 use super::super::diagnostics::Mistake;
 use super::super::reader::Reader;
 use super::super::units::rate;
-use super::super::values::{digest, header_name, header_value, network, text, whole};
+use super::super::values::{digest, header_name, header_value, network, secret, whole};
 use super::route::class;
 use super::{no_twice, unspan};
 use crate::consumer::{ConsumerParams, Identify};
@@ -63,14 +62,7 @@ pub(super) fn rate_params(reader: &mut Reader<'_>) -> Option<RateParams> {
 }
 
 fn identify(table: &mut Reader<'_>) -> Option<Identify> {
-    let keys = table.some("api_key", |value| {
-        let key = text(value)?;
-        if key.len() < SHORTEST_KEY {
-            return Err(Mistake::new(format!("an API key has at least {SHORTEST_KEY} characters"))
-                .hint("it must be random too: openssl rand -base64 24"));
-        }
-        Ok(Sha256::digest(key.as_bytes()).into())
-    });
+    let keys = table.some("api_key", secret);
     let digests = table.some("api_key_sha256", digest);
     let header = table.optional("header", header_name);
     let value = table.optional("value", header_value);
@@ -116,5 +108,3 @@ fn identify(table: &mut Reader<'_>) -> Option<Identify> {
 
 /// The name under which everybody else is counted.
 const ANONYMOUS: &str = "anonymous";
-/// Shorter keys can be guessed, or found from their digest.
-const SHORTEST_KEY: usize = 16;

@@ -8,16 +8,17 @@ use super::super::settings::{AdminSettings, ListenerSettings};
 use super::super::units::{positive_duration, size};
 use super::super::values::{address, file, whole};
 use super::no_twice;
-use crate::listen::tls::TlsParams;
+use crate::listen::tls::{Pair, TlsParams};
 use crate::listen::{Accept, ListenLimits};
 
 /// One listener, at the place of its address.
 pub(super) fn read(listener: &mut Reader<'_>) -> Option<Spanned<ListenerSettings>> {
     let listen = listener.required("listen", address);
     let tls = listener.optional_table("tls", |tls| {
-        let (cert, key) = (tls.required("cert", file), tls.required("key", file));
+        let site = pair(tls);
+        let also = tls.tables("also", pair);
         let client_ca = tls.optional("client_ca", file);
-        Some(TlsParams { cert: cert?, key: key?, client_ca })
+        Some(TlsParams { site: site?, also: also.into_iter().collect::<Option<_>>()?, client_ca })
     });
     let accept = listener.choice("accept", &[("reuseport", Accept::Reuseport), ("dispatch", Accept::Dispatch)]);
     let backlog = listener.value("backlog", whole(1));
@@ -37,6 +38,11 @@ pub(super) fn read(listener: &mut Reader<'_>) -> Option<Spanned<ListenerSettings
         Some(tls) => Some(tls?),
     };
     Some(Spanned::new(place, ListenerSettings { listen: listen?, tls, accept, backlog, limits }))
+}
+
+fn pair(table: &mut Reader<'_>) -> Option<Pair> {
+    let (cert, key) = (table.required("cert", file), table.required("key", file));
+    Some(Pair { cert: cert?, key: key? })
 }
 
 /// What must hold between listeners.

@@ -10,8 +10,9 @@ use toml::de::DeValue;
 use super::diagnostics::Mistake;
 use super::reader::Reader;
 use super::settings::{AccessTarget, AdminSettings, CacheStoreSettings, LogSettings, Settings};
-use super::units::{duration, positive_size};
-use super::values::{address, flag, network, whole, word};
+use super::units::{duration, positive_duration, positive_size};
+use super::values::{address, flag, network, secret, whole, word};
+use crate::cache::persist::PersistParams;
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::Format;
 
@@ -19,6 +20,7 @@ mod consumer;
 mod listener;
 mod route;
 mod upstream;
+mod window;
 
 use route::Route;
 
@@ -31,29 +33,20 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         }
         (workers, server.value("drain", duration))
     });
-    let admin = file.optional_table("admin", |admin| {
-        let listen = admin.value("listen", address);
-        if !listen.ip().is_loopback() {
-            let mistake = Mistake::new("whoever reaches the admin listener may read the configuration and reload it");
-            admin.warn(admin.span("listen"), mistake.hint("listen on 127.0.0.1, or keep strangers from this network"));
-        }
-        AdminSettings { listen }
-    });
+    let admin = file.optional_table("admin", admin);
     let log = file.table("log", log);
     let forwarding = file.table("forwarded", |forwarded| {
         let trusted = unspan(forwarded.list("trusted", network).unwrap_or_default());
         let mode = forwarded.choice("mode", &FORWARD_MODES);
         Forwarding { mode, trusted }
     });
-    let cache = file.table("cache", |cache| CacheStoreSettings {
-        max_bytes: cache.value("size", positive_size),
-        fills_bytes: cache.value("fills", positive_size),
-    });
+    let cache = file.table("cache", cache);
     let listeners = file.tables("listener", listener::read);
     listener::check(file, &listeners, admin.as_ref());
     let consumers = file.named("consumer", consumer::read);
     consumer::check(file, &consumers);
-    let upstreams = file.named("upstream", upstream::read);
+    let mut upstreams = file.named("upstream", upstream::read);
+    window::give(file, &mut upstreams);
     let names: Vec<_> = upstreams.iter().map(|(name, upstream)| (name.get_ref().clone(), upstream.as_ref())).collect();
     let mut routes = file.tables("route", |reader| route::read(reader, &names, cache.max_bytes, !consumers.is_empty()));
     route::check(file, &mut routes);
@@ -70,6 +63,32 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,
         routes: routes.into_iter().map(|route: Route| route.settings).collect::<Option<_>>()?,
     })
+}
+
+fn admin(admin: &mut Reader<'_>) -> AdminSettings {
+    let listen = admin.value("listen", address);
+    let token = admin.optional("token", secret);
+    if !listen.ip().is_loopback() && !admin.has("token") {
+        let mistake = Mistake::new("whoever reaches the admin listener may read the configuration; nobody may act");
+        admin.warn(admin.span("listen"), mistake.hint("give it a `token`, or listen on 127.0.0.1"));
+    }
+    let token_for_metrics = admin.choice("metrics", &[("open", false), ("token", true)]);
+    if token_for_metrics && !admin.has("token") {
+        admin.error(admin.span("metrics"), Mistake::new("`metrics = \"token\"` needs a `token`"));
+    }
+    AdminSettings { listen, token, token_for_metrics }
+}
+
+fn cache(cache: &mut Reader<'_>) -> CacheStoreSettings {
+    let max_bytes = cache.value("size", positive_size);
+    let fills_bytes = cache.value("fills", positive_size);
+    let persist = cache.optional_table("persist", |persist| {
+        let path = persist.required("file", word);
+        let every = persist.value("every", positive_duration);
+        let most = persist.optional("max", positive_size).unwrap_or(max_bytes);
+        Some(PersistParams { file: PathBuf::from(path?), every, max_bytes: most })
+    });
+    CacheStoreSettings { max_bytes, fills_bytes, persist: persist.flatten() }
 }
 
 fn log(log: &mut Reader<'_>) -> LogSettings {

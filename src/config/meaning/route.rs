@@ -53,7 +53,7 @@ pub(super) fn read(
     let (matching, path, host) = places.unwrap_or((None, all.clone(), all.clone()));
     let upstream = route.required("upstream", text).map(|name| Spanned::new(route.span("upstream"), name));
     let index = upstream.as_ref().and_then(|name| upstream_index(route, name, upstreams));
-    let slots = index.and_then(|index| Some(upstreams.get(index)?.1?.slots.slots));
+    let slots = index.and_then(|index| Some(upstreams.get(index)?.1?.slots.most()));
     let (cost, rate) = expense(route, slots);
     let require_consumer = route.value("require_consumer", flag);
     if require_consumer && !has_consumers {
@@ -308,7 +308,7 @@ fn fallback(table: &mut Reader<'_>) -> Option<StaticAnswer> {
     Some(StaticAnswer { status, content_type, body })
 }
 
-const CLASSES: [(&str, Class); 3] =
+pub(super) const CLASSES: [(&str, Class); 3] =
     [("interactive", Class::Interactive), ("normal", Class::Normal), ("batch", Class::Batch)];
 const ON_UNEXPECTED: [(&str, Otherwise); 3] =
     [("pass", Otherwise::Pass), ("stale", Otherwise::Stale), ("broken", Otherwise::Broken)];

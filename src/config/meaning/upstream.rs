@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use toml::Spanned;
+use toml::de::DeValue;
 
 use super::super::diagnostics::Mistake;
 use super::super::reader::Reader;
 use super::super::settings::UpstreamSettings;
 use super::super::units::{duration, positive_duration, positive_ratio, ratio};
 use super::super::values::{endpoint, expected, file, flag, whole, word};
+use super::route::CLASSES;
 use super::{absolute_path, no_twice, unspan};
 use crate::breaker::BreakerParams;
+use crate::gear::{GearParams, Mode};
 use crate::retry::RetryParams;
 use crate::throttle::SlotsParams;
+use crate::throttle::limit::{AdaptiveParams, Policy};
 use crate::upstream::balance::Balance;
 use crate::upstream::pool::PoolParams;
 use crate::upstream::probe::ProbeParams;
@@ -36,7 +40,9 @@ pub(super) fn read(name: &Spanned<String>, upstream: &mut Reader<'_>) -> Named {
             .choice("balance", &[("round_robin", Balance::RoundRobin), ("least_of_two", Balance::LeastOfTwo)]),
         slots: slots(upstream, timeouts.total),
         breaker: upstream.switch("breaker", |table| breaker(table, timeouts)),
-        retry: upstream.switch("retry", retry).unwrap_or_else(|| RetryParams { attempts: 1, ..RetryParams::default() }),
+        gears: gears(upstream),
+        windows: Vec::new(),
+        retry: upstream.switch("retry", retry).unwrap_or(RetryParams::NEVER),
         timeouts,
         pool: upstream.table("pool", pool),
         tls: tls(upstream, endpoints.iter().any(|uri| uri.get_ref().scheme_str() == Some("https"))),
@@ -49,18 +55,45 @@ pub(super) fn read(name: &Spanned<String>, upstream: &mut Reader<'_>) -> Named {
 }
 
 fn slots(upstream: &mut Reader<'_>, total: Duration) -> SlotsParams {
-    let slots = upstream.value("slots", |value| {
+    let counted = |value: &DeValue<'_>| {
         let hint = "0 would let nothing through; to take an upstream out, remove its routes or give them a fallback";
-        whole::<usize>(1)(value).map_err(|mistake| mistake.hint(hint))
-    });
+        Ok((whole::<usize>(1)(value).map_err(|mistake| mistake.hint(hint))?, None))
+    };
+    let (slots, adaptive) = upstream.value_or_table("slots", counted, adaptive);
     let (queue, timeout) = upstream.table("queue", |queue| {
         let max = queue.optional("max", whole::<usize>(0));
         // Four for each slot: with more the last one waits longer than it may.
-        (max.unwrap_or_else(|| slots.saturating_mul(4).max(64)), queue.value("timeout", positive_duration))
+        let most = adaptive.map_or(slots, |adaptive| adaptive.max as usize);
+        (max.unwrap_or_else(|| most.saturating_mul(4).max(64)), queue.value("timeout", positive_duration))
     });
     // A backend that is twice over its time is more probably dead than slow.
     let zombie_hold = upstream.optional("zombie_hold", duration).unwrap_or(2 * total);
-    SlotsParams { slots, queue, timeout, zombie_hold }
+    SlotsParams { slots, adaptive, queue, timeout, zombie_hold }
+}
+
+/// Slots to begin with, and how their number adapts.
+fn adaptive(table: &mut Reader<'_>) -> (usize, Option<AdaptiveParams>) {
+    let policy = table.optional_choice("adaptive", &[("gradient", false), ("aimd", true)]);
+    table.must("adaptive");
+    let min = table.value("min", whole::<u32>(1));
+    let max = table.required("max", whole::<u32>(1)).unwrap_or(min);
+    let start = table.optional("start", whole::<u32>(1));
+    let slow = table.optional("slow", positive_duration);
+    let shadow = table.choice("mode", &[("enforce", false), ("shadow", true)]);
+    if max < min {
+        table.error(table.span("max"), Mistake::new("`max` is less than `min`"));
+    }
+    if start.is_some_and(|start| start < min || start > max.max(min)) {
+        table.error(table.span("start"), Mistake::new("`start` does not lie between `min` and `max`"));
+    }
+    if slow.is_some() && policy == Some(false) {
+        let mistake = Mistake::new("`slow` is for aimd; gradient finds out by itself what is slow");
+        table.error(table.span("slow"), mistake);
+    }
+    // From below the backend is never overrun; a quarter is two doublings away from all of it.
+    let start = start.unwrap_or_else(|| (max / 4).max(min));
+    let policy = if policy == Some(true) { Policy::Aimd { slow } } else { Policy::Gradient };
+    (start as usize, Some(AdaptiveParams { policy, min, max, shadow }))
 }
 
 fn breaker(table: &mut Reader<'_>, timeouts: Timeouts) -> BreakerParams {
@@ -85,6 +118,15 @@ fn breaker(table: &mut Reader<'_>, timeouts: Timeouts) -> BreakerParams {
     params
 }
 
+fn gears(upstream: &mut Reader<'_>) -> GearParams {
+    let params = upstream.switch("gears", |table| GearParams {
+        mode: table.choice("mode", &[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)]),
+        dwell: table.value("dwell", duration),
+        limp_class: table.choice("limp_class", &CLASSES),
+    });
+    params.unwrap_or_else(|| GearParams { mode: Mode::Off, ..GearParams::default() })
+}
+
 fn retry(table: &mut Reader<'_>) -> RetryParams {
     let attempts = table.value("attempts", |value| {
         whole::<u32>(1)(value).map_err(|mistake| mistake.hint("the first try counts: 1 means no retries"))
@@ -94,8 +136,8 @@ fn retry(table: &mut Reader<'_>) -> RetryParams {
         budget_ratio: table.value("budget", ratio),
         budget_min_per_second: table.value("budget_min", |value| {
             let number = match value {
-                toml::de::DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
-                toml::de::DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
+                DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+                DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
                 other => return Err(expected("a number", other)),
             };
             number
@@ -163,7 +205,7 @@ fn tls(upstream: &mut Reader<'_>, has_https: bool) -> UpstreamTls {
     tls
 }
 
-fn server_name(value: &toml::de::DeValue<'_>) -> Result<String, Mistake> {
+fn server_name(value: &DeValue<'_>) -> Result<String, Mistake> {
     let name = word(value)?;
     let named = UpstreamTls { server_name: Some(name.clone()), ..UpstreamTls::default() };
     match named.name_for("") {

@@ -20,6 +20,20 @@ async fn a_miss_is_stored_and_then_hit_with_its_age() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_with_content_goes_past_the_store_with_its_content() {
+    let answers = by(|seen| ok(seen.body.clone()).cached("max-age=60"));
+    let world = world().origin(answers).route("cache = true").opens();
+    world.get("/search").await.is(200).says("");
+    for query in ["first", "second", "first"] {
+        let found = world.get("/search").saying(query).await;
+        found.is(200).says(query).has("cache-status", "vaxel; fwd=bypass; fwd-status=200; detail=content");
+    }
+    world.get("/search").await.is(200).says("").has("cache-status", "vaxel; hit; ttl=60");
+    world.origin.was_asked(4);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_is_gone_when_its_time_is_over() {
     let world = world().origin(in_turn([ok("old").cached("max-age=60"), ok("new")])).route("cache = true").opens();
     world.get("/").await.says("old");

@@ -1,6 +1,7 @@
 //! The real server, on ports of its own, before an origin.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vaxel::config::Loaded;
@@ -33,14 +34,19 @@ impl Rig {
     pub(crate) fn towards(url: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut settings = Settings::for_upstream(url.parse().expect("a URL"), any);
-        settings.admin = Some(AdminSettings { listen: any });
+        settings.admin = Some(AdminSettings::at(any));
         settings.workers = 1;
         settings.drain = Duration::from_secs(5);
         for upstream in &mut settings.upstreams {
             upstream.breaker = None;
         }
         change(&mut settings);
-        let running = server::start(Loaded::from(settings), None).expect("the server starts");
+        Self::loaded(Loaded::from(settings), None)
+    }
+
+    /// As `loaded` says; a reload reads `file`.
+    pub(crate) fn loaded(loaded: Loaded, file: Option<PathBuf>) -> Self {
+        let running = server::start(loaded, file).expect("the server starts");
         let address = *running.listeners.first().expect("it has a listener");
         Self { running: Some(running), address }
     }

@@ -218,6 +218,8 @@ fn ambiguous_answers_are_not_passed_on() {
         ("another coding", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhi"),
         ("an unasked switch", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
         ("no such status", "HTTP/1.1 999 What\r\nContent-Length: 2\r\n\r\nhi"),
+        ("a status too small", "HTTP/1.1 99 What\r\nContent-Length: 2\r\n\r\nhi"),
+        ("a status too large", "HTTP/1.1 1000 What\r\nContent-Length: 2\r\n\r\nhi"),
         ("no status", "HTTP/1.1 abc OK\r\nContent-Length: 2\r\n\r\nhi"),
         ("a negative status", "HTTP/1.1 -20 OK\r\nContent-Length: 2\r\n\r\nhi"),
     ] {

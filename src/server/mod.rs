@@ -8,25 +8,34 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::admin::{self, AdminSource};
+use crate::admin::{self, Access, AdminSource, Asked};
+use crate::cache::purge::Depth;
 use crate::clock::Clock;
-use crate::config::settings::{ListenerSettings, Settings};
+use crate::config::settings::{AdminSettings, ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
+use crate::gateway::cache::Extent;
+use crate::gateway::steer::Steer;
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
-use crate::listen::serve::{self, Server};
-use crate::listen::{Accept, socket, tls};
+use crate::listen::serve::{self, Place, Server};
+use crate::listen::tls::TlsError;
+use crate::listen::{Accept, Peer, socket};
 use crate::metrics::{Format, WorkerMeter};
 use crate::proxy::access_log::{AccessLog, LogWriter};
+
+mod sites;
+
+use sites::Sites;
 
 /// A running server.
 pub struct Running {
@@ -61,7 +70,7 @@ pub enum ServerError {
         /// Which.
         address: SocketAddr,
         /// Why.
-        source: Box<tls::TlsError>,
+        source: Box<TlsError>,
     },
     /// The access log cannot be opened.
     #[error("cannot write the access log")]
@@ -78,7 +87,10 @@ struct Control {
     log: Option<AccessLog>,
     /// Where the configuration came from; none for a drop-in.
     file: Option<PathBuf>,
+    /// With what the admin listener was started: it stays, whatever a reload says.
+    admin: Option<AdminSettings>,
     loaded: Mutex<Loaded>,
+    sites: Sites,
 }
 
 /// Starts everything that `loaded` asks for. `file` is where a reload reads from.
@@ -101,21 +113,27 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .build()
         .map_err(ServerError::Worker)?;
     let drain = Drain::default();
-    let control =
-        Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, loaded: Mutex::new(loaded) });
+    let sites = Sites::load(&settings.listeners)?;
+    let admin = settings.admin;
+    let loaded = Mutex::new(loaded);
+    let control = Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, admin, loaded, sites });
     let admin = settings.admin.as_ref().map(|admin| serve_admin(&runtime, &control, admin.listen)).transpose()?;
     let mut workers: Vec<Vec<Share>> = (0..settings.workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
     for listener in &settings.listeners {
-        listeners.push(open_listener(listener, &handle, &drain, &mut workers)?);
+        listeners.push(open_listener(listener, &control, &mut workers)?);
     }
+    control.sites.watch(&settings.listeners, &listeners, handle.metrics());
+    // Who connects now waits for a moment, rather than to be a miss.
+    handle.restore(RESTORE_PATIENCE);
     let threads = workers
         .into_iter()
         .enumerate()
         .map(|(index, shares)| spawn_worker(index, shares, &handle, drain.clone()))
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
-    runtime.spawn(upkeep(handle.clone()));
+    runtime.spawn(upkeep(Arc::clone(&control)));
+    runtime.spawn(keep(handle.clone()));
     let probing = handle.clone();
     runtime.spawn(async move { probing.probe().await });
     Ok(Running { handle, control, threads, runtime, log: writer, listeners, admin })
@@ -159,6 +177,7 @@ impl Running {
                 let _ = thread.join();
             }
         }
+        self.handle.save(ended.is_ok());
         if let Some(log) = self.log {
             log.finish(LOG_PATIENCE);
         }
@@ -171,29 +190,24 @@ enum Share {
     /// A socket of its own.
     Socket(Arc<Server>, TcpListener),
     /// What an acceptor hands over.
-    Handed(Arc<Server>, mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>),
+    Handed(Arc<Server>, mpsc::UnboundedReceiver<Handed>),
 }
 
 fn open_listener(
     settings: &ListenerSettings,
-    handle: &Handle,
-    drain: &Drain,
+    control: &Control,
     workers: &mut [Vec<Share>],
 ) -> Result<SocketAddr, ServerError> {
     let address = settings.listen;
     let bind_error = |source| ServerError::Bind { address, source };
     let sockets = socket::bind(address, settings.accept, workers.len(), settings.backlog).map_err(bind_error)?;
     let bound = sockets.first().map_or(Ok(address), TcpListener::local_addr).map_err(bind_error)?;
-    let tls = settings
-        .tls
-        .as_ref()
-        .map(tls::server_config)
-        .transpose()
-        .map_err(|error| ServerError::Tls { address, source: Box::new(error) })?;
+    let (handle, drain) = (&control.handle, &control.drain);
+    let tls = settings.tls.as_ref().and_then(|_| control.sites.find(address));
     let open = Arc::new(AtomicUsize::new(0));
     let server = |worker| {
         Arc::new(Server {
-            tls: tls.clone().map(tokio_rustls::TlsAcceptor::from),
+            tls: tls.cloned(),
             limits: settings.limits.clone(),
             worker,
             open: Arc::clone(&open),
@@ -213,7 +227,7 @@ fn open_listener(
     for (index, shares) in workers.iter_mut().enumerate() {
         let (hand, handed) = mpsc::unbounded_channel();
         shares.push(Share::Handed(server(index), handed));
-        hands.push((hand, Arc::new(AtomicUsize::new(0))));
+        hands.push((hand, Place::default()));
     }
     for socket in sockets {
         spawn_acceptor(socket, hands.clone(), drain.clone()).map_err(ServerError::Worker)?;
@@ -225,8 +239,11 @@ fn refuser(gateway: Gateway) -> serve::Refuse {
     Arc::new(move |peer, reason| gateway.peer(peer).refuse(reason))
 }
 
-/// Where an acceptor hands connections, and how many each worker has taken.
-type Hand = (mpsc::UnboundedSender<(std::net::TcpStream, SocketAddr)>, Arc<AtomicUsize>);
+/// A connection on its way to a worker, and its place there.
+type Handed = (std::net::TcpStream, SocketAddr, Place);
+
+/// Where an acceptor hands a worker's connections, and what all their places there are clones of.
+type Hand = (mpsc::UnboundedSender<Handed>, Place);
 
 /// Hands each connection to the worker that has the fewest.
 fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain) -> io::Result<()> {
@@ -260,10 +277,9 @@ fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain) -> io::Re
 }
 
 fn hand_over(hands: &[Hand], stream: TcpStream, address: SocketAddr) {
-    let fewest = hands.iter().min_by_key(|(_, count)| Arc::strong_count(count));
-    let (Some((hand, count)), Ok(stream)) = (fewest, stream.into_std()) else { return };
-    count.fetch_add(1, Ordering::Relaxed);
-    let _ = hand.send((stream, address));
+    let fewest = hands.iter().min_by_key(|(_, place)| Arc::strong_count(place));
+    let (Some((hand, place)), Ok(stream)) = (fewest, stream.into_std()) else { return };
+    let _ = hand.send((stream, address, Arc::clone(place)));
 }
 
 fn spawn_worker(index: usize, shares: Vec<Share>, handle: &Handle, drain: Drain) -> io::Result<JoinHandle<()>> {
@@ -302,12 +318,12 @@ async fn measure_lag(meter: Arc<WorkerMeter>, clock: Clock) {
 
 async fn take<A: serve::Answer>(
     server: Arc<Server>,
-    mut handed: mpsc::UnboundedReceiver<(std::net::TcpStream, SocketAddr)>,
-    answer: impl Fn(crate::listen::Peer) -> A,
+    mut handed: mpsc::UnboundedReceiver<Handed>,
+    answer: impl Fn(Peer) -> A,
 ) {
-    while let Some((stream, address)) = handed.recv().await {
+    while let Some((stream, address, place)) = handed.recv().await {
         match TcpStream::from_std(stream) {
-            Ok(stream) => serve::admit(&server, stream, address, &answer),
+            Ok(stream) => serve::admit(&server, stream, address, &answer, Some(place)),
             Err(error) => tracing::warn!(%error, "cannot use a connection"),
         }
     }
@@ -331,12 +347,25 @@ fn serve_admin(runtime: &Runtime, control: &Arc<Control>, address: SocketAddr) -
     Ok(bound)
 }
 
-async fn upkeep(handle: Handle) {
+async fn upkeep(control: Arc<Control>) {
     let mut tick = tokio::time::interval(UPKEEP);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        handle.upkeep().await;
+        control.handle.upkeep().await;
+        let control = Arc::clone(&control);
+        // Files may be slow.
+        let _ = tokio::task::spawn_blocking(move || control.sites.refresh()).await;
+    }
+}
+
+/// Writes what is stored to disk now and then, for the case of a crash.
+async fn keep(handle: Handle) {
+    let Some(every) = handle.saves_every() else { return };
+    loop {
+        tokio::time::sleep(every).await;
+        let handle = handle.clone();
+        let _ = tokio::task::spawn_blocking(move || handle.save(false)).await;
     }
 }
 
@@ -364,6 +393,17 @@ async fn signals(control: Arc<Control>) -> io::Result<()> {
 }
 
 impl AdminSource for Control {
+    fn access(&self) -> Access {
+        // A reload changes the token, but a file that forgets the section does not open the listener.
+        let current = self.loaded.lock().settings.admin.or(self.admin);
+        Access {
+            token: current.and_then(|admin| admin.token),
+            metrics: current.is_some_and(|admin| admin.token_for_metrics),
+            // Nobody asks where nothing listens.
+            listen: self.admin.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |admin| admin.listen),
+        }
+    }
+
     fn metrics(&self, format: Format) -> String {
         self.handle.metrics().expose(format)
     }
@@ -372,7 +412,7 @@ impl AdminSource for Control {
         if self.drain.begun() { Err("draining") } else { Ok(()) }
     }
 
-    fn config(&self) -> serde_json::Value {
+    fn config(&self) -> Value {
         self.loaded.lock().view()
     }
 
@@ -387,6 +427,34 @@ impl AdminSource for Control {
         }
         result
     }
+
+    fn purge(&self, extent: &Extent, depth: Depth) -> Result<usize, String> {
+        let purged = self.handle.purge(extent, depth).map_err(|error| error.to_string())?;
+        tracing::info!(%extent, ?depth, purged, "purged");
+        Ok(purged)
+    }
+
+    fn cache(&self) -> Value {
+        json!(self.handle.cache_report())
+    }
+
+    fn upstreams(&self) -> Value {
+        json!(self.handle.upstreams_report())
+    }
+
+    fn steer(&self, upstream: &str, steer: Steer) -> Result<(), String> {
+        self.handle.steer(upstream, steer).map_err(|error| error.to_string())?;
+        tracing::warn!(upstream, ?steer, "an operator steers");
+        Ok(())
+    }
+
+    fn entry(&self, asked: &Asked) -> Result<Value, String> {
+        let peer = Peer { address: SocketAddr::new(asked.client, 0), tls: asked.tls };
+        let inspection = self.handle.inspect(&asked.parts, peer);
+        inspection
+            .map(|inspection| json!(inspection))
+            .map_err(|reason| format!("{} ({})", reason.sentence(), reason.code()))
+    }
 }
 
 impl Control {
@@ -395,10 +463,17 @@ impl Control {
         let loaded = config::load(file).map_err(|problems: Problems| problems.to_string())?;
         let mut current = self.loaded.lock();
         let (new, old) = (&loaded.settings, &current.settings);
-        if (&new.listeners, &new.admin, new.workers) != (&old.listeners, &old.admin, old.workers) {
-            tracing::warn!("listeners, admin and workers change at the next start only");
+        let listen_alike = new.listeners.len() == old.listeners.len()
+            && new.listeners.iter().zip(&old.listeners).all(|(new, old)| new.listens_like(old));
+        let admin = |settings: &Settings| settings.admin.map(|admin| admin.listen);
+        if !listen_alike || (admin(new), new.workers) != (admin(old), old.workers) {
+            tracing::warn!("listeners (but their certificates), admin and workers change at the next start only");
         }
+        let prepared = self.sites.prepare(&new.listeners)?;
         self.handle.reload(&loaded.settings).map_err(|error| error.to_string())?;
+        for (site, prepared) in prepared {
+            site.put(prepared);
+        }
         self.handle.metrics().reloaded(true, self.handle.clock().moment().wall);
         self.handle.metrics().configured(loaded.hash());
         *current = loaded;
@@ -412,5 +487,7 @@ const UPKEEP: Duration = Duration::from_secs(1);
 const LAG_PAUSE: Duration = Duration::from_millis(500);
 /// Between two tries to accept when the system refuses.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For reading stored answers from disk, before the first request.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(10);
 /// For the last lines of the access log.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,181 @@
+//! Commands that ask a running vaxel over its admin listener.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Args};
+use http::Uri;
+use serde_json::{Value, json};
+
+use super::Failure;
+use crate::admin::client::{self, Client};
+use crate::admin::text;
+
+/// Which running vaxel, and how it knows us.
+#[derive(Debug, Args)]
+pub(super) struct AdminArgs {
+    /// Its admin listener.
+    #[arg(long, env = "VAXEL_ADMIN", default_value = "http://127.0.0.1:9900")]
+    admin: Uri,
+    /// Its admin token. Others on this machine may read a command line: better in the environment, or in a file.
+    #[arg(long, env = "VAXEL_ADMIN_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A file that holds the token.
+    #[arg(long, conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("extent").required(true).args(["url", "prefix", "group", "route", "upstream", "all"])))]
+pub(super) struct PurgeArgs {
+    /// The answers to this URL, as clients ask for it; all variants, whoever's they are.
+    url: Option<String>,
+    /// The answers to all URLs that begin so.
+    #[arg(long)]
+    prefix: Option<String>,
+    /// The answers their origin has put into this group (Cache-Groups, Surrogate-Key, Cache-Tag, xkey).
+    #[arg(long)]
+    group: Option<String>,
+    /// Of the group: that of this origin alone, such as http://erp.example.
+    #[arg(long, requires = "group")]
+    origin: Option<String>,
+    /// The answers to all URLs this route may take.
+    #[arg(long)]
+    route: Option<String>,
+    /// The answers of this upstream.
+    #[arg(long)]
+    upstream: Option<String>,
+    /// All answers.
+    #[arg(long)]
+    all: bool,
+    /// Make them stale, in place of taking them out: they still stand in where a stale answer may.
+    #[arg(long)]
+    soft: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CacheArgs {
+    /// What a request for this URL would get, and why; the whole cache if not given.
+    url: Option<String>,
+    /// A field of the request, as `NAME: VALUE`.
+    #[arg(long = "header", short = 'H', requires = "url")]
+    headers: Vec<String>,
+    /// Its method.
+    #[arg(long, short = 'X', default_value = "GET")]
+    method: String,
+    /// The address it comes from.
+    #[arg(long, requires = "url")]
+    client: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GearArgs {
+    /// Which upstream.
+    upstream: String,
+    /// What to do.
+    #[arg(value_parser = ["drive", "eco", "limp", "park", "release"])]
+    gear: String,
+    /// How long it is held.
+    #[arg(long = "for", default_value = "1h")]
+    span: String,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BreakerArgs {
+    /// Which upstream.
+    upstream: String,
+    /// What to do.
+    #[arg(value_parser = ["open", "closed", "release"])]
+    hold: String,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Shows how the upstreams stand.
+pub(super) fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
+    let report = args.admin.run(async |client| client.get("/upstreams").await)?;
+    args.admin.show(&report, text::upstreams)
+}
+
+/// Holds a gear, or lets go; then shows how the upstreams stand.
+pub(super) fn gear(args: &GearArgs) -> Result<ExitCode, Failure> {
+    let order = match args.gear.as_str() {
+        "release" => json!({ "upstream": args.upstream }),
+        gear => json!({ "upstream": args.upstream, "gear": gear, "for": args.span }),
+    };
+    args.admin.steer("/gear", &order)
+}
+
+/// Holds a breaker, or lets go; then shows how the upstreams stand.
+pub(super) fn breaker(args: &BreakerArgs) -> Result<ExitCode, Failure> {
+    let order = match args.hold.as_str() {
+        "release" => json!({ "upstream": args.upstream }),
+        hold => json!({ "upstream": args.upstream, "hold": hold }),
+    };
+    args.admin.steer("/breaker", &order)
+}
+
+/// Purges.
+pub(super) fn purge(args: PurgeArgs) -> Result<ExitCode, Failure> {
+    let PurgeArgs { url, prefix, group, origin, route, upstream, all, soft, admin } = args;
+    let order = json!({
+        "url": url, "prefix": prefix, "group": group, "origin": origin, "route": route, "upstream": upstream,
+        "all": all, "soft": soft,
+    });
+    let answer = admin.run(async |client| client.post("/purge", &order).await)?;
+    admin.show(&answer, text::purged)
+}
+
+/// Shows the cache, or what one request would get.
+pub(super) fn cache(args: &CacheArgs) -> Result<ExitCode, Failure> {
+    let Some(url) = &args.url else {
+        let report = args.admin.run(async |client| client.get("/cache").await)?;
+        return args.admin.show(&report, text::report);
+    };
+    let target = client::entry_target(url, &args.method, args.client.as_deref(), &args.headers);
+    let seen = args.admin.run(async |client| client.get(&target).await)?;
+    args.admin.show(&seen, text::inspection)
+}
+
+impl AdminArgs {
+    fn steer(&self, target: &str, order: &Value) -> Result<ExitCode, Failure> {
+        let report = self.run(async |client| {
+            client.post(target, order).await?;
+            client.get("/upstreams").await
+        })?;
+        self.show(&report, text::upstreams)
+    }
+
+    fn run(&self, ask: impl AsyncFnOnce(&Client) -> Result<Value, client::ClientError>) -> Result<Value, Failure> {
+        let read = self.token_file.as_ref().map(|file| {
+            std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
+        });
+        let read = read.transpose()?;
+        let token = read.as_deref().or(self.token.as_deref()).map(str::trim);
+        let client = Client::new(&self.admin, token)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(ask(&client))?)
+    }
+
+    fn show(&self, answer: &Value, text: impl Fn(&Value) -> String) -> Result<ExitCode, Failure> {
+        let shown = if self.json { format!("{answer:#}") } else { text(answer) };
+        say!("{}", shown.trim_end());
+        Ok(ExitCode::SUCCESS)
+    }
+}
