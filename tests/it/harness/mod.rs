@@ -136,7 +136,7 @@ impl Config {
 
     /// A gateway before `origin`.
     pub fn before(&self, origin: impl Origin, clock: &Clock) -> Handle {
-        let builder = Gateway::builder().clock(clock.clone()).seed(7).origin("erp", origin);
+        let builder = Gateway::builder().clock(clock.clone()).seed(7).workers(2).origin("erp", origin);
         builder.settings(self.settings()).build().unwrap()
     }
 
@@ -153,6 +153,11 @@ impl World {
     /// A client at an address of its own.
     pub fn client(&self) -> Client {
         Client::new(&self.gateway, IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// A client of the other worker.
+    pub fn client_elsewhere(&self) -> Client {
+        Client::new(&self.handle.gateway(1), IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     /// A client at this address.
@@ -180,6 +185,13 @@ impl World {
     pub async fn breathes(&self) {
         for _ in 0..BREATH {
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// The upstreams are observed, as upkeep does once a second.
+    pub fn observes(&self) {
+        for upstream in self.handle.upstreams() {
+            upstream.shift(self.clock.moment());
         }
     }
 
