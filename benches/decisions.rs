@@ -112,7 +112,7 @@ fn throttling(criterion: &mut Criterion) {
     let mut ticket = || {
         number += 1;
         let class = if number % 4 == 0 { Class::Batch } else { Class::Normal };
-        Ticket { consumer: number % 100, weight: 1 + number as u32 % 3, class, cost: 1, operation: 0 }
+        Ticket { consumer: number % 100, weight: 1 + number as u32 % 3, class, ..Ticket::default() }
     };
     for _ in 0..10_000 {
         queue.push(ticket(), (), start).expect("there is room");

@@ -2,11 +2,11 @@
 //!
 //! `cargo bench --bench load -- --help` lists the options. What counts is **CPU time per request**, read from the kernel
 //! for all processes of a proxy: it stays comparable where the load generator or a neighbour is the limit of requests per
-//! second. Proxies take turns (A B C, A B C, ...), so that a slow minute of the machine meets all of them, and medians are
-//! shown with the spread beside them. Nothing is measured that was not checked first: status, body, and whether the
+//! second. Proxies take turns (A B C, A B C, ...), so that a slow minute of the machine meets all of them; medians are
+//! shown with the spread beside them, and of the ratios of each round the median. Nothing is measured that was not checked first: status, body, and whether the
 //! answer came from the cache or from the origin.
 //!
-//! - `row`: what is measured · `peer`: the proxies · `peers/`: their configurations · `origin`: what they stand before
+//! - `row`: what is measured · `peer`: the proxies · `peers/`: their configurations · `origin`: what they stand before · `bare`: a floor
 //! - `ask`: checks answers · `load`: wrk and h2load · `measure`: runs and medians · `table`: output
 //! - `site`: directory, ports, certificate · `program`: processes and their CPU time · `options`: command line
 #![expect(
@@ -17,6 +17,7 @@
 )]
 
 mod ask;
+mod bare;
 mod load;
 mod measure;
 mod options;
@@ -28,6 +29,7 @@ mod site;
 mod table;
 
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,6 +46,13 @@ use crate::table::Outcome;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, config] = arguments.as_slice()
+        && first == bare::SERVE
+    {
+        return match bare::serve(Path::new(config)) {
+            Err(error) => failed(&error),
+        };
+    }
     if let [first, port] = arguments.as_slice()
         && first == origin::SERVE
         && let Ok(port) = port.parse()
@@ -150,7 +159,10 @@ fn take_turns(
             }
         }
     }
-    let summary = |runs: Vec<Run>| Summary::of(&runs).ok_or_else(|| "there was no run".to_owned());
+    let measured = |runs: &Result<Vec<Run>, String>| runs.as_ref().map_or_else(|_| Vec::new(), Vec::clone);
+    let base = turns.iter().find(|(proxy, _)| proxy.peer.name == table::BASE).map(|(_, runs)| measured(runs));
+    let base = base.unwrap_or_default();
+    let summary = |runs: Vec<Run>| Summary::of(&runs, &base).ok_or_else(|| "there was no run".to_owned());
     Outcome { row, results: turns.into_iter().map(|(proxy, runs)| (proxy.peer.name, runs.and_then(summary))).collect() }
 }
 

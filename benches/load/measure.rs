@@ -26,6 +26,8 @@ pub(crate) struct Summary {
     pub(crate) rate: f64,
     /// CPU time for each, in microseconds.
     pub(crate) cpu: f64,
+    /// That beside the base in the same round, the median of all rounds: a slow minute of the machine meets both.
+    pub(crate) ratio: Option<f64>,
     /// How far the runs lie apart in that, as a share of the median.
     pub(crate) spread: f64,
     /// The share of the time the proxy had its core. Well below 1 the load, not the proxy, was the limit of `rate`.
@@ -74,6 +76,11 @@ impl Run {
         Ok(run)
     }
 
+    /// CPU time for each request, in microseconds.
+    fn cpu_each(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.found.requests as f64
+    }
+
     /// A hit must not reach the origin, a pass must, but for those under way when the load ends.
     fn check(&self, row: &Row) -> Result<(), String> {
         let (asked, requests) = (self.asked, self.found.requests);
@@ -87,17 +94,18 @@ impl Run {
 }
 
 impl Summary {
-    /// Of at least one run.
-    pub(crate) fn of(runs: &[Run]) -> Option<Self> {
+    /// Of at least one run, beside the runs of the base in the same rounds.
+    pub(crate) fn of(runs: &[Run], base: &[Run]) -> Option<Self> {
+        let ratio = median(runs.iter().zip(base).map(|(run, base)| run.cpu_each() / base.cpu_each()).collect());
         let median = |value: &dyn Fn(&Run) -> f64| median(runs.iter().map(value).collect());
-        let cpu = |run: &Run| run.cpu.as_secs_f64() * 1e6 / run.found.requests as f64;
-        let middle = median(&cpu)?;
-        let (least, most) =
-            runs.iter().map(cpu).fold((f64::MAX, f64::MIN), |(least, most), cpu| (least.min(cpu), most.max(cpu)));
+        let middle = median(&Run::cpu_each)?;
+        let each = runs.iter().map(Run::cpu_each);
+        let (least, most) = each.fold((f64::MAX, f64::MIN), |(least, most), cpu| (least.min(cpu), most.max(cpu)));
         let seconds = |run: &Run| run.found.elapsed.as_secs_f64();
         Some(Self {
             rate: median(&|run| run.found.requests as f64 / seconds(run))?,
             cpu: middle,
+            ratio,
             spread: if middle > 0.0 { (most - least) / middle } else { 0.0 },
             busy: median(&|run| run.cpu.as_secs_f64() / seconds(run))?,
             p50: median(&|run| run.found.p50.as_secs_f64() * 1e3)?,
@@ -129,7 +137,10 @@ pub(crate) fn self_check() {
         asked: 0,
         resident: 1 << 20,
     };
-    let summary = Summary::of(&[run(1000, 500), run(1000, 600), run(1000, 400)]).expect("three runs");
+    let (runs, base) = ([run(1000, 500), run(1000, 600), run(1000, 400)], [run(500, 500), run(1000, 1000)]);
+    let summary = Summary::of(&runs, &base).expect("three runs");
+    // 0.5 of the first round and 0.6 of the second; the third has nothing beside it.
+    assert!(summary.ratio.is_some_and(|ratio| (ratio - 0.55).abs() < 1e-9), "{summary:?}");
     assert_eq!((summary.rate, summary.cpu, summary.busy, summary.errors), (1000.0, 500.0, 0.5, 3));
     assert!((summary.spread - 0.4).abs() < 1e-9);
 }

@@ -118,7 +118,7 @@ pub(crate) const HELP: &str = "\
 Measures vaxel beside its peers: CPU time per request, requests per second, latency.
 
 cargo bench --bench load -- [OPTIONS]
-  --only NAMES         proxies: vaxel,nginx,haproxy,varnish; all that are installed by default
+  --only NAMES         proxies: vaxel,nginx,nginx-files,haproxy,varnish,hyper; all that are installed by default
   --rows NAMES         rows: hit1k,hit100k,pass1k,pass100k,post1k,tls_hit1k,h2_hit1k,tls_pass1k; all by default
   --quick              one round of one second without warm-up: whether it works, no more
   --rounds N           how often every proxy has its turn; medians are shown (3)

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::ask::Asker;
+use crate::bare;
 use crate::program::{self, Program};
 use crate::row::Protocol;
 use crate::site::{self, Site};
@@ -19,6 +20,8 @@ pub(crate) struct Peer {
     program: &'static str,
     /// Its configuration: the file's name and the template.
     config: (&'static str, &'static str),
+    /// What else is filled in there.
+    settings: &'static [(&'static str, &'static str)],
     /// Its arguments: configuration file, own directory, port.
     arguments: fn(&Path, &Path, u16) -> Vec<OsString>,
     /// Whether it serves TLS.
@@ -32,6 +35,7 @@ pub(crate) static PEERS: &[Peer] = &[
         // Cargo builds it along with this bench, in the same profile.
         program: env!("CARGO_BIN_EXE_vaxel"),
         config: ("vaxel.toml", include_str!("peers/vaxel.toml")),
+        settings: &[],
         arguments: |config, _, _| list([&"run", &"--config", &config]),
         encrypts: true,
     },
@@ -39,6 +43,16 @@ pub(crate) static PEERS: &[Peer] = &[
         name: "nginx",
         program: "nginx",
         config: ("nginx.conf", include_str!("peers/nginx.conf")),
+        // A hit opens no file: for a day it is not noticed whether one has changed.
+        settings: &[("open_files", "max=4096 inactive=1d")],
+        arguments: |config, room, _| list([&"-c", &config, &"-p", &room]),
+        encrypts: true,
+    },
+    Peer {
+        name: "nginx-files",
+        program: "nginx",
+        config: ("nginx.conf", include_str!("peers/nginx.conf")),
+        settings: &[("open_files", "off")],
         arguments: |config, room, _| list([&"-c", &config, &"-p", &room]),
         encrypts: true,
     },
@@ -46,6 +60,7 @@ pub(crate) static PEERS: &[Peer] = &[
         name: "haproxy",
         program: "haproxy",
         config: ("haproxy.cfg", include_str!("peers/haproxy.cfg")),
+        settings: &[],
         // In the foreground, no master process.
         arguments: |config, _, _| list([&"-db", &"-f", &config]),
         encrypts: true,
@@ -54,16 +69,29 @@ pub(crate) static PEERS: &[Peer] = &[
         name: "varnish",
         program: "varnishd",
         config: ("varnish.vcl", include_str!("peers/varnish.vcl")),
+        settings: &[],
         arguments: varnish,
         encrypts: false,
     },
+    Peer {
+        name: "hyper",
+        program: SELF,
+        config: ("ports", bare::CONFIG),
+        settings: &[],
+        arguments: |config, _, _| list([&bare::SERVE, &config]),
+        encrypts: false,
+    },
 ];
+
+/// This very program.
+const SELF: &str = "";
 
 impl Peer {
     /// Where its program is: `given` by the user, or where such programs are.
     pub(crate) fn find(&self, given: Option<&Path>) -> Option<PathBuf> {
         match given {
             Some(path) => program::find(&path.display().to_string()),
+            None if self.program == SELF => std::env::current_exe().ok(),
             None => program::find(self.program),
         }
     }
@@ -85,12 +113,13 @@ impl Peer {
         // Another program may have taken a port in the meantime.
         for _ in 0..3 {
             let (port, tls_port) = (site::free_port()?, site::free_port()?);
-            let values = [
+            let mut values = vec![
                 ("port", port.to_string()),
                 ("tls_port", tls_port.to_string()),
                 ("admin_port", site::free_port()?.to_string()),
                 ("origin_port", origin.to_string()),
             ];
+            values.extend(self.settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
             let config = site.write(&room, self.config.0, self.config.1, &values)?;
             let arguments = (self.arguments)(&config, &room, port);
             let mut program = Program::start(program, arguments, site.proxy_core, room.join("log"))?;

@@ -25,15 +25,13 @@ impl Outcome {
         let base = self.of(BASE);
         for (name, result) in &self.results {
             let Ok(found) = result else { continue };
-            let ratio = |mine: f64, of: fn(&Summary) -> f64| {
-                base.map(of).filter(|base| *base > 0.0).map_or_else(String::new, |base| format!("×{:.2}", mine / base))
-            };
+            let rate = base.map(|base| base.rate).filter(|base| *base > 0.0).map(|base| found.rate / base);
             lines.push(vec![
                 (*name).to_owned(),
                 format!("{:.0}", found.rate),
-                ratio(found.rate, |base| base.rate),
+                times(rate),
                 format!("{:.2}", found.cpu),
-                ratio(found.cpu, |base| base.cpu),
+                times(found.ratio),
                 format!("{:.0}%", found.spread * 100.0),
                 format!("{:.0}%", found.busy * 100.0),
                 format!("{:.2}", found.p50),
@@ -52,7 +50,7 @@ impl Outcome {
     }
 }
 
-/// All rows as one Markdown table: CPU time per request, its ratio to nginx, requests per second.
+/// All rows as one Markdown table: CPU time per request, its ratio to the base, requests per second.
 pub(crate) fn markdown(outcomes: &[Outcome]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in outcomes.iter().flat_map(|outcome| &outcome.results) {
@@ -60,19 +58,25 @@ pub(crate) fn markdown(outcomes: &[Outcome]) -> String {
             names.push(name);
         }
     }
-    let mut text = format!("| CPU µs per request (requests/s) | {} |\n", names.join(" | "));
+    let mut text = format!("| CPU µs per request, beside {BASE} (requests/s) | {} |\n", names.join(" | "));
     let _ = writeln!(text, "|---|{}", "---:|".repeat(names.len()));
     for outcome in outcomes {
         let least = names.iter().filter_map(|name| outcome.of(name)).map(|found| found.cpu).fold(f64::MAX, f64::min);
         let cells = names.iter().map(|name| match outcome.of(name) {
             // The least is bold: within a hundredth, which is below what can be told apart.
-            Some(found) if found.cpu <= least * 1.01 => format!("**{:.1}** ({})", found.cpu, thousands(found.rate)),
-            Some(found) => format!("{:.1} ({})", found.cpu, thousands(found.rate)),
+            Some(found) => {
+                let bold = if found.cpu <= least * 1.01 { "**" } else { "" };
+                format!("{bold}{:.1}{bold} {} ({})", found.cpu, times(found.ratio), thousands(found.rate))
+            }
             None => "–".to_owned(),
         });
         let _ = writeln!(text, "| {} | {} |", outcome.row.about, cells.collect::<Vec<_>>().join(" | "));
     }
     text
+}
+
+fn times(ratio: Option<f64>) -> String {
+    ratio.map_or_else(String::new, |ratio| format!("×{ratio:.2}"))
 }
 
 fn thousands(rate: f64) -> String {
@@ -97,15 +101,17 @@ fn aligned(lines: &[Vec<String>]) -> String {
 }
 
 /// What the others are compared with.
-const BASE: &str = "nginx";
+pub(crate) const BASE: &str = "nginx";
 
 /// Run by `cargo test --benches`.
 pub(crate) fn self_check() {
     let cells = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
     assert_eq!(aligned(&[cells(["", "µs"]), cells(["nginx", "12.50"])]), "            µs\n  nginx  12.50\n");
 
-    let found =
-        |rate, cpu| Summary { rate, cpu, spread: 0.0, busy: 1.0, p50: 0.5, p99: 1.0, errors: 0, resident: 10.0 };
+    let found = |rate, cpu| {
+        let ratio = Some(cpu / 10.0);
+        Summary { rate, cpu, ratio, spread: 0.0, busy: 1.0, p50: 0.5, p99: 1.0, errors: 0, resident: 10.0 }
+    };
     let Some(row) = crate::row::ROWS.first() else { unreachable!("there are rows") };
     let results = vec![
         ("vaxel", Ok(found(120_000.0, 8.0))),
@@ -116,5 +122,5 @@ pub(crate) fn self_check() {
     let table = outcome.table();
     assert!(table.contains("×1.20") && table.contains("×0.80") && table.contains("not installed"), "{table}");
     let markdown = markdown(&[outcome]);
-    assert!(markdown.contains("| **8.0** (120.0 k) | 10.0 (100.0 k) | – |"), "{markdown}");
+    assert!(markdown.contains("| **8.0** ×0.80 (120.0 k) | 10.0 ×1.00 (100.0 k) | – |"), "{markdown}");
 }

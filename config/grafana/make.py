@@ -21,6 +21,7 @@ C = I + ',consumer=~"$consumer"'
 GREEN, ORANGE, RED, BLUE, PURPLE, GREY = "green", "orange", "red", "blue", "purple", "#808080"
 BREAKER = {0: ("closed", GREEN), 1: ("half open", BLUE), 2: ("open", RED), 3: ("forced open", PURPLE),
            4: ("forced closed", ORANGE)}
+GEARS = {0: ("drive", GREEN), 1: ("eco", BLUE), 2: ("limp", ORANGE), 3: ("park", RED)}
 
 
 def rate(metric, labels, by=""):
@@ -70,11 +71,12 @@ class Dashboard:
             "fieldConfig": {"defaults": {"unit": unit, **defaults}, "overrides": more.pop("overrides", [])},
             "options": options, **more})
 
-    def stat(self, title, unit, description, expression, steps=None, decimals=None):
+    def stat(self, title, unit, description, expression, steps=None, decimals=None, states=None, width=4):
         """One number, with its course behind it."""
-        self.panel("stat", title, unit, description, {"__auto": expression}, 4, 4,
-                   {**thresholds(steps), **({} if decimals is None else {"decimals": decimals}), "noValue": "–"},
-                   {"colorMode": "value" if steps else "none", "graphMode": "area", "textMode": "value",
+        self.panel("stat", title, unit, description, {"__auto": expression}, width, 4,
+                   {**thresholds(steps), **({} if decimals is None else {"decimals": decimals}), **mappings(states),
+                    "noValue": "–"},
+                   {"colorMode": "value" if steps or states else "none", "graphMode": "area", "textMode": "value",
                     "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}})
 
     def series(self, title, unit, description, queries, stack=False, steps=None, top=None, width=8, exemplars=False):
@@ -100,10 +102,8 @@ class Dashboard:
 
     def states(self, title, description, legend, expression, states, width=12):
         """What something was, over time."""
-        mapping = {str(value): {"text": text, "color": color, "index": value} for value, (text, color) in states.items()}
         self.panel("state-timeline", title, "none", description, {legend: expression}, width, 8,
-                   {"custom": {"fillOpacity": 80, "lineWidth": 0}, "mappings": [{"type": "value", "options": mapping}],
-                    **thresholds(None)},
+                   {"custom": {"fillOpacity": 80, "lineWidth": 0}, **mappings(states), **thresholds(None)},
                    {"mergeValues": True, "showValue": "never", "rowHeight": 0.8, "alignValue": "left",
                     "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
                     "tooltip": {"mode": "single"}})
@@ -143,6 +143,19 @@ def thresholds(steps):
     return {"thresholds": {"mode": "absolute", "steps": steps}}
 
 
+def mappings(states):
+    """Words and colours for numbers."""
+    options = {str(value): {"text": text, "color": color, "index": value} for value, (text, color) in (states or {}).items()}
+    return {"mappings": [{"type": "value", "options": options}]} if options else {}
+
+
+def numbered(metric, labels, label, states):
+    """The number of the state a thing is in, of a metric that has a series for each state."""
+    each = " or ".join(f'({metric}{{{labels},{label}="{text.replace(" ", "_")}"}} == 1) * {value}'
+                       for value, (text, _) in states.items())
+    return f"max by (instance, upstream) ({each})"
+
+
 DATASOURCE = {"name": "datasource", "type": "datasource", "label": "Source", "query": "prometheus", "refresh": 1,
               "hide": 0, "includeAll": False, "multi": False, "current": {}, "regex": ""}
 
@@ -167,6 +180,8 @@ ANNOTATIONS = [
      "configuration loaded", "{{instance}}", True),
     ("Breaker changed", RED, f"changes(vaxel_breaker_shifts_total{{{I}}}[$__rate_interval]) > 0",
      "breaker of {{upstream}}: {{to}}", "{{instance}}", False),
+    ("Gear shifted", ORANGE, f"changes(vaxel_gear_shifts_total{{{I}}}[$__rate_interval]) > 0",
+     "{{upstream}} in {{to}}", "{{instance}}", False),
 ]
 
 
@@ -188,15 +203,17 @@ def overview():
     d = Dashboard("vaxel-overview", "Vaxel: overview", "Traffic, errors, latency, saturation; who runs what.",
                   ["instance", "route", "upstream"])
     d.row("Now")
-    d.stat("Requests", "reqps", "Finished requests a second.", rate(REQUESTS, R))
+    d.stat("Requests", "reqps", "Finished requests a second.", rate(REQUESTS, R), width=3)
     d.stat("Errors", "percentunit", "Share of answers of class 5xx, Vaxel's own 503 and 504 among them.",
-           share(rate(REQUESTS, R + ',code="5xx"'), rate(REQUESTS, R)), {0.005: ORANGE, 0.05: RED}, 2)
+           share(rate(REQUESTS, R + ',code="5xx"'), rate(REQUESTS, R)), {0.005: ORANGE, 0.05: RED}, 2, width=3)
     d.stat("99th percentile", "s", "99 of 100 requests took at most this long, body included.",
-           quantile(0.99, DURATION, R), {2.5: ORANGE, 10: RED})
-    d.stat("Answered without the backend", "percentunit", "Of what the cache was asked for, this share came from it.", ANSWERED)
-    d.stat("Fullest upstream", "percentunit", "Slots taken, of all that the upstream has.", f"max({TAKEN})", FULL)
+           quantile(0.99, DURATION, R), {2.5: ORANGE, 10: RED}, width=3)
+    d.stat("Answered without the backend", "percentunit", "Of what the cache was asked for, this share came from it.", ANSWERED, width=3)
+    d.stat("Fullest upstream", "percentunit", "Slots taken, of all that the upstream has.", f"max({TAKEN})", FULL, width=3)
     d.stat("Open breakers", "none", "Upstreams that get no requests.",
-           f'count(vaxel_breaker_state{{{U},state=~"open|forced_open"}} == 1) or vector(0)', {1: RED})
+           f'count(vaxel_breaker_state{{{U},state=~"open|forced_open"}} == 1) or vector(0)', {1: RED}, width=3)
+    d.stat("Most careful gear", "none", "Of all upstreams.", f"max({numbered('vaxel_gear_state', U, 'gear', GEARS)})", states=GEARS, width=3)
+    d.stat("Alerts", "none", "How many fire.", 'count(ALERTS{alertname=~"Vaxel.*",alertstate="firing"}) or vector(0)', {1: RED}, width=3)
     d.row("Traffic")
     d.series("Requests by route", "reqps", "Finished requests a second.", {"{{route}}": rate(REQUESTS, R, "route")}, stack=True)
     d.series("Requests by class", "reqps", "Finished requests a second, by class of the status.",
@@ -250,7 +267,7 @@ def overview():
     d.row("State")
     d.series("Certificates", "s", "Time until a certificate ends.",
              {"{{certificate}} {{instance}}": f"vaxel_certificate_expiry_timestamp_seconds{{{I}}} - time()"})
-    d.table("Alerts", "What fires.", {"alerts": 'ALERTS{alertname=~"Vaxel.*",alertstate="firing"}'},
+    d.table("Firing", "Alerts that fire.", {"alerts": 'ALERTS{alertname=~"Vaxel.*",alertstate="firing"}'},
             hidden=["alertstate", "job", "Value"], width=16, height=8)
     d.table("Instances", "What runs where. Instances that do the same should have the same hash.", {
         "build": f"vaxel_build_info{{{I}}}", "up for": f"time() - process_start_time_seconds{{{I}}}",
@@ -305,13 +322,19 @@ def cache():
     d.series("Purged", "short", "Orders to purge, and the entries taken out or made stale by them, a second.",
              {"orders: {{extent}}": rate("vaxel_cache_purges_total", I, "extent"),
               "entries: {{depth}}": rate("vaxel_cache_purged_entries_total", I, "depth")})
+    d.series("Saved", "short", "Writings of the stored answers to disk a second, where that is configured.",
+             {"{{instance}} {{result}}": rate("vaxel_cache_saves_total", I, "instance, result")})
+    d.series("Age of what is saved", "s", "After a restart, answers are as old as this.",
+             {"{{instance}}": f"time() - (vaxel_cache_saved_timestamp_seconds{{{I}}} > 0)"})
+    d.series("Size of what is saved", "bytes", "The file that a restart reads.", {"{{instance}}": f"vaxel_cache_saved_bytes{{{I}}}"})
+    d.series("Restored", "short", "Entries read from disk at the start.", {"{{instance}}": f"vaxel_cache_restored_entries_total{{{I}}}"})
     d.series("Harvested", "short", "Answers a second that came too late for their client and were stored all the same.",
              {"{{route}}": rate("vaxel_cache_harvests_total", R, "route")})
     return d
 
 
 def protection():
-    d = Dashboard("vaxel-protection", "Vaxel: protection", "Slots, queue, refusals, breaker, fairness: what stands before the backend.",
+    d = Dashboard("vaxel-protection", "Vaxel: protection", "Slots, queue, refusals, breaker, gear, fairness: what stands before the backend.",
                   ["instance", "upstream", "route", "consumer"])
     d.row("Slots and queue")
     d.series("Slots", "none", "Requests at the backend: busy ones somebody waits for, zombies nobody does.",
@@ -328,6 +351,14 @@ def protection():
              {"{{upstream}}": rate("vaxel_zombies_total", U, "upstream")})
     d.series("Zombie share", "percentunit", "Of the slots: work nobody waits for.",
              {"{{upstream}} {{instance}}": f"vaxel_slots_zombie{{{U}}} / (vaxel_slots{{{U}}} > 0)"}, steps={0.25: ORANGE, 0.5: RED}, top=1)
+    d.row("Adaptive limit")
+    d.series("Slots suggested", "none", "What an adaptive limit finds right, and what is in force: in shadow mode they differ.",
+             {"{{upstream}} suggested": f"max by (upstream) (vaxel_limit_suggested{{{U}}})",
+              "{{upstream}} in force": f"max by (upstream) (vaxel_slots{{{U}}} and on (instance, upstream) vaxel_limit_suggested{{{U}}})"})
+    d.series("Latency against the baseline", "none", "How many times their usual time answers take. More than once or twice: they wait for each "
+             "other in the backend.", {"{{upstream}} {{instance}}": f"vaxel_limit_latency_ratio{{{U}}}"}, steps={2: ORANGE})
+    d.series("Overload", "short", "Attempts a second that the backend refused as too much, or did not answer in time.",
+             {"{{upstream}}": rate("vaxel_limit_drops_total", U, "upstream")})
     d.row("Refusals")
     d.series("Refusals by reason", "reqps", "Requests a second that Vaxel answered by itself.",
              {"{{reason}}": rate("vaxel_refusals_total", R, "reason")}, stack=True)
@@ -336,12 +367,17 @@ def protection():
     d.series("Refusals in shadow", "reqps", "What policies in shadow mode would have refused.",
              {"{{route}} {{reason}}": rate("vaxel_shadow_refusals_total", R, "route, reason")})
     d.row("Breaker")
-    breaker = " or ".join(f'(vaxel_breaker_state{{{U},state="{text.replace(" ", "_")}"}} == 1) * {value}'
-                          for value, (text, _) in BREAKER.items())
     d.states("Breaker", "Open: no requests but trials. Half open: it tries.", "{{upstream}} {{instance}}",
-             f"max by (instance, upstream) ({breaker})", BREAKER)
+             numbered("vaxel_breaker_state", U, "state", BREAKER), BREAKER)
     d.series("Changes", "short", "Changes of the breaker's state a second.",
              {"{{upstream}} → {{to}}": rate("vaxel_breaker_shifts_total", U, "upstream, to")}, width=12)
+    d.row("Gear")
+    d.states("Gear", "eco: no retries, few refreshes. limp: half of the slots, nothing but what is urgent. park: nothing is sent.",
+             "{{upstream}} {{instance}}", numbered("vaxel_gear_state", U, "gear", GEARS), GEARS, width=8)
+    d.states("Strain", "The gear that strain alone asks for; in shadow mode it is not shifted to.", "{{upstream}} {{instance}}",
+             numbered("vaxel_gear_strain", U, "gear", GEARS), GEARS, width=8)
+    d.series("Shifts", "short", "Changes of gear a second.",
+             {"{{upstream}} → {{to}}": rate("vaxel_gear_shifts_total", U, "upstream, to")})
     d.row("Fairness")
     d.series("Shares of the backend", "percentunit", "Who has the backend's time.",
              {"{{consumer}}": f"{rate(BACKEND_TIME, C, 'consumer')} / scalar({rate(BACKEND_TIME, I)} > 0)"}, stack=True, top=1)

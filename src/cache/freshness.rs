@@ -150,7 +150,7 @@ pub(crate) fn initial_age(headers: &HeaderMap, moment: Moment, request_sent: Ins
 }
 
 /// The stored head after a 304 (RFC 9111 sections 3.2 and 4.3.4): its fields replaced by those of the 304, except
-/// [`DESCRIBES_BODY`], and what is never stored; life and age judged anew.
+/// `DESCRIBES_BODY`, and what is never stored; life and age judged anew.
 ///
 /// `None`: the 304 speaks of another answer (its entity tag differs, or it varies by a field the stored one was not
 /// selected by); ask again without conditions. A 304 that forbids storing gives a head that is good for nothing after
@@ -196,7 +196,7 @@ pub fn refreshed(
         life(lifetime, &control, params, initial_age, etag.is_some() || last_modified.is_some())
     };
     let groups = storing::groups(&headers);
-    Some(Head {
+    let head = Head {
         status: head.status,
         headers,
         life,
@@ -209,7 +209,8 @@ pub fn refreshed(
         selecting: head.selecting.clone(),
         address: head.address.clone(),
         groups,
-    })
+    };
+    Some(head.compact())
 }
 
 /// Whether a 304 can be about the stored answer (RFC 9111 section 4.3.4).

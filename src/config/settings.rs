@@ -29,7 +29,7 @@ use crate::upstream::tls::UpstreamTls;
 use crate::upstream::{Expect, HostHeader, Timeouts};
 
 /// Everything vaxel is told. Names are unique; `upstream` of a route is within `upstreams`; there is at least one
-/// listener, one upstream and one route; the routes' patterns build a router.
+/// upstream and one route (and, for a server, one listener); the routes' patterns build a router.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Where connections are accepted.
@@ -180,6 +180,8 @@ pub struct RouteSettings {
     pub cost: u32,
     /// The largest request body in bytes.
     pub max_body: Option<u64>,
+    /// How long a request body may keep us waiting, beyond a second for each KiB that has come.
+    pub body_timeout: Duration,
     /// Refuses anonymous callers.
     pub require_consumer: bool,
     /// What is answered when the upstream cannot and nothing stale may be served.

@@ -89,9 +89,20 @@ upstream = "epr"
 }
 
 #[test]
+fn only_a_server_has_to_listen() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vaxel.toml");
+    let text = "[upstream.a]\nendpoints = 'http://a'\n[[route]]\nupstream = 'a'\nmatch = { path = '/a' }\n";
+    std::fs::write(&file, text).unwrap();
+    assert!(parse(text, "embedded").unwrap().settings.listeners.is_empty());
+    let problems = load(&file).unwrap_err().to_string();
+    assert!(problems.contains("a server needs `listener`"), "{problems}");
+}
+
+#[test]
 fn what_is_missing_is_reported_at_its_table() {
     use Severity::Error;
-    check("", &[(Error, 1, 1, "listener"), (Error, 1, 1, "upstream"), (Error, 1, 1, "route")]);
+    check("", &[(Error, 1, 1, "upstream"), (Error, 1, 1, "route")]);
     check_added("[[route]]\nmatch = { path = '/a' }\n", 1, 1, "needs `upstream`");
     check_added("[[route]]\nupstream = 'erp'\n", 1, 1, "needs `match`");
     check_added("[[route]]\nupstream = 'erp'\nmatch = {}\n", 3, 9, "needs `path`");

@@ -22,6 +22,7 @@ use crate::router::Router;
 use crate::throttle::RateParams;
 use crate::throttle::rate::RateLimiter;
 use crate::throttle::slots::Slots;
+use crate::upstream::body::BodyParams;
 use crate::upstream::connect::Connector;
 use crate::upstream::gearbox::Gearbox;
 use crate::upstream::health::{Ejection, EjectionParams};
@@ -289,7 +290,7 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
         rewrite: settings.rewrite.clone(),
         request_headers: settings.request_headers.clone(),
         response_headers: settings.response_headers.clone(),
-        max_body: settings.max_body.unwrap_or(u64::MAX),
+        body: BodyParams { limit: settings.max_body.unwrap_or(u64::MAX), timeout: settings.body_timeout },
         require_consumer: settings.require_consumer,
         fallback: settings.fallback.clone(),
         classes: settings.classes,

@@ -23,9 +23,13 @@ impl Default for Short {
 impl Short {
     /// Appends `text`.
     pub fn text(&mut self, text: &str) -> &mut Self {
-        let end = self.length.saturating_add(text.len());
+        self.append(text.as_bytes())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> &mut Self {
+        let end = self.length.saturating_add(bytes.len());
         if let Some(place) = self.bytes.get_mut(self.length..end) {
-            place.copy_from_slice(text.as_bytes());
+            place.copy_from_slice(bytes);
             self.length = end;
         } else {
             self.length = usize::MAX;
@@ -35,11 +39,15 @@ impl Short {
 
     /// Appends `number` in decimal.
     pub fn number(&mut self, number: u64) -> &mut Self {
-        if number >= 10 {
-            self.number(number / 10);
+        let (mut digits, mut first, mut rest) = ([0; 20], 20, number);
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            (first, rest) = (first - 1, rest / 10);
+            if rest == 0 {
+                break;
+            }
         }
-        let digit = [b'0' + (number % 10) as u8];
-        self.text(std::str::from_utf8(&digit).unwrap_or_default())
+        self.append(digits.get(first..).unwrap_or_default())
     }
 
     /// Appends `address`.

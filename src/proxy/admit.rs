@@ -39,17 +39,23 @@ pub(super) enum Begun {
 pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Begun {
     let (mut parts, body) = request.into_parts();
     let mut exchange = open(worker, &parts, peer);
-    let hooked = worker.core.hooks.as_ref().map_or(Ok(()), |hooks| hooks.request(&mut parts, &peer));
+    if let Some(hooks) = &worker.core.hooks {
+        let hooked = hooks.request(&mut parts, &peer);
+        exchange.method = parts.method.clone();
+        if let Err(denied) = hooked {
+            return answered(respond::deny(exchange, denied));
+        }
+    }
     let snapshot = Arc::clone(&exchange.snapshot);
     let safe = is_safe(&parts.method, &parts.headers);
-    let looked = hooked.and_then(|()| {
+    let looked = (|| {
         let old = matches!(parts.version, Version::HTTP_10 | Version::HTTP_09);
         check(worker, &parts)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
         let content = if body.is_end_stream() { Content::None } else { Content::Unread };
         Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, content)))
-    });
+    })();
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
         Ok((route, looked)) => proceed(exchange, route, parts, (body, None), safe, looked),

@@ -53,7 +53,7 @@ pub(super) struct Ask<'a> {
 }
 
 /// A reply with what it holds; nothing after a switch of protocols, whose tunnel holds it.
-pub(super) type Reply = (Parts, ReplyBody, Option<Held>);
+pub(super) type Reply = (Parts, ReplyBody, Option<Box<Held>>);
 
 /// Tries until there is a reply, or no further try is right.
 ///
@@ -61,7 +61,7 @@ pub(super) type Reply = (Parts, ReplyBody, Option<Held>);
 /// What the gate says, or the reason of the last failure.
 pub(super) async fn attempts(
     ask: Ask<'_>,
-    mut outgoing: Outgoing,
+    outgoing: &mut Outgoing,
     tally: &mut Tally,
     late: impl Fn() -> Option<Late>,
 ) -> Result<Reply, Refusal> {
@@ -91,7 +91,7 @@ pub(super) async fn attempts(
         tally.upstream = Some(now.saturating_duration_since(begun));
         tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
         let wait = match head {
-            Ok((response, held)) => match course.after_answer(&outgoing, &response, &route.classes, now) {
+            Ok((response, held)) => match course.after_answer(outgoing, &response, &route.classes, now) {
                 None => return Ok(received(response, held, outgoing.upgrade.take())),
                 Some(wait) => {
                     held.leave(response.into_body(), false);
@@ -100,7 +100,7 @@ pub(super) async fn attempts(
             },
             Err(error) => {
                 tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = chain(&error), "attempt failed");
-                let Some(wait) = course.again(&outgoing, Ended::Failure(error.failure), now) else {
+                let Some(wait) = course.again(outgoing, Ended::Failure(error.failure), now) else {
                     return Err(refusal(error.failure, outgoing.body.as_deref()));
                 };
                 wait
@@ -181,7 +181,7 @@ fn refusal(failure: Failure, body: Option<&Source>) -> Refusal {
 }
 
 /// A reply; a switch of protocols joins both sides and takes the slot along.
-fn received(response: Response<ReplyBody>, held: Held, client: Option<OnUpgrade>) -> Reply {
+fn received(response: Response<ReplyBody>, held: Box<Held>, client: Option<OnUpgrade>) -> Reply {
     let (mut parts, body) = response.into_parts();
     if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(upstream)) =
         (parts.status, client, parts.extensions.remove::<OnUpgrade>())

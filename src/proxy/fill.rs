@@ -36,7 +36,7 @@ pub(super) use pour::Read;
 use pour::{Place, pour};
 
 /// A reply with what it holds at the upstream.
-pub(super) type Reply = (Parts, ReplyBody, Held);
+pub(super) type Reply = (Parts, ReplyBody, Box<Held>);
 
 /// One fill: what it fetches, on whose behalf, and who is told.
 pub(super) struct Errand {
@@ -188,7 +188,7 @@ impl Errand {
     async fn fetch(&self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
         let ask = Ask { worker: &self.worker, route, ticket: self.ticket };
         let is_post = self.outgoing.method == Method::POST;
-        let outgoing = Outgoing {
+        let mut outgoing = Outgoing {
             method: if is_post { Method::POST } else { Method::GET },
             target: self.outgoing.target.clone(),
             headers: self.outgoing.headers.clone(),
@@ -196,7 +196,7 @@ impl Errand {
             safe: true,
             upgrade: None,
         };
-        let (parts, body, held) = attempt::attempts(ask, outgoing, tally, || {
+        let (parts, body, held) = attempt::attempts(ask, &mut outgoing, tally, || {
             self.asked_upstream.store(true, Ordering::Relaxed);
             self.harvest(route)
         })
@@ -262,7 +262,7 @@ impl Errand {
     async fn judge(self, route: &Route, params: &CacheParams, lead: Lead, reply: Reply, read: Read, tally: Tally) {
         let (parts, body, mut held) = reply;
         let core = &self.worker.core;
-        let (body, unexpected) = expect::judge(&self.worker, route, &Method::GET, &parts, body, Some(&mut held)).await;
+        let (body, unexpected) = expect::judge(&self.worker, route, &Method::GET, &parts, body, Some(&mut *held)).await;
         let failed = !classify_status(parts.status, &route.classes).is_success();
         let yields = failed || matches!(unexpected, Some(Otherwise::Stale | Otherwise::Broken));
         if unexpected == Some(Otherwise::Broken) || (yields && self.stands_in(core.clock.now())) {

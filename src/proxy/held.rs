@@ -58,7 +58,7 @@ struct Silence {
 
 /// An attempt that waits for its head. Dropped while it waits, it becomes a zombie.
 pub(super) struct InFlight {
-    sending: Option<(Sending, Held)>,
+    sending: Option<(Sending, Box<Held>)>,
     late: Option<Late>,
 }
 
@@ -71,8 +71,8 @@ impl Held {
         permit: Permit,
         pass: Option<Pass>,
         now: Instant,
-    ) -> Self {
-        let held = Self {
+    ) -> Box<Self> {
+        let held = Box::new(Self {
             upstream: Arc::clone(upstream),
             endpoint,
             worker: Arc::clone(worker),
@@ -84,7 +84,7 @@ impl Held {
             settled: false,
             silence: None,
             trace: None,
-        };
+        });
         if let Some(endpoint) = held.endpoint() {
             endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
         }
@@ -92,7 +92,7 @@ impl Held {
     }
 
     /// The same, for a request that belongs to a recorded trace.
-    pub(super) fn traced(mut self, trace: Option<TraceId>) -> Self {
+    pub(super) fn traced(mut self: Box<Self>, trace: Option<TraceId>) -> Box<Self> {
         self.trace = trace;
         self
     }
@@ -142,7 +142,7 @@ impl Held {
     }
 
     /// The client is done with the body: to its end, or it has left and the rest is read without it.
-    pub(super) fn leave(mut self, body: ReplyBody, whole: bool) {
+    pub(super) fn leave(mut self: Box<Self>, body: ReplyBody, whole: bool) {
         if whole || self.settled {
             self.settle(self.outcome);
             return;
@@ -228,7 +228,7 @@ impl Drop for Held {
 
 impl InFlight {
     /// An attempt under way. `late` takes the answer if it comes when nobody waits any more.
-    pub(super) fn new(sending: Sending, held: Held, late: Option<Late>) -> Self {
+    pub(super) fn new(sending: Sending, held: Box<Held>, late: Option<Late>) -> Self {
         Self { sending: Some((sending, held)), late }
     }
 
@@ -241,7 +241,7 @@ impl InFlight {
         patience: Duration,
         request: Option<&Source>,
         classes: &Classes,
-    ) -> Result<(Response<ReplyBody>, Held), OriginError> {
+    ) -> Result<(Response<ReplyBody>, Box<Held>), OriginError> {
         let mut uploaded = None;
         let answer = loop {
             let Some((sending, _)) = &mut self.sending else { return Err(timeout()) };

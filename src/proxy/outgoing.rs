@@ -105,13 +105,13 @@ fn source(
     if body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
         return Ok(None);
     }
-    if body.size_hint().lower() > route.max_body {
+    if body.size_hint().lower() > route.body.limit {
         return Err(Reason::RequestTooLarge.into());
     }
     // What is not idempotent is sent again only if nothing was sent at all: nothing to keep.
     let read = route.cache.as_ref().and_then(|params| params.post.as_ref()).map_or(0, |rule| rule.max_body);
     let replay = if idempotent { REPLAYED.max(read) } else { 0 };
-    Ok(Some(Source::new(body, route.max_body, replay)))
+    Ok(Some(Source::new(body, route.body, replay)))
 }
 
 /// What is kept of a body for another attempt.

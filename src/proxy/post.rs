@@ -1,6 +1,7 @@
 //! A POST that only reads: its body belongs to its key, so it is read before the store is asked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{Response, Version};
@@ -13,7 +14,7 @@ use super::respond::{self, Forward};
 use crate::message::target::Target;
 use crate::metrics::CacheResult;
 use crate::refusal::Reason;
-use crate::upstream::body::{Gathered, Inbound};
+use crate::upstream::body::{Gathered, Inbound, PACE};
 
 /// A request whose body is to be read.
 pub(super) struct Reading {
@@ -32,8 +33,9 @@ impl Reading {
         let (Some(route), Some(rule)) = (route, rule) else {
             return respond::refuse(exchange, Reason::Internal.into());
         };
-        // It holds no slot yet, but a client that sends nothing must not stay for ever.
-        let gathering = tokio::time::timeout(route.upstream.timeouts.total, body.gather(rule.max_body));
+        // As for a body that is passed on while it comes.
+        let patience = route.body.timeout + Duration::from_secs(rule.max_body as u64 / PACE);
+        let gathering = tokio::time::timeout(patience, body.gather(rule.max_body));
         let Ok(Ok(gathered)) = gathering.await else {
             return respond::refuse(exchange, Reason::RequestBody.into());
         };

@@ -21,7 +21,7 @@ use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
 use crate::message::short::Short;
 use crate::metrics::CacheResult;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Denied, Reason, Refusal};
 use crate::upstream::body::ReplyBody;
 
 /// What Cache-Status says of a forwarded request: `fwd` and, where it helps, `detail`.
@@ -131,7 +131,7 @@ pub(super) fn reply(
     mut exchange: Box<Exchange>,
     mut parts: Parts,
     body: ReplyBody,
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     forward: Option<Forward>,
 ) -> Response<ResponseBody> {
     let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -156,27 +156,56 @@ pub(super) fn reply(
             let whole = body.is_end_stream();
             held.leave(body, whole);
         }
-        Some(held) => *response.body_mut() = Content::Reply(body, Box::new(held)),
+        Some(held) => *response.body_mut() = Content::Reply(body, held),
         None => {}
     }
     dress(exchange, response)
 }
 
 /// Answers by itself: problem+json (RFC 9457) with the reason, and when to come back.
-pub(super) fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
+pub(super) fn refuse(exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
     let Refusal { reason, retry_after } = refusal;
+    // Our own texts hold nothing to escape.
+    problem(
+        exchange,
+        reason,
+        Problem { status: reason.status(), code: reason.code(), detail: reason.sentence() },
+        retry_after,
+    )
+}
+
+/// Refuses as an embedding program wants it.
+pub(super) fn deny(exchange: Box<Exchange>, denied: Denied) -> Response<ResponseBody> {
+    let denial = match denied {
+        Denied::Refusal(refusal) => return refuse(exchange, refusal),
+        Denied::Own(denial) => denial,
+    };
+    let detail = serde_json::Value::from(denial.detail).to_string();
+    let detail = detail.get(1..detail.len() - 1).unwrap_or_default();
+    problem(exchange, Reason::Hook, Problem { status: denial.status, code: denial.code, detail }, denial.retry_after)
+}
+
+/// What an error body says; the texts fit into JSON as they are.
+struct Problem<'a> {
+    status: StatusCode,
+    code: &'a str,
+    detail: &'a str,
+}
+
+fn problem(
+    mut exchange: Box<Exchange>,
+    reason: Reason,
+    Problem { status, code, detail }: Problem<'_>,
+    retry_after: Option<Duration>,
+) -> Response<ResponseBody> {
     exchange.reason = Some(reason);
     let mut body = String::with_capacity(256);
-    let status = reason.status();
     let id = exchange.request_id();
-    // Every text here is ours or a number: nothing to escape.
     let _ = write!(
         body,
-        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"detail\":\"{}\",\"reason\":\"{}\",\"request_id\":\"{id:016x}\"",
+        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"detail\":\"{detail}\",\"reason\":\"{code}\",\"request_id\":\"{id:016x}\"",
         status.canonical_reason().unwrap_or_default(),
         status.as_u16(),
-        reason.sentence(),
-        reason.code(),
     );
     if let Some(wait) = retry_after {
         let _ = write!(body, ",\"retry_after_ms\":{}", wait.as_millis());
@@ -345,7 +374,7 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::QueueHopeless => "vaxel; error=connection_limit_reached; details=\"queue.hopeless\"",
         Reason::RequestLoop => "vaxel; error=proxy_loop_detected",
         Reason::RateExceeded => "vaxel; error=http_request_denied; details=\"rate.exceeded\"",
-        Reason::ConsumerUnknown | Reason::RequestMethod => "vaxel; error=http_request_denied",
+        Reason::ConsumerUnknown | Reason::RequestMethod | Reason::Hook => "vaxel; error=http_request_denied",
         Reason::RouteNone => "vaxel; error=destination_not_found",
         Reason::Internal => "vaxel; error=proxy_internal_error",
         Reason::RequestMalformed

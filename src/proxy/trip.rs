@@ -59,7 +59,7 @@ impl Trip {
 /// One request for one client.
 async fn alone(
     mut exchange: Box<Exchange>,
-    outgoing: Outgoing,
+    mut outgoing: Outgoing,
     asked: Option<HeaderMap>,
     forward: Option<Forward>,
     address: Option<(Key, Address)>,
@@ -73,7 +73,7 @@ async fn alone(
     let safe = outgoing.safe;
     let write = if safe { None } else { Write::of(&exchange, route, address.as_ref()) };
     let read = address.as_ref().filter(|_| safe).and_then(|(_, address)| Read::now(&worker, route, address));
-    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
+    let result = attempt::attempts(ask, &mut outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
     let (parts, body, held) = match result {
         Ok(reply) => reply,
         Err(refusal) => {
@@ -93,7 +93,7 @@ async fn alone(
         (_, held, _) => return respond::reply(exchange, parts, body, held, forward),
     };
     let forward = forward.unwrap_or(Forward::new("miss"));
-    match expect::judge(&worker, route, &exchange.method, &parts, body, Some(&mut held)).await {
+    match expect::judge(&worker, route, &exchange.method, &parts, body, Some(&mut *held)).await {
         (body, Some(Otherwise::Broken)) => {
             held.leave(body, false);
             respond::fallback(exchange, Reason::UpstreamUnexpected.into())

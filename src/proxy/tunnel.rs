@@ -6,7 +6,7 @@ use hyper_util::rt::TokioIo;
 use super::held::Held;
 
 /// Joins both sides in a task of its own once the client has read the 101.
-pub(super) fn join(client: OnUpgrade, upstream: OnUpgrade, held: Held) {
+pub(super) fn join(client: OnUpgrade, upstream: OnUpgrade, held: Box<Held>) {
     tokio::spawn(async move {
         let (client, upstream) = match tokio::try_join!(client, upstream) {
             Ok(sides) => sides,

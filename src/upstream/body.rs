@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::link::LinkBody;
 
@@ -36,12 +36,25 @@ pub enum Inbound {
     Empty,
 }
 
+/// What a request body may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyParams {
+    /// Its largest size, in bytes.
+    pub limit: u64,
+    /// How long it may keep us waiting: so long to begin with, and a second more for each [`PACE`] bytes that have come.
+    /// What holds a slot must bring something.
+    pub timeout: Duration,
+}
+
 /// Why a request body could not be sent to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestBodyError {
     /// The client broke off or broke the framing.
     #[error("the client's body broke off")]
     Client(#[source] BoxError),
+    /// The client was too slow.
+    #[error("the client's body did not arrive in time")]
+    Late,
     /// More than the route allows.
     #[error("the body is larger than the route allows")]
     TooLarge,
@@ -66,7 +79,7 @@ pub struct Source {
     inner: Mutex<Reading>,
     progress: AtomicU8,
     read: AtomicU64,
-    limit: u64,
+    params: BodyParams,
 }
 
 #[derive(Debug)]
@@ -76,6 +89,15 @@ struct Reading {
     kept: Vec<Bytes>,
     kept_bytes: usize,
     replay: usize,
+    /// Runs once we had to wait.
+    patience: Option<Patience>,
+}
+
+/// How long we wait for a body.
+#[derive(Debug)]
+struct Patience {
+    begun: Instant,
+    timer: Pin<Box<Sleep>>,
 }
 
 /// The body of one attempt.
@@ -124,10 +146,10 @@ pub enum ReplyBody {
 }
 
 impl Source {
-    /// A body of at most `limit` bytes, of which the first `replay` are kept for another attempt.
-    pub fn new(inbound: Inbound, limit: u64, replay: usize) -> Arc<Self> {
-        let inner = Mutex::new(Reading { inbound, kept: Vec::new(), kept_bytes: 0, replay });
-        Arc::new(Self { inner, progress: AtomicU8::new(0), read: AtomicU64::new(0), limit })
+    /// A body within `params`, of which the first `replay` bytes are kept for another attempt.
+    pub fn new(inbound: Inbound, params: BodyParams, replay: usize) -> Arc<Self> {
+        let inner = Mutex::new(Reading { inbound, kept: Vec::new(), kept_bytes: 0, replay, patience: None });
+        Arc::new(Self { inner, progress: AtomicU8::new(0), read: AtomicU64::new(0), params })
     }
 
     /// How far it has come.
@@ -165,7 +187,14 @@ impl Source {
             *sent += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
         }
-        match std::task::ready!(reading.inbound.poll(cx)) {
+        let Poll::Ready(next) = reading.inbound.poll(cx) else {
+            if !reading.is_late(self.params.timeout, self.bytes(), cx) {
+                return Poll::Pending;
+            }
+            self.mark(Progress::Broken);
+            return Poll::Ready(Some(Err(RequestBodyError::Late)));
+        };
+        match next {
             None => {
                 self.mark(Progress::Ended);
                 Poll::Ready(None)
@@ -177,7 +206,7 @@ impl Source {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let before = self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    if before + data.len() as u64 > self.limit {
+                    if before + data.len() as u64 > self.params.limit {
                         self.mark(Progress::TooLarge);
                         return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
                     }
@@ -193,6 +222,22 @@ impl Source {
 }
 
 impl Reading {
+    /// Whether the client has kept us waiting too long; the task is woken when it has.
+    fn is_late(&mut self, timeout: Duration, bytes: u64, cx: &mut Context<'_>) -> bool {
+        let Patience { begun, timer } = self.patience.get_or_insert_with(|| {
+            let timer = Box::pin(tokio::time::sleep(timeout));
+            Patience { begun: timer.deadline() - timeout, timer }
+        });
+        while timer.as_mut().poll(cx).is_ready() {
+            let due = *begun + timeout + Duration::from_secs(bytes / PACE);
+            if due <= timer.deadline() {
+                return true;
+            }
+            timer.as_mut().reset(due);
+        }
+        false
+    }
+
     /// Keeps a chunk for another attempt; says whether it was kept.
     fn keep(&mut self, before: u64, data: &Bytes) -> bool {
         let complete = self.kept_bytes as u64 == before;
@@ -419,4 +464,62 @@ fn longer<'f>(rest: SizeHint, frames: impl Iterator<Item = &'f Frame<Bytes>>) ->
         hint.set_upper(upper + read);
     }
     hint
+}
+
+/// Bytes for which a body gets another second: less than any line that is worth a slot.
+pub const PACE: u64 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// How a body ends whose `count` pieces of `size` bytes come `every` so often, and when.
+    async fn ends(count: u64, size: usize, every: Duration) -> (Option<RequestBodyError>, Duration) {
+        let (feed, fed) = tokio::sync::mpsc::unbounded_channel::<Result<Frame<Bytes>, BoxError>>();
+        tokio::spawn(async move {
+            for _ in 0..count {
+                tokio::time::sleep(every).await;
+                let _ = feed.send(Ok(Frame::data(Bytes::from(vec![0; size]))));
+            }
+        });
+        let inbound = Inbound::Boxed(Channel(fed).boxed_unsync());
+        let params = BodyParams { limit: u64::MAX, timeout: Duration::from_secs(30) };
+        let mut body = Source::new(inbound, params, 0).attempt(None);
+        let clock = crate::clock::Clock::system();
+        let begun = clock.now();
+        loop {
+            match body.frame().await {
+                None => return (None, clock.now() - begun),
+                Some(Err(error)) => return (Some(error), clock.now() - begun),
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    struct Channel(tokio::sync::mpsc::UnboundedReceiver<Result<Frame<Bytes>, BoxError>>);
+
+    impl Body for Channel {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            self.0.poll_recv(cx)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_keeps_the_pace_may_take_as_long_as_it_is_and_no_other() {
+        let seconds = Duration::from_secs;
+        let late = |end: Option<RequestBodyError>| matches!(end, Some(RequestBodyError::Late));
+        let (end, took) = ends(600, 1024, seconds(1)).await;
+        assert!(end.is_none() && took == seconds(600), "{end:?} after {took:?}");
+        let (end, took) = ends(1, 1, seconds(40)).await;
+        assert!(late(end) && took == seconds(30), "nothing comes: {took:?}");
+        let (end, took) = ends(600, 1, seconds(1)).await;
+        assert!(late(end) && took == seconds(30), "it trickles: {took:?}");
+        let (end, took) = ends(600, 512, seconds(1)).await;
+        assert!(late(end) && (seconds(58)..=seconds(61)).contains(&took), "half the pace: {took:?}");
+    }
 }

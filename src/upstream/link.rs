@@ -6,7 +6,7 @@
 //! it, and that request comes back unsent.
 //!
 //! The channels between sender, driver and body stay within one task, which looks at both ends each time it is polled. So
-//! only the socket may wake it: polled with the task's waker, they would wake it twice more for each request.
+//! only the socket may wake it: polled with the task's waker, they would wake it three times more for each request.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -80,6 +80,24 @@ impl Link {
         self.driver.is_some() && self.sender.is_ready()
     }
 
+    /// Polls the driver until `look` sees what it brought. Where it is `likely` to be there already, the driver is not
+    /// told whom to wake before it is not: it would remember, and wake us for taking what it brought.
+    fn drive_until<T>(
+        &mut self,
+        likely: bool,
+        cx: &mut Context<'_>,
+        mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if likely {
+            self.drive(&mut unwoken());
+            if let Poll::Ready(seen) = look(&mut unwoken()) {
+                return Poll::Ready(seen);
+            }
+        }
+        self.drive(cx);
+        look(&mut unwoken())
+    }
+
     /// Polls the driver. One that has ended is dropped: so the request it may not have taken yet comes back.
     fn drive(&mut self, cx: &mut Context<'_>) {
         if self.driver.as_mut().is_some_and(|driver| Pin::new(driver).poll(cx).is_ready()) {
@@ -94,15 +112,14 @@ impl Link {
     pub async fn exchange(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, LinkError> {
         self.served += 1;
         let mut reply = std::pin::pin!(self.sender.try_send_request(request));
-        std::future::poll_fn(|cx| {
+        let mut is_sent = false;
+        let answered = std::future::poll_fn(|cx| {
             // The driver first: it sends the request, and it brings the head.
-            self.drive(cx);
-            reply.as_mut().poll(&mut unwoken()).map_err(|mut error| LinkError {
-                unsent: error.take_message().map(Box::new),
-                source: error.into_error(),
-            })
-        })
-        .await
+            self.drive_until(std::mem::replace(&mut is_sent, true), cx, |unwoken| reply.as_mut().poll(unwoken))
+        });
+        answered
+            .await
+            .map_err(|mut error| LinkError { unsent: error.take_message().map(Box::new), source: error.into_error() })
     }
 
     /// Gives the connection up to a protocol switch: hyper drives it in a task of its own until both sides are done.
@@ -153,13 +170,14 @@ impl LinkBody {
         let next = match &mut self.carrier {
             None => Pin::new(&mut self.incoming).poll_frame(cx),
             Some(carrier) => {
-                let mut next = Pin::new(&mut self.incoming).poll_frame(&mut unwoken());
-                if next.is_pending() {
-                    // Its own errors reach us through the body.
-                    carrier.link.drive(cx);
-                    next = Pin::new(&mut self.incoming).poll_frame(&mut unwoken());
+                let mut incoming = Pin::new(&mut self.incoming);
+                match incoming.as_mut().poll_frame(&mut unwoken()) {
+                    // The driver's own errors reach us through the body.
+                    Poll::Pending => {
+                        carrier.link.drive_until(true, cx, |unwoken| incoming.as_mut().poll_frame(unwoken))
+                    }
+                    ready => ready,
                 }
-                next
             }
         };
         match &next {
@@ -186,4 +204,69 @@ impl LinkBody {
 /// For what this very task will look at again anyway.
 fn unwoken() -> Context<'static> {
     Context::from_waker(Waker::noop())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// An endpoint that answers each of its connections so often, then closes it.
+    async fn endpoint(answers: usize) -> TcpStream {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for _ in 0..answers {
+                let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody").await.unwrap();
+            }
+        });
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    fn request() -> Request<RequestBody> {
+        Request::new(RequestBody::Empty)
+    }
+
+    #[tokio::test]
+    async fn only_the_socket_wakes_an_exchange() {
+        let mut link = Link::open(Stream::plain(endpoint(3).await), &http1::Builder::new()).await.unwrap();
+        for _ in 0..2 {
+            let mut polls = 0;
+            let mut body = {
+                let mut exchange = std::pin::pin!(link.exchange(request()));
+                let response = std::future::poll_fn(|cx| {
+                    polls += 1;
+                    exchange.as_mut().poll(cx)
+                });
+                response.await.unwrap().into_body()
+            };
+            // One that sends it, one that brings all of the answer.
+            assert_eq!(polls, 2);
+            let data = std::future::poll_fn(|_| Pin::new(&mut body).poll_frame(&mut unwoken())).await;
+            assert_eq!(data.unwrap().unwrap().into_data().unwrap(), "body");
+            // To take it out has woken nobody.
+            let mut polls = 0;
+            let quiet = std::future::poll_fn(|_| {
+                polls += 1;
+                Poll::<()>::Pending
+            });
+            let waited = tokio::time::timeout(std::time::Duration::from_millis(1), quiet).await;
+            assert_eq!((waited.is_err(), polls), (true, 2), "at the start and at the timeout");
+            assert!(link.comes_to_rest());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_over_a_link_that_was_closed_meanwhile_comes_back() {
+        let stream = endpoint(0).await;
+        stream.readable().await.unwrap();
+        let mut link = Link::open(Stream::plain(stream), &http1::Builder::new()).await.unwrap();
+        let error = link.exchange(request()).await.unwrap_err();
+        assert!(error.unsent.is_some(), "{error:?}");
+    }
 }

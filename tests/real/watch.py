@@ -31,7 +31,7 @@ EXPORT = {"x-api-key": "export-0123456789abcdef0123456789"}
 
 # What has no data in this test, by the title of the panel, and why. Everything else must have some.
 MAY_BE_EMPTY = {
-    "Alerts": "nothing fires within the time of the test: the shortest alert waits for a minute",
+    "Firing": "nothing fires within the time of the test: the shortest alert waits for a minute",
     "Refusals in shadow": "no policy of the test's configuration is in shadow mode",
 }
 
@@ -65,7 +65,8 @@ class World:
         addresses = {name.upper(): f"127.0.0.1:{ports[name]}" for name in ("plain", "secure", "admin")}
         boxes = {name.upper(): f"http://127.0.0.1:{ports[name]}" for name in ("erp", "crm", "archive")}
         self.vaxel = test.vaxel("run", "--config", self.config, env={
-            **os.environ, **addresses, **boxes, "CERTS": str(certs), "ACCESS": str(test.dir / "access.log")})
+            **os.environ, **addresses, **boxes, "CERTS": str(certs), "ACCESS": str(test.dir / "access.log"),
+            "SAVED": str(test.dir / "cache")})
         for name in ("erp", "crm", "archive", "plain", "admin"):
             listening(ports[name])
         # The configuration that is shipped, only faster and at this address.
@@ -81,6 +82,7 @@ class World:
         until("Prometheus is ready", lambda: fetch(self.prometheus, "/-/ready")[0] == 200)
 
     def __enter__(self):
+        self.began = time.time()
         loads = [self.readers, self.traced, self.exporter, self.customers, self.archivist, self.impatient, self.strangers,
                  self.secured, *[self.crowd] * 8]
         for load in loads:
@@ -179,9 +181,8 @@ class World:
         return self.ask("query", query=expression)["result"]
 
     def has_data(self, expression):
-        """Whether there is any number, and not only NaN, within the last seconds."""
-        now = time.time()
-        found = self.ask("query_range", query=expression, start=now - SHOWN, end=now, step=1)["result"]
+        """Whether there is any number, and not only NaN, since the load began."""
+        found = self.ask("query_range", query=expression, start=self.began, end=time.time(), step=1)["result"]
         return any(value != "NaN" for series in found for _, value in series["values"])
 
 
@@ -294,7 +295,7 @@ def exposition(test, world):
     targets = world.ask("targets")["activeTargets"]
     test.equal("Prometheus takes it", [(each["health"], each["lastError"]) for each in targets], [("up", "")])
     for histogram in ("vaxel_request_duration_seconds_bucket", "vaxel_upstream_duration_seconds_bucket"):
-        found = world.ask("query_exemplars", query=histogram, start=time.time() - 60, end=time.time())
+        found = world.ask("query_exemplars", query=histogram, start=world.began, end=time.time())
         traces = {exemplar["labels"]["trace_id"] for series in found for exemplar in series["exemplars"]}
         test.equal(f"and keeps the exemplars of {histogram}", traces, {TRACE})
 
@@ -382,14 +383,12 @@ def substituted(expression, chosen):
     for name, found in chosen.items():
         regex = "|".join(re.sub(r"([.*+?^${}()|\[\]\\/])", r"\\\\\1", value) for value in found)
         expression = expression.replace(f"${name}", f"({regex})")
-    expression = expression.replace("$__rate_interval", "10s").replace("$__range", f"{SHOWN}s")
+    expression = expression.replace("$__rate_interval", "10s").replace("$__range", "30s")
     if "$" in expression.replace("($|", ""):
         raise ValueError(f"a variable is left in {expression}")
     return expression
 
 
-# Seconds of the load that the panels show.
-SHOWN = 30
 KINDS = {"row", "stat", "timeseries", "heatmap", "state-timeline", "table"}
 # A metric with its labels, within a rule.
 SELECTOR = re.compile(r"\b(?:(?:vaxel_|process_|(?:route|upstream|consumer):)[\w:]+(?:\{[^}]*\})?|up\{[^}]*\})")

@@ -67,6 +67,7 @@ pub(super) fn read(
     let request_headers = route.table("request_headers", edits);
     let response_headers = route.table("response_headers", edits);
     let max_body = route.optional("max_body", size);
+    let body_timeout = route.value("body_timeout", positive_duration);
     let fallback = route.optional_table("fallback", fallback).flatten();
     let classes = Classes { business_500: route.value("business_500", flag) };
     let settings = matching.clone().zip(index).map(|(matching, upstream)| RouteSettings {
@@ -82,6 +83,7 @@ pub(super) fn read(
         class,
         cost,
         max_body,
+        body_timeout,
         require_consumer,
         fallback,
         classes,

@@ -72,7 +72,7 @@ pub(super) async fn pour(
     head: Arc<Head>,
     mut fill: Fill,
     mut body: ReplyBody,
-    mut held: Option<Held>,
+    mut held: Option<Box<Held>>,
 ) -> bool {
     let core = &place.worker.core;
     let mut kept = true;

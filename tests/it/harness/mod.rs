@@ -15,10 +15,11 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
+use vaxel::Hooks;
 use vaxel::clock::Clock;
 use vaxel::config;
 use vaxel::config::settings::Settings;
-use vaxel::gateway::{Gateway, Handle, StartError};
+use vaxel::gateway::{Builder, Gateway, Handle, StartError};
 use vaxel::throttle::SlotsStats;
 use vaxel::upstream::origin::Origin;
 
@@ -45,13 +46,14 @@ pub fn clock() -> Clock {
 
 /// Begins to describe a world: an upstream `erp` and one route to it.
 pub fn world() -> Plan {
-    Plan { script: ok("").into(), config: Config::default() }
+    Plan { script: ok("").into(), config: Config::default(), builder: Gateway::builder() }
 }
 
 /// A world to be.
 pub struct Plan {
     script: Script,
     config: Config,
+    builder: Builder,
 }
 
 /// A configuration in three parts, so that a scenario says only what it is about.
@@ -96,11 +98,17 @@ impl Plan {
         self
     }
 
+    /// The embedding program's hand.
+    pub fn hooks(mut self, hooks: impl Hooks) -> Self {
+        self.builder = self.builder.hooks(hooks);
+        self
+    }
+
     /// The gateway begins to serve.
     pub fn opens(self) -> World {
         let clock = clock();
         let origin = ScriptedOrigin::new(self.script);
-        let handle = self.config.before(origin.clone(), &clock);
+        let handle = self.config.built(self.builder, origin.clone(), &clock);
         World { origin, gateway: handle.gateway(0), handle, clock, rested: Cell::new(false) }
     }
 }
@@ -128,15 +136,18 @@ impl Config {
     pub fn text(&self) -> String {
         let Self { upstream, route, more } = self;
         format!(
-            "[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-             [upstream.erp]\nendpoints = \"http://erp:8000\"\n{upstream}\
+            "[upstream.erp]\nendpoints = \"http://erp:8000\"\n{upstream}\
              [[route]]\nname = \"all\"\nupstream = \"erp\"\nmatch = {{ path = \"/{{*rest}}\" }}\n{route}{more}"
         )
     }
 
     /// A gateway before `origin`.
     pub fn before(&self, origin: impl Origin, clock: &Clock) -> Handle {
-        let builder = Gateway::builder().clock(clock.clone()).seed(7).workers(2).origin("erp", origin);
+        self.built(Gateway::builder(), origin, clock)
+    }
+
+    fn built(&self, builder: Builder, origin: impl Origin, clock: &Clock) -> Handle {
+        let builder = builder.clock(clock.clone()).seed(7).workers(2).origin("erp", origin);
         builder.settings(self.settings()).build().unwrap()
     }
 

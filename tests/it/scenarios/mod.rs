@@ -4,6 +4,7 @@
 mod breaker;
 mod caching;
 mod collapsing;
+mod embedding;
 mod expecting;
 mod gears;
 mod identity;
@@ -14,6 +15,7 @@ mod purging;
 mod rate;
 mod reload;
 mod retrying;
+mod rules;
 mod sharing;
 mod slots;
 mod stale;
