@@ -60,6 +60,7 @@ fn caching(criterion: &mut Criterion) {
         query: Some("$filter=Status%20eq%20'open'&$top=50&sap-client=100"),
         upstream: "erp",
         partition: None,
+        body: None,
     };
     let request = fields(&[("accept-encoding", "gzip, br"), ("accept", "application/json")]);
     let answer = fields(&[

@@ -67,8 +67,15 @@ fn store(store: &Store, clock: &Clock, dice: &mut Dice, kind: &Kind, number: u64
         asked.insert("accept-language", HeaderValue::try_from(format!("language-{number}")).unwrap());
     }
     let path = format!("/{}/{resource}", kind.name.replace(' ', "-"));
-    let parts =
-        KeyParts { scheme: "http", host: "erp.example", path: &path, query: None, upstream: "erp", partition: None };
+    let parts = KeyParts {
+        scheme: "http",
+        host: "erp.example",
+        path: &path,
+        query: None,
+        upstream: "erp",
+        partition: None,
+        body: None,
+    };
     let request = Asked { method: &Method::GET, headers: &asked, parts };
     let moment = clock.moment();
     let params = CacheParams::default();

@@ -509,7 +509,8 @@ mod tests {
 
     fn stored(text: &str) -> Head {
         let request = HeaderMap::new();
-        let parts = KeyParts { scheme: "http", host: "a", path: "/", query: None, upstream: "u", partition: None };
+        let parts =
+            KeyParts { scheme: "http", host: "a", path: "/", query: None, upstream: "u", partition: None, body: None };
         let asked = Asked { method: &Method::GET, headers: &request, parts };
         let arrival = moment();
         storing::decide(&asked, StatusCode::OK, &fields(text), &CacheParams::default(), arrival, arrival.mono).unwrap()

@@ -507,7 +507,7 @@ pub(in crate::cache) mod tests {
     }
 
     const fn parts(path: &str) -> KeyParts<'_> {
-        KeyParts { scheme: "http", host: "erp", path, query: None, upstream: "sap", partition: None }
+        KeyParts { scheme: "http", host: "erp", path, query: None, upstream: "sap", partition: None, body: None }
     }
 
     fn headers(fields: Fields<'_>) -> HeaderMap {

@@ -145,7 +145,11 @@ impl Course<'_> {
         // A method tunnelled through a field is the real one, and nobody knows whether it may be repeated.
         let tunnelled = outgoing.method.is_safe() && !outgoing.safe;
         let question = Question {
-            method: if tunnelled { &Method::POST } else { &outgoing.method },
+            method: match () {
+                () if tunnelled => &Method::POST,
+                () if outgoing.safe => &Method::GET, // whatever it is called
+                () => &outgoing.method,
+            },
             replayable: outgoing.body.as_ref().is_none_or(|body| body.replayable()),
             ended,
             time_left: Some(self.time_left(now)),

@@ -99,23 +99,42 @@ impl Held {
         body: &mut ReplyBody,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let next = self.peek_body(body, cx);
+        match &next {
+            Poll::Pending => {}
+            Poll::Ready(None) => self.settle(self.outcome),
+            Poll::Ready(Some(Err(_))) => self.settle(Outcome::Broken),
+            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => self.settle(self.outcome),
+            Poll::Ready(Some(Ok(_))) => {}
+        }
+        next
+    }
+
+    /// The next frame, before anybody has judged it: a good end of the reply gives nothing back yet.
+    pub(super) fn peek_body(
+        &mut self,
+        body: &mut ReplyBody,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let next = body.poll_frame(cx);
         match &next {
             Poll::Pending if self.is_silent(cx) => {
                 self.settle(Outcome::Broken);
                 return Poll::Ready(Some(Err("the upstream's body stopped".into())));
             }
-            Poll::Pending => {}
-            Poll::Ready(None) => self.settle(self.outcome),
-            Poll::Ready(Some(Err(_))) => self.settle(Outcome::Broken),
-            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => self.settle(self.outcome),
             Poll::Ready(Some(Ok(_))) => {
                 if let Some(silence) = &mut self.silence {
                     silence.moved = true;
                 }
             }
+            _ => {}
         }
         next
+    }
+
+    /// The reply is of no use, whatever its head said.
+    pub(super) const fn spoil(&mut self) {
+        self.outcome = Outcome::Broken;
     }
 
     /// The client is done with the body: to its end, or it has left and the rest is read without it.

@@ -29,6 +29,7 @@ mod attempt;
 mod body;
 mod cache_status;
 mod exchange;
+mod expect;
 mod fill;
 mod freshen;
 mod gate;
@@ -37,6 +38,7 @@ pub mod hooks;
 pub mod inspect;
 mod lookup;
 mod outgoing;
+mod post;
 mod respond;
 pub mod snapshot;
 mod standing;
@@ -52,6 +54,7 @@ pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Ha
     match admit::begin(worker, request, peer) {
         admit::Begun::Answered(response) => Handling(Inner::Ready(Some(*response))),
         admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
+        admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(reading.travel()))),
     }
 }
 

@@ -319,6 +319,7 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::UpstreamTls => "vaxel; error=tls_protocol_error",
         Reason::UpstreamReset => "vaxel; error=connection_terminated",
         Reason::UpstreamProtocol => "vaxel; error=http_protocol_error",
+        Reason::UpstreamUnexpected => "vaxel; error=http_response_incomplete; details=\"upstream.unexpected\"",
         Reason::UpstreamConnectTimeout => "vaxel; error=connection_timeout",
         Reason::UpstreamStatus => "vaxel; error=http_response_incomplete; details=\"upstream.status\"",
         Reason::UpstreamTimeout => "vaxel; error=http_response_timeout",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::runtime::Handle;
@@ -10,6 +11,7 @@ use tokio::sync::oneshot;
 use super::attempt::{self, Ask, Outgoing};
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Tally};
+use super::expect;
 use super::fill::{self, Brought, Errand, Read};
 use super::freshen;
 use super::lookup::{Address, Wanted};
@@ -21,7 +23,9 @@ use super::write::Write;
 use crate::cache::entry::Head;
 use crate::cache::flight::{Joined, Lead, Verdict};
 use crate::cache::key::Key;
+use crate::cache::media::Otherwise;
 use crate::cache::reuse;
+use crate::cache::storing::Unstorable;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::Inbound;
@@ -92,12 +96,34 @@ async fn alone(
     }
     standing::witness(&worker, route, exchange.identity, parts.status);
     let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
-    let (asked, held, read) = match (asked, held, read) {
+    let (asked, mut held, read) = match (asked, held, read) {
         (Some(asked), Some(held), Some(read)) => (asked, held, read),
         (_, held, _) => return respond::reply(exchange, parts, body, held, forward),
     };
-    // What was not expected to be for everybody may be after all.
     let forward = forward.unwrap_or(Forward::new("miss"));
+    match expect::judge(&worker, route, &exchange.method, &parts, body, Some(&mut *held)).await {
+        (body, Some(Otherwise::Broken)) => {
+            held.leave(body, false);
+            respond::fallback(exchange, Reason::UpstreamUnexpected.into())
+        }
+        (body, Some(_)) => {
+            let forward = Forward { detail: Some(Unstorable::Unexpected.code()), ..forward };
+            respond::reply(exchange, parts, body, Some(held), Some(forward))
+        }
+        (body, None) => adopt(exchange, route, address, asked, (parts, body, held), read, forward),
+    }
+}
+
+/// What was not expected to be for everybody may be after all.
+fn adopt(
+    exchange: Box<Exchange>,
+    route: &Route,
+    address: (Key, Address),
+    asked: HeaderMap,
+    (parts, body, held): fill::Reply,
+    read: Read,
+    forward: Forward,
+) -> Response<ResponseBody> {
     let Some(head) = fill::adoptable(&exchange, route, &address.1, &asked, &parts, read) else {
         return respond::reply(exchange, parts, body, Some(held), Some(forward));
     };
@@ -115,16 +141,22 @@ async fn alone(
 }
 
 /// Refreshes what is served stale, in the background, unless somebody does already.
-pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, wanted: Wanted) {
+/// `whole` is the body of a POST that only reads.
+pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, whole: Option<Bytes>, wanted: Wanted) {
     let (Joined::Lead(lead), Ok(runtime)) =
         (exchange.worker.core.flights.join(wanted.flight_now()), Handle::try_current())
     else {
         return;
     };
     let asked = parts.headers.clone();
-    let body = Inbound::Empty;
     let mut parts = parts.clone();
-    parts.method = Method::GET;
+    let body = match whole {
+        Some(bytes) => Inbound::whole(bytes),
+        None => {
+            parts.method = Method::GET;
+            Inbound::Empty
+        }
+    };
     let Ok(outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
     let errand = Errand::of(exchange, outgoing, asked, Arc::new(wanted), None).in_background();
     runtime.spawn(errand.run(lead));
