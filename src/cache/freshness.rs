@@ -196,7 +196,7 @@ pub fn refreshed(
         life(lifetime, &control, params, initial_age, etag.is_some() || last_modified.is_some())
     };
     let groups = storing::groups(&headers);
-    Some(Head {
+    let head = Head {
         status: head.status,
         headers,
         life,
@@ -209,7 +209,8 @@ pub fn refreshed(
         selecting: head.selecting.clone(),
         address: head.address.clone(),
         groups,
-    })
+    };
+    Some(head.compact())
 }
 
 /// Whether a 304 can be about the stored answer (RFC 9111 section 4.3.4).

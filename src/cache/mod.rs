@@ -11,7 +11,7 @@
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
 //! - [`entry`]: the stored answer · [`record`]: the same as bytes
 //!
-//! Mechanisms: [`store`] (bounded by bytes) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
+//! Mechanisms: [`store`] (bounded by bytes; `room`) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
 //! [`persist`] (over a restart) · [`identities`] (who may have what is shared; whose answers are forgotten).
 //!
 //! A request walks: `reuse::bypass` → `key` → `store` → `reuse::decide` → `reuse::answer`; a miss or a validation
@@ -36,6 +36,7 @@ pub mod purge;
 pub mod range;
 pub mod record;
 pub mod reuse;
+mod room;
 pub mod store;
 pub mod storing;
 pub mod survey;

@@ -25,16 +25,21 @@ use crate::cache::QueryRule;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Key, KeyParts, Keyer};
 use crate::cache::purge::{Depth, Purges};
+use crate::cache::room::Refused;
 
 /// All stored answers of one gateway.
 pub struct Store {
     pub(super) slots: moka::sync::Cache<Key, Slot, BuildKeyHasher>,
     pub(super) purges: RwLock<Purges>,
     keyer: Keyer,
-    capacity: u64,
+    pub(super) capacity: u64,
     stripes: [Mutex<()>; 16],
     salts: AtomicU64,
-    evicted: Arc<AtomicU64>,
+    pub(super) evicted: Arc<AtomicU64>,
+    /// Bytes stored since the last maintenance.
+    pub(super) added: AtomicU64,
+    /// What found no place.
+    pub(super) refused: Mutex<Refused>,
 }
 
 /// What a request asks for.
@@ -95,6 +100,8 @@ impl Store {
             stripes: Default::default(),
             salts: AtomicU64::new(1),
             evicted,
+            added: AtomicU64::new(0),
+            refused: Mutex::default(),
         }
     }
 
@@ -127,6 +134,14 @@ impl Store {
         if weight == u32::MAX || u64::from(weight) > self.capacity {
             return false;
         }
+        let stored = self.put(primary, variant, Arc::clone(&entry), sent);
+        if stored {
+            self.settle(primary, variant, &entry, sent);
+        }
+        stored
+    }
+
+    pub(super) fn put(&self, primary: Key, variant: Key, entry: Arc<Entry>, sent: Instant) -> bool {
         let _stripe = self.stripe(primary);
         // Held until the entry is in the map: a purge is written down before it walks, so that either this sees the
         // purge or the purge sees this.
@@ -177,16 +192,7 @@ impl Store {
         // One variant that may not be shared says nothing about the others.
         if !matches!(self.slots.get(&key), Some(Slot::Vary(_))) {
             self.slots.insert(key, Slot::Uncacheable { until: now + UNCACHEABLE });
-        }
-    }
-
-    /// Brings the store within its capacity; eviction is lazy otherwise. For a timer of the control plane.
-    pub fn maintain(&self) {
-        for _ in 0..MAINTENANCE_ROUNDS {
-            self.slots.run_pending_tasks();
-            if self.slots.weighted_size() <= self.capacity {
-                return;
-            }
+            self.make_room(OVERHEAD.into());
         }
     }
 
@@ -369,9 +375,6 @@ const OVERHEAD: u32 = 300;
 /// Odd, so that different numbers give different salts: 2^128 divided by the golden ratio.
 const SALT: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
-/// moka evicts in batches; this many are beyond any backlog its bounded write log can leave.
-const MAINTENANCE_ROUNDS: u32 = 1_000;
-
 #[cfg(test)]
 pub(in crate::cache) mod tests {
     use std::time::SystemTime;
@@ -435,7 +438,14 @@ pub(in crate::cache) mod tests {
             self.put_sized(path, groups, fields, sent, 0)
         }
 
-        fn put_sized(&self, path: &str, groups: &str, fields: Fields<'_>, sent: Instant, size: usize) -> bool {
+        pub(in crate::cache) fn put_sized(
+            &self,
+            path: &str,
+            groups: &str,
+            fields: Fields<'_>,
+            sent: Instant,
+            size: usize,
+        ) -> bool {
             let headers = headers(fields);
             let vary: Arc<[HeaderName]> = headers.keys().cloned().collect();
             let selecting = vary.iter().map(|name| normal(name, &headers).map(Iterator::collect)).collect();

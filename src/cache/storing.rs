@@ -128,7 +128,7 @@ pub fn decide(
     let mut stored = stored_fields(headers, &control, params);
     freshness::stamp(&mut stored, headers, date);
     let selecting = vary.iter().map(|name| Some(key::normal(name, asked.headers)?.collect())).collect();
-    Ok(Head {
+    let head = Head {
         status,
         groups: groups(&stored),
         headers: stored,
@@ -141,7 +141,8 @@ pub fn decide(
         vary,
         selecting,
         address: asked.parts.address(&params.query),
-    })
+    };
+    Ok(head.compact())
 }
 
 /// Whether an answer says that the origin failed. It is stored only where the origin says for how long, which spares it

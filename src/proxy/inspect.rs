@@ -232,16 +232,17 @@ fn served(entry: &Entry, result: CacheResult, refreshes: bool, request: &HeaderM
         return format!("fresh: its age of {} is below its lifetime of {}", span(age), span(life.fresh));
     }
     let stale = staleness(entry, now);
-    if refreshes {
-        return format!(
-            "{stale}, within stale-while-revalidate of {}: served, and refreshed in the background",
-            span(life.swr)
-        );
-    }
-    if RequestControl::parse(request).max_stale.is_some() {
+    let is_within = entry.head.staleness(now).unwrap_or_default() < life.swr;
+    if !is_within && !refreshes && RequestControl::parse(request).max_stale.is_some() {
         return format!("{stale}: the request accepts that (max-stale)");
     }
-    format!("{stale}, within stale-while-revalidate of {}: served; its refresh failed and waits", span(life.swr))
+    let window = if is_within {
+        format!("within stale-while-revalidate of {}", span(life.swr))
+    } else {
+        format!("within stale-if-error of {}, in a low gear", span(life.sie))
+    };
+    let refresh = if refreshes { "and refreshed in the background" } else { "its refresh waits" };
+    format!("{stale}, {window}: served, {refresh}")
 }
 
 fn fetched(forward: &Forward, entry: Option<&Entry>, request: &HeaderMap, now: Instant) -> String {

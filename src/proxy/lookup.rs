@@ -259,7 +259,7 @@ fn fit(entry: &Entry, route: &Route, control: &RequestControl, now: Instant) -> 
         {
             Fit::Serve(CacheResult::Stale, refreshes())
         }
-        Reuse::Validate if entry.head.staleness(now).is_none() => Fit::Validate("request"),
+        Reuse::Validate if entry.head.staleness(now).is_none() && !entry.is_soft_purged() => Fit::Validate("request"),
         Reuse::Validate | Reuse::OnlyOnError => Fit::Validate("stale"),
         Reuse::Gone => Fit::Gone,
     }

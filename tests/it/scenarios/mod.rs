@@ -13,6 +13,7 @@ mod purging;
 mod rate;
 mod reload;
 mod retrying;
+mod rules;
 mod sharing;
 mod slots;
 mod stale;
