@@ -40,7 +40,7 @@ async fn what_is_stored_stands_in_where_the_route_says_so() {
     world.get("/new").await.says("[1]");
     world.get("/").await.says("<html>Sign in</html>");
     world.passes(11 * SECOND).await;
-    world.get("/new").await.is(200).says("[1]").has("cache-status", "vaxel; hit; ttl=-1; detail=stale_if_error");
+    world.get("/new").await.is(200).says("[1]").has("cache-status", "vaxel; fwd=stale; detail=stale_if_error");
     world.breaker("closed");
     world.rests().await;
 }
@@ -50,7 +50,7 @@ async fn a_page_is_a_failure_where_the_route_says_so() {
     let world = opened([json("[1]"), page()], "broken");
     world.get("/").await.says("[1]");
     world.passes(11 * SECOND).await;
-    world.get("/").await.is(200).says("[1]").has("cache-status", "vaxel; hit; ttl=-1; detail=stale_if_error");
+    world.get("/").await.is(200).says("[1]").has("cache-status", "vaxel; fwd=stale; detail=stale_if_error");
     world.counts("vaxel_upstream_attempts_total{outcome=\"broken\"}", 1.0);
     // Those who go alone as well.
     let alone = world.get("/other").with("authorization", "anna").await;
