@@ -13,15 +13,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts as RequestParts;
 use http::response::Parts as ResponseParts;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
-use vaxel::{Call, Facts, Gateway, Hooks, Origin, Peer, Reason, Refusal, ReplyBody, RequestBody, Sending};
+use vaxel::{
+    Call, Denial, Denied, Facts, Gateway, Hooks, Origin, Parties, Peer, Reason, ReplyBody, RequestBody, Sending,
+};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let sessions = Sessions { open: HashMap::from([("s-17".into(), "webshop".into())]), closed: "s-13".into() };
+    let misuse = Denial::new(StatusCode::FORBIDDEN, "session.closed", "The session was closed for misuse.")?;
+    let misuse = misuse.after(Duration::from_secs(3600));
+    let sessions = Sessions { open: HashMap::from([("s-17".into(), "webshop".into())]), closed: "s-13".into(), misuse };
     let handle = Gateway::builder().config(CONFIG)?.hooks(sessions).origin("erp", Erp).build()?;
     let gateway = handle.gateway(0);
     for session in ["s-17", "s-99", "s-13"] {
@@ -40,6 +44,8 @@ struct Sessions {
     open: HashMap<String, String>,
     /// One that was closed for misuse.
     closed: String,
+    /// What its owner is told, in the program's own words.
+    misuse: Denial,
 }
 
 impl Sessions {
@@ -50,9 +56,9 @@ impl Sessions {
 
 impl Hooks for Sessions {
     /// Before routing, before any work: a refusal here costs next to nothing.
-    fn request(&self, request: &mut RequestParts, _: &Peer) -> Result<(), Refusal> {
+    fn request(&self, request: &mut RequestParts, _: &Peer) -> Result<(), Denied> {
         if Self::token(&request.headers) == Some(&self.closed) {
-            return Err(Refusal::from(Reason::RateExceeded).after(Duration::from_secs(3600)));
+            return Err(self.misuse.clone().into());
         }
         Ok(())
     }
@@ -74,9 +80,11 @@ impl Hooks for Sessions {
     }
 
     /// After the last byte of the body: the same facts that the metrics and the access log are made from.
-    fn finished(&self, facts: &Facts<'_>) {
+    fn finished(&self, facts: &Facts<'_>, parties: Parties<'_>) {
         println!(
-            "  finished: {} {}, cache {}, reason {}, {} attempts, {} bytes",
+            "  finished: {} by {}: {} {}, cache {}, reason {}, {} attempts, {} bytes",
+            parties.route.unwrap_or("no route"),
+            parties.consumer.unwrap_or("nobody known"),
             facts.method,
             facts.status,
             facts.cache.code(),

@@ -126,8 +126,8 @@ pub mod server;
 pub use gateway::{Gateway, Handle};
 pub use listen::Peer;
 pub use metrics::Facts;
-pub use proxy::hooks::Hooks;
-pub use refusal::{Reason, Refusal};
+pub use proxy::hooks::{Hooks, Parties};
+pub use refusal::{Denial, Denied, Reason, Refusal};
 pub use upstream::body::{ReplyBody, RequestBody};
 pub use upstream::origin::{Call, Origin, Sending};
 

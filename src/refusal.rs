@@ -1,6 +1,7 @@
 //! Every reason for which vaxel answers by itself. One vocabulary: the code is the same in the error body
 //! (`reason`, RFC 9457), the access log, the metric label and the docs.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -37,6 +38,86 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// A refusal in an embedding program's own words. Its client reads them; metrics and logs, whose labels are a closed
+/// set, know it as the reason `hook`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// The status it is answered with: 4xx or 5xx.
+    pub(crate) status: StatusCode,
+    /// The program's reason code.
+    pub(crate) code: &'static str,
+    /// A sentence for people.
+    pub(crate) detail: Cow<'static, str>,
+    /// When it makes sense to try again; becomes `Retry-After`.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// Why words of a program's own cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DenialError {
+    /// A refusal that is no error would be taken for an answer.
+    #[error("{0} is no status of a refusal: it must be 4xx or 5xx")]
+    Status(StatusCode),
+    /// The code is not spelled as codes are.
+    #[error("{0:?} is no reason code: 1 to 64 of a-z, 0-9, `_` and `.`")]
+    Code(&'static str),
+    /// The code is one of vaxel's own, which always mean the same.
+    #[error("{0:?} is a reason of vaxel's own")]
+    Taken(&'static str),
+}
+
+impl Denial {
+    /// A refusal with `status`, a stable reason `code` (such as `licence.expired`) and a sentence for people.
+    ///
+    /// # Errors
+    /// See [`DenialError`].
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Result<Self, DenialError> {
+        if !status.is_client_error() && !status.is_server_error() {
+            return Err(DenialError::Status(status));
+        }
+        let spelled = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.');
+        if !(1..=64).contains(&code.len()) || !code.bytes().all(spelled) {
+            return Err(DenialError::Code(code));
+        }
+        if Reason::ALL.iter().any(|reason| reason.code() == code) {
+            return Err(DenialError::Taken(code));
+        }
+        Ok(Self { status, code, detail: detail.into(), retry_after: None })
+    }
+
+    /// The same with the time after which a retry makes sense.
+    #[must_use]
+    pub const fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+}
+
+/// How a program refuses: for one of vaxel's reasons, or in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    /// For a reason of vaxel's.
+    Refusal(Refusal),
+    /// In its own words.
+    Own(Box<Denial>),
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refusal(refusal)
+    }
+}
+
+impl From<Denial> for Denied {
+    fn from(denial: Denial) -> Self {
+        Self::Own(Box::new(denial))
+    }
+}
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $status:ident;)+) => {
@@ -123,12 +204,16 @@ reasons! {
     UpstreamProtocol = "upstream.protocol", BAD_GATEWAY;
     /// The upstream answered with an error, and something else stands in.
     UpstreamStatus = "upstream.status", BAD_GATEWAY;
+    /// The upstream's answer is not what the route expects.
+    UpstreamUnexpected = "upstream.unexpected", BAD_GATEWAY;
     /// Connecting to the upstream took too long.
     UpstreamConnectTimeout = "upstream.connect_timeout", GATEWAY_TIMEOUT;
     /// The upstream did not begin to answer in time.
     UpstreamTimeout = "upstream.timeout", GATEWAY_TIMEOUT;
     /// The time its caller gave the request is over.
     DeadlineExceeded = "deadline.exceeded", GATEWAY_TIMEOUT;
+    /// The program vaxel is part of refuses the request, in its own words.
+    Hook = "hook", FORBIDDEN;
     /// Something in vaxel itself broke; the log has the details.
     Internal = "internal", INTERNAL_SERVER_ERROR;
 }
@@ -150,6 +235,7 @@ impl Reason {
                 | Self::UpstreamReset
                 | Self::UpstreamProtocol
                 | Self::UpstreamStatus
+                | Self::UpstreamUnexpected
                 | Self::UpstreamConnectTimeout
                 | Self::UpstreamTimeout
         )
@@ -161,6 +247,20 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn a_programs_own_words_are_checked() {
+        let check = |status: u16, code: &'static str| {
+            Denial::new(StatusCode::from_u16(status).unwrap(), code, "No.").map(|denial| denial.code)
+        };
+        assert_eq!(check(403, "licence.expired_2"), Ok("licence.expired_2"));
+        assert_eq!(check(200, "fine"), Err(DenialError::Status(StatusCode::OK)));
+        for code in ["", "Licence", "licence expired", "licence\"", "l".repeat(65).leak()] {
+            assert_eq!(check(403, code), Err(DenialError::Code(code)));
+        }
+        assert_eq!(check(503, "queue.full"), Err(DenialError::Taken("queue.full")));
+        assert_eq!(check(403, "hook"), Err(DenialError::Taken("hook")));
+    }
 
     #[test]
     fn codes_are_unique_and_sentences_end() {

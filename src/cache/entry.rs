@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::header::ETAG;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::cache::key;
@@ -46,7 +47,8 @@ impl Entry {
         self.generation
     }
 
-    /// What it costs in memory, in bytes: body, header fields, address, and 400 for the structures around them.
+    /// What it costs in memory, in bytes: all its allocations and its share of the store's structures, as measured by
+    /// `tests/memory.rs`.
     pub fn weight(&self) -> u32 {
         let bytes = self.body.len().saturating_add(self.head.weight()).saturating_add(OVERHEAD);
         u32::try_from(bytes).unwrap_or(u32::MAX)
@@ -163,9 +165,15 @@ impl Head {
         self.address.split_once(' ').map_or(&*self.address, |(url, _)| url)
     }
 
+    /// Whether it answers a POST that only reads.
+    pub fn is_to_post(&self) -> bool {
+        self.address.split(' ').nth(1).is_some_and(|partition| partition.contains('+'))
+    }
+
     /// The partition it belongs to, in hexadecimal, out of its address; `None`: it is everybody's.
     pub fn partition(&self) -> Option<&str> {
-        self.address.split(' ').nth(1).filter(|partition| *partition != "-")
+        let partition = self.address.split(' ').nth(1)?;
+        Some(partition.split_once('+').map_or(partition, |(partition, _)| partition)).filter(|name| *name != "-")
     }
 
     /// The name of the upstream it came from, out of its address.
@@ -173,11 +181,38 @@ impl Head {
         self.address.splitn(3, ' ').nth(2).unwrap_or_default()
     }
 
+    /// The same, with its fields in an allocation of their own, of exactly their size: those of an answer are slices
+    /// of the buffer it was read into, which an entry must not keep alive.
+    #[must_use]
+    pub(crate) fn compact(mut self) -> Self {
+        let mut bytes = BytesMut::with_capacity(self.headers.values().map(HeaderValue::len).sum());
+        self.headers.values().for_each(|value| bytes.extend_from_slice(value.as_bytes()));
+        let mut bytes = bytes.freeze();
+        let mut headers = HeaderMap::with_capacity(self.headers.keys_len());
+        for (name, value) in &self.headers {
+            let copy = HeaderValue::from_maybe_shared(bytes.split_to(value.len()));
+            let mut copy = copy.expect("it is the copy of a value");
+            copy.set_sensitive(value.is_sensitive());
+            headers.append(name.clone(), copy);
+        }
+        let own = |tag: HeaderValue| match headers.get(ETAG) {
+            Some(kept) if *kept == tag => kept.clone(),
+            _ => HeaderValue::from_bytes(tag.as_bytes()).expect("it is the copy of a value"),
+        };
+        self.etag = self.etag.map(own);
+        self.headers = headers;
+        self
+    }
+
     fn weight(&self) -> usize {
-        let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        let selecting: usize = self.selecting.iter().flatten().map(|value| value.len()).sum();
-        let groups: usize = self.groups.iter().map(|group| group.len()).sum();
-        fields + selecting + groups + self.address.len()
+        let headers = &self.headers;
+        let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let slots = headers.capacity() * FIELD + (headers.len() - headers.keys_len()) * FURTHER_LINE;
+        let pieces = |pieces: usize, bytes: usize| pieces * PIECE + bytes;
+        let selecting = pieces(self.selecting.len(), self.selecting.iter().flatten().map(|value| value.len()).sum());
+        let groups = pieces(self.groups.len(), self.groups.iter().map(|group| group.len()).sum());
+        let vary = self.vary.len() * size_of::<HeaderName>();
+        fields + slots + selecting + groups + vary + self.address.len()
     }
 }
 
@@ -207,8 +242,15 @@ impl Life {
     }
 }
 
-/// What the structures around one entry cost: map node, two `Arc`s, header map, allocator slack.
-const OVERHEAD: usize = 400;
+/// What the structures around one entry cost: entry and head with their counts, moka's node, lists and sketch, and what
+/// an allocator adds to a dozen allocations. Measured: see `tests/memory.rs`.
+const OVERHEAD: usize = 900;
+/// A place in a header map: name, value, links, and its share of the index. It has more places than fields.
+const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 40;
+/// Another line of a field that is there already.
+const FURTHER_LINE: usize = size_of::<HeaderValue>() + 32;
+/// A boxed slice in a list: pointer, length, and what an allocator adds.
+const PIECE: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -219,7 +261,7 @@ mod tests {
         let moment = Clock::anchored(SystemTime::UNIX_EPOCH).moment();
         Head {
             status: StatusCode::OK,
-            headers: HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"a\""))]),
+            headers: HeaderMap::from_iter([(ETAG, HeaderValue::from_static("\"a\""))]),
             life,
             initial_age: Duration::from_secs(5),
             received: moment.mono,
@@ -234,11 +276,46 @@ mod tests {
     }
 
     #[test]
-    fn weight_counts_body_fields_and_overhead() {
-        let head = Arc::new(head(Life::default()));
-        let fields = 4 + 3 + 1 + 2 + head.address.len() as u32;
-        assert_eq!(Entry::new(head.clone(), Bytes::new()).weight(), 400 + fields);
-        assert_eq!(Entry::new(head, Bytes::from(vec![0; 1000])).weight(), 1400 + fields);
+    fn weight_grows_with_all_that_is_kept() {
+        let weight = |head: Head, body: usize| Entry::new(Arc::new(head), vec![0; body].into()).weight() as usize;
+        let plain = || head(Life::default());
+        let least = weight(plain(), 0);
+        assert!(least > OVERHEAD);
+        assert_eq!(weight(plain(), 1000), least + 1000);
+        let with = |name: &'static str| {
+            let mut head = plain();
+            head.headers.append(name, HeaderValue::from_static("12345678"));
+            head
+        };
+        assert!(weight(with("x-new"), 0) >= least + 5 + 8);
+        assert!(weight(with("etag"), 0) >= least + 4 + 8 + FURTHER_LINE);
+        let groups = Head { groups: vec!["g1".into(), "group2".into()].into(), ..plain() };
+        assert_eq!(weight(groups, 0), least + PIECE + 6);
+        assert_eq!(weight(Head { address: format!("{}xyz", plain().address).into(), ..plain() }, 0), least + 3);
+    }
+
+    #[test]
+    fn a_compact_head_is_the_same_and_keeps_no_buffer_alive() {
+        let buffer = Bytes::from(vec![b'a'; 64 * 1024]);
+        let value = |range: std::ops::Range<usize>| HeaderValue::from_maybe_shared(buffer.slice(range)).unwrap();
+        let mut head = head(Life::default());
+        head.headers.insert("etag", value(0..10));
+        head.headers.append("x-list", value(10..20));
+        head.headers.append("x-list", HeaderValue::from_static("2"));
+        head.headers.append("empty", HeaderValue::from_static(""));
+        head.headers.append("secret", value(20..21));
+        head.headers.iter_mut().for_each(|(name, value)| value.set_sensitive(name == "secret"));
+        head.etag = Some(value(0..10));
+        let before = head.clone();
+        let compact = head.compact();
+        assert_eq!(compact, before);
+        assert_eq!(compact.headers.iter().collect::<Vec<_>>(), before.headers.iter().collect::<Vec<_>>());
+        assert!(compact.headers["secret"].is_sensitive() && !compact.headers["etag"].is_sensitive());
+        assert!(!buffer.is_unique());
+        let tag_alone = Head { headers: HeaderMap::new(), ..before.clone() }.compact();
+        assert_eq!(tag_alone.etag, before.etag);
+        drop(before);
+        assert!(buffer.is_unique(), "nothing but this test holds it");
     }
 
     #[test]
@@ -277,7 +354,11 @@ mod tests {
         assert_eq!((head.url(), head.partition()), ("http://a/b?c", Some("00000000000000ab")));
         assert_eq!(head.upstream(), "erp");
         head.address = "http://a/b - erp".into();
-        assert_eq!((head.url(), head.partition()), ("http://a/b", None));
+        assert_eq!((head.url(), head.partition(), head.is_to_post()), ("http://a/b", None, false));
+        for (address, partition) in [("http://a/b -+0f erp", None), ("http://a/b 0a+0f erp", Some("0a"))] {
+            head.address = address.into();
+            assert_eq!((head.partition(), head.is_to_post()), (partition, true));
+        }
     }
 
     #[test]

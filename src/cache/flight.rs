@@ -511,10 +511,14 @@ mod tests {
         let flights = flights();
         let mut fill = fill(&flights);
         let (mut first, mut second) = (fill.reader().unwrap(), fill.reader().unwrap());
-        let chunk = Bytes::from("abc");
+        let chunk = Bytes::from(vec![b'a'; 8 * 1024]);
         fill.push(chunk.clone()).await;
         let seen = poll_fn(|cx| first.poll_next(cx)).await.unwrap().unwrap();
         assert_eq!(seen.as_ptr(), chunk.as_ptr());
+        // A small slice would keep its whole buffer alive.
+        fill.push(chunk.slice(..1)).await;
+        let seen = poll_fn(|cx| first.poll_next(cx)).await.unwrap().unwrap();
+        assert_ne!(seen.as_ptr(), chunk.as_ptr());
         let body = fill.finish(|_| ()).unwrap();
         let seen = poll_fn(|cx| second.poll_next(cx)).await.unwrap().unwrap();
         assert_eq!(seen.as_ptr(), body.as_ptr());

@@ -119,7 +119,7 @@ pub fn decode(record: &[u8], rest: Duration, now: Instant) -> Option<Record> {
         address,
         groups,
     };
-    let entry = Entry::new(Arc::new(head), body);
+    let entry = Entry::new(Arc::new(head.compact()), body);
     if flag(3) {
         entry.soft_purge();
     }

@@ -22,19 +22,26 @@ use moka::notification::RemovalCause;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::cache::QueryRule;
+use crate::cache::aliases::Aliases;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Key, KeyParts, Keyer};
 use crate::cache::purge::{Depth, Purges};
+use crate::cache::room::Refused;
 
 /// All stored answers of one gateway.
 pub struct Store {
     pub(super) slots: moka::sync::Cache<Key, Slot, BuildKeyHasher>,
     pub(super) purges: RwLock<Purges>,
     keyer: Keyer,
-    capacity: u64,
+    pub(super) capacity: u64,
     stripes: [Mutex<()>; 16],
     salts: AtomicU64,
-    evicted: Arc<AtomicU64>,
+    aliases: Aliases,
+    pub(super) evicted: Arc<AtomicU64>,
+    /// Bytes stored since the last maintenance.
+    pub(super) added: AtomicU64,
+    /// What found no place.
+    pub(super) refused: Mutex<Refused>,
 }
 
 /// What a request asks for.
@@ -94,7 +101,10 @@ impl Store {
             capacity,
             stripes: Default::default(),
             salts: AtomicU64::new(1),
+            aliases: Aliases::new(capacity / ALIASES_SHARE),
             evicted,
+            added: AtomicU64::new(0),
+            refused: Mutex::default(),
         }
     }
 
@@ -117,6 +127,23 @@ impl Store {
         }
     }
 
+    /// An answer to another query that also answers this request (No-Vary-Search); for when [`find`](Self::find) has found
+    /// nothing.
+    pub fn find_equivalent(&self, asked: &Lookup<'_>) -> Option<Arc<Entry>> {
+        let alias = self.aliases.find(|| asked.parts.address(asked.rule))?;
+        let slot = match self.slots.get(&alias.primary)? {
+            Slot::Vary(variants) => {
+                let variant = self.keyer.variant(alias.primary, &variants.vary, asked.headers);
+                self.slots.get(&variants.salted(variant))?
+            }
+            slot => slot,
+        };
+        match slot {
+            Slot::Entry(entry) if alias.is_of(&entry) && entry.head.selects(asked.headers) => Some(entry),
+            _ => None,
+        }
+    }
+
     /// Stores an answer, which any later [`find`](Self::find) sees; whether it was stored. It is not if it is larger
     /// than the store, older than what is there, or if a purge has passed over it since its request was sent at `sent`
     /// (a soft purge leaves it stale instead).
@@ -127,6 +154,14 @@ impl Store {
         if weight == u32::MAX || u64::from(weight) > self.capacity {
             return false;
         }
+        let stored = self.put(primary, variant, Arc::clone(&entry), sent);
+        if stored {
+            self.settle(primary, variant, &entry, sent);
+        }
+        stored
+    }
+
+    pub(super) fn put(&self, primary: Key, variant: Key, entry: Arc<Entry>, sent: Instant) -> bool {
         let _stripe = self.stripe(primary);
         // Held until the entry is in the map: a purge is written down before it walks, so that either this sees the
         // purge or the purge sees this.
@@ -136,6 +171,7 @@ impl Store {
             Some(Depth::Soft) => entry.soft_purge(),
             None => {}
         }
+        self.aliases.note(primary, &entry);
         let received = entry.head.received;
         let before = self.slots.get(&primary);
         if before.as_ref().is_some_and(|slot| !slot.yields_to(&entry)) {
@@ -177,16 +213,7 @@ impl Store {
         // One variant that may not be shared says nothing about the others.
         if !matches!(self.slots.get(&key), Some(Slot::Vary(_))) {
             self.slots.insert(key, Slot::Uncacheable { until: now + UNCACHEABLE });
-        }
-    }
-
-    /// Brings the store within its capacity; eviction is lazy otherwise. For a timer of the control plane.
-    pub fn maintain(&self) {
-        for _ in 0..MAINTENANCE_ROUNDS {
-            self.slots.run_pending_tasks();
-            if self.slots.weighted_size() <= self.capacity {
-                return;
-            }
+            self.make_room(OVERHEAD.into());
         }
     }
 
@@ -360,6 +387,9 @@ impl Hasher for KeyHasher {
     }
 }
 
+/// Aliases may take this part of the store's bytes, besides them.
+const ALIASES_SHARE: u64 = 64;
+
 /// As long as Varnish remembers a hit-for-miss: long against a burst, short against a change of mind at the origin.
 const UNCACHEABLE: Duration = Duration::from_secs(120);
 
@@ -368,9 +398,6 @@ const OVERHEAD: u32 = 300;
 
 /// Odd, so that different numbers give different salts: 2^128 divided by the golden ratio.
 const SALT: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
-
-/// moka evicts in batches; this many are beyond any backlog its bounded write log can leave.
-const MAINTENANCE_ROUNDS: u32 = 1_000;
 
 #[cfg(test)]
 pub(in crate::cache) mod tests {
@@ -435,7 +462,14 @@ pub(in crate::cache) mod tests {
             self.put_sized(path, groups, fields, sent, 0)
         }
 
-        fn put_sized(&self, path: &str, groups: &str, fields: Fields<'_>, sent: Instant, size: usize) -> bool {
+        pub(in crate::cache) fn put_sized(
+            &self,
+            path: &str,
+            groups: &str,
+            fields: Fields<'_>,
+            sent: Instant,
+            size: usize,
+        ) -> bool {
             let headers = headers(fields);
             let vary: Arc<[HeaderName]> = headers.keys().cloned().collect();
             let selecting = vary.iter().map(|name| normal(name, &headers).map(Iterator::collect)).collect();
@@ -473,7 +507,7 @@ pub(in crate::cache) mod tests {
     }
 
     const fn parts(path: &str) -> KeyParts<'_> {
-        KeyParts { scheme: "http", host: "erp", path, query: None, upstream: "sap", partition: None }
+        KeyParts { scheme: "http", host: "erp", path, query: None, upstream: "sap", partition: None, body: None }
     }
 
     fn headers(fields: Fields<'_>) -> HeaderMap {

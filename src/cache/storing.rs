@@ -62,6 +62,8 @@ pub enum Unstorable {
     Vary,
     /// The body is known to be larger than an entry may be.
     TooLarge,
+    /// It is not what the route expects.
+    Unexpected,
     /// It would be of no use: no lifetime, no validator, no stale service.
     Useless,
 }
@@ -84,6 +86,7 @@ impl Unstorable {
             Self::Session => "session",
             Self::Vary => "vary",
             Self::TooLarge => "too_large",
+            Self::Unexpected => "unexpected",
             Self::Useless => "useless",
         }
     }
@@ -108,7 +111,13 @@ pub fn decide(
     }
     let date = freshness::date(headers, moment);
     let lifetime = freshness::lifetime(status, headers, &control, params, date);
-    check_status(asked.method, status, &control, lifetime)?;
+    // A POST is read like a GET where the route says so, but it has no conditions, and RFC 9110 section 9.3.3 asks for an
+    // explicit lifetime.
+    let is_post = asked.parts.body.is_some();
+    if is_post && lifetime.1 == Source::Heuristic {
+        return Err(Unstorable::Useless);
+    }
+    check_status(if is_post { &Method::GET } else { asked.method }, status, &control, lifetime)?;
     check_directives(asked, &control, params, lifetime.1)?;
     check_identity(asked, headers, &control, params, lifetime)?;
     let vary = vary(headers)?;
@@ -117,8 +126,8 @@ pub fn decide(
     }
 
     let initial_age = freshness::initial_age(headers, moment, request_sent);
-    let etag = reuse::entity_tag(headers);
-    let last_modified = freshness::http_date(headers, &LAST_MODIFIED);
+    let etag = reuse::entity_tag(headers).filter(|_| !is_post);
+    let last_modified = freshness::http_date(headers, &LAST_MODIFIED).filter(|_| !is_post);
     let has_validator = etag.is_some() || last_modified.is_some();
     let mut life = freshness::life(lifetime, &control, params, initial_age, has_validator);
     if is_failure(status) {
@@ -131,7 +140,7 @@ pub fn decide(
     let mut stored = stored_fields(headers, &control, params);
     freshness::stamp(&mut stored, headers, date);
     let selecting = vary.iter().map(|name| Some(key::normal(name, asked.headers)?.collect())).collect();
-    Ok(Head {
+    let head = Head {
         status,
         groups: groups(&stored),
         headers: stored,
@@ -144,7 +153,8 @@ pub fn decide(
         vary,
         selecting,
         address: asked.parts.address(&params.query),
-    })
+    };
+    Ok(head.compact())
 }
 
 /// Whether an answer says that the origin failed. It is stored only where the origin says for how long, which spares it
@@ -321,7 +331,8 @@ fn is_nominated(name: &HeaderName, headers: &HeaderMap) -> bool {
         .any(|member| member.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+/// Content-Length, where it is one number.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
@@ -420,6 +431,7 @@ mod tests {
                 query: None,
                 upstream: "erp",
                 partition: self.partition,
+                body: None,
             };
             let asked = Asked { method: &self.method, headers: &request, parts };
             let moment = Clock::anchored(SystemTime::UNIX_EPOCH).moment();

@@ -7,8 +7,14 @@ use super::dictionary::Kind::{
 };
 use super::dictionary::{Key, Section};
 
+mod cache;
+mod listener;
 mod upstream;
 
+use cache::CACHE;
+pub use cache::{CANONICALS, ON_UNEXPECTED};
+pub use listener::ACCEPTS;
+use listener::LISTENER;
 use upstream::{UPSTREAM, WINDOW};
 
 /// The whole file.
@@ -21,7 +27,11 @@ pub static FILE: Section = Section {
         Key::new("log", Table(&LOG), "Logs."),
         Key::new("forwarded", Table(&FORWARDED), "What upstreams learn of the client, and whose word is taken for it."),
         Key::new("cache", Table(&STORE), "The cache that all routes share."),
-        Key::new("listener", Tables(&LISTENER), "Where vaxel accepts connections; at least one.").required(),
+        Key::new(
+            "listener",
+            Tables(&LISTENER),
+            "Where vaxel accepts connections; at least one, except in a program that has a server of its own.",
+        ),
         Key::new("consumer", Named(&CONSUMER), "Who calls. Everybody else is anonymous, told apart by address."),
         Key::new("upstream", Named(&UPSTREAM), "What is protected: one or several servers that share a capacity.")
             .required(),
@@ -108,54 +118,6 @@ static PERSIST: Section = Section {
     ],
 };
 
-static LISTENER: Section = Section {
-    name: "[[listener]]",
-    about: "Where vaxel accepts connections.",
-    keys: &[
-        Key::new("listen", Text, "Address and port.").required(),
-        Key::new("tls", Table(&LISTENER_TLS), "HTTPS; without it plain HTTP/1.1 and HTTP/2 with prior knowledge."),
-        Key::new(
-            "accept",
-            Choice(ACCEPTS),
-            "How connections reach the workers: spread by the kernel, or handed to the least loaded one.",
-        )
-        .default("'reuseport'"),
-        Key::new("backlog", Whole, "Connections the kernel keeps until they are accepted.").default("4096"),
-        Key::new("connections", Whole, "Open connections; more are turned away with 503.").default("16384"),
-        Key::new("head_size", Size, "The largest request head.").default("'64KiB'"),
-        Key::new("head_timeout", Duration, "How long a request head or a TLS handshake may take.").default("'10s'"),
-        Key::new("idle_timeout", Duration, "How long a connection may stay idle.").default("'60s'"),
-        Key::new("h2_streams", Whole, "Requests at the same time on one HTTP/2 connection.").default("128"),
-    ],
-};
-
-/// The words of `listener.accept`.
-pub const ACCEPTS: &[&str] = &["reuseport", "dispatch"];
-
-static LISTENER_TLS: Section = Section {
-    name: "tls of a [[listener]]",
-    about: "HTTPS.",
-    keys: &[
-        Key::new("cert", File, "The certificate chain, PEM.").required(),
-        Key::new("key", File, "The private key, PEM.").required(),
-        Key::new("also", Tables(&PAIR), "Further certificates, shown to clients that ask for their names (SNI)."),
-        Key::new(
-            "client_ca",
-            File,
-            "Certificates that must have signed the client's, PEM; without it clients need none.",
-        ),
-    ],
-};
-
-static PAIR: Section = Section {
-    name: "also of tls",
-    about: "A further certificate; the names it is for decide who is shown it.",
-    keys: &[
-        Key::new("cert", File, "The certificate chain, PEM.").required(),
-        Key::new("key", File, "The private key, PEM.").required(),
-    ],
-};
-
 static CONSUMER: Section = Section {
     name: "[consumer.NAME]",
     about: "Who calls.",
@@ -213,6 +175,12 @@ static ROUTE: Section = Section {
         Key::new("require_consumer", Flag, "Refuses anonymous callers.").default("false"),
         Key::new("rate", Table(&RATE), "How much each consumer, or anonymous address, may ask for."),
         Key::new("max_body", Size, "The largest request body; any size if not given."),
+        Key::new(
+            "body_timeout",
+            Duration,
+            "How long a request body may keep us waiting; a second more for each KiB that has come.",
+        )
+        .default("'30s'"),
         Key::new(
             "deadline",
             Text,
@@ -280,69 +248,6 @@ static MATCH: Section = Section {
             "Header fields: a value it must have, true (it is there), or false (it is not).",
         )
         .default("{}"),
-    ],
-};
-
-static CACHE: Section = Section {
-    name: "cache of a [[route]]",
-    about: "How answers are stored (RFC 9111).",
-    keys: &[
-        Key::new("ttl", Duration, "How long an answer is fresh where the origin does not say."),
-        Key::new("override", Flag, "`ttl` counts even where the origin says otherwise; never over `private`.")
-            .default("false"),
-        Key::new(
-            "stale_while_revalidate",
-            Duration,
-            "How long after that it is still served while it is fetched anew.",
-        )
-        .default("'0s'"),
-        Key::new(
-            "stale_if_error",
-            Duration,
-            "How long after that it is served when the upstream fails or is overloaded.",
-        )
-        .default("'0s'"),
-        Key::new("keep", Duration, "How long after that it is kept only to ask whether it has changed.")
-            .default("'1h'"),
-        Key::new("negative", Duration, "How long 404 and 410 are fresh where the origin does not say."),
-        Key::new("max_entry", Size, "The largest body stored.").default("'8MiB'"),
-        Key::new("per_consumer", Flag, "Each consumer, and each of its users, has answers of its own.")
-            .default("false"),
-        Key::new("identity", Table(&IDENTITY), "What tells users apart, who then have answers of their own."),
-        Key::new(
-            "shared_after_auth",
-            Duration,
-            "Users share answers, but each must have had a 2xx of the upstream on this route within this time.",
-        ),
-        Key::new("ignore_set_cookie", List(&Text), "Cookies whose setting does not make an answer personal.")
-            .default("[]"),
-        Key::new("strip", List(&Text), "Further fields that a stored answer never carries.").default("[]"),
-        Key::new(
-            "targeted",
-            List(&Text),
-            "Fields that count instead of Cache-Control (RFC 9213), the first one there.",
-        )
-        .default("['vaxel-cache-control', 'cdn-cache-control']"),
-        Key::new("query", Table(&QUERY), "Which query parameters make another answer."),
-    ],
-};
-
-static IDENTITY: Section = Section {
-    name: "identity",
-    about: "What tells users apart, beside the consumer and Authorization, which always do.",
-    keys: &[
-        Key::new("cookies", List(&Text), "Cookies, by name or with * at its end; all others do not matter."),
-        Key::new("headers", List(&Text), "Fields that a proxy before vaxel sets."),
-    ],
-};
-
-static QUERY: Section = Section {
-    name: "query",
-    about: "Which query parameters make another answer.",
-    keys: &[
-        Key::new("sort", Flag, "Their order does not matter.").default("false"),
-        Key::new("drop", List(&Text), "These do not matter.").default("[]"),
-        Key::new("keep", List(&Text), "Only these matter; all if not given."),
     ],
 };
 

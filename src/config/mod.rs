@@ -83,7 +83,7 @@ impl From<Settings> for Loaded {
     }
 }
 
-/// Loads the file at `path`; placeholders are expanded from the environment.
+/// Loads the file at `path` for a server, which has to listen somewhere; placeholders are expanded from the environment.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -91,7 +91,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded, Problems> {
     let path = path.as_ref();
     let name = path.display().to_string();
     match std::fs::read_to_string(path) {
-        Ok(text) => parse(&text, &name),
+        Ok(text) => parse_for(true, &text, &name, &environment),
         Err(error) => {
             let mut problems = Problems::new(name, "");
             problems.add(Severity::Error, 0..0, Mistake::new(format!("the configuration cannot be read: {error}")));
@@ -100,15 +100,24 @@ pub fn load(path: impl AsRef<Path>) -> Result<Loaded, Problems> {
     }
 }
 
-/// Understands `text`, called `name` in messages; placeholders are expanded from the environment.
+/// Understands `text`, called `name` in messages; placeholders are expanded from the environment. It need not listen
+/// anywhere: an embedding program has a server of its own.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(text: &str, name: &str) -> Result<Loaded, Problems> {
-    parse_with(text, name, &|variable| std::env::var(variable).ok())
+    parse_with(text, name, &environment)
+}
+
+fn environment(variable: &str) -> Option<String> {
+    std::env::var(variable).ok()
 }
 
 fn parse_with(text: &str, name: &str, variables: Variables<'_>) -> Result<Loaded, Problems> {
+    parse_for(false, text, name, variables)
+}
+
+fn parse_for(server: bool, text: &str, name: &str, variables: Variables<'_>) -> Result<Loaded, Problems> {
     let (mut file, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What follows a syntax error is guesswork: nothing else is reported beside it.
@@ -124,6 +133,11 @@ fn parse_with(text: &str, name: &str, variables: Variables<'_>) -> Result<Loaded
     let mut problems = Problems::new(name, masked.as_str());
     for (severity, span, mistake) in context.problems {
         problems.add(severity, span, mistake);
+    }
+    if server && file.get_ref().get("listener").is_none() {
+        let mistake =
+            Mistake::new("a server needs `listener`").hint("[[listener]] says where connections are accepted");
+        problems.add(Severity::Error, 0..0, mistake);
     }
     match settings {
         Some(settings) if !problems.has_errors() => {

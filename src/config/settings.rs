@@ -29,7 +29,7 @@ use crate::upstream::tls::UpstreamTls;
 use crate::upstream::{Expect, HostHeader, Timeouts};
 
 /// Everything vaxel is told. Names are unique; `upstream` of a route is within `upstreams`; there is at least one
-/// listener, one upstream and one route; the routes' patterns build a router.
+/// upstream and one route (and, for a server, one listener); the routes' patterns build a router.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Where connections are accepted.
@@ -131,6 +131,8 @@ pub struct UpstreamSettings {
     pub balance: Balance,
     /// How much it works on at the same time, and who waits.
     pub slots: SlotsParams,
+    /// How much each endpoint works on at the same time, where that is bounded.
+    pub endpoint_slots: Option<u32>,
     /// When it is left alone, if ever.
     pub breaker: Option<BreakerParams>,
     /// Whether and how it shifts its gear by itself.
@@ -180,6 +182,8 @@ pub struct RouteSettings {
     pub cost: u32,
     /// The largest request body in bytes.
     pub max_body: Option<u64>,
+    /// How long a request body may keep us waiting, beyond a second for each KiB that has come.
+    pub body_timeout: Duration,
     /// Refuses anonymous callers.
     pub require_consumer: bool,
     /// The field by which its callers say how long they wait.

@@ -23,8 +23,14 @@ impl Handle {
                 for (index, endpoint) in upstream.endpoints.iter().enumerate() {
                     let Some(connector) = endpoint.connector.clone() else { continue };
                     let authority = endpoint.authority.to_str().unwrap_or_default().to_owned();
-                    let (upstream, clock) = (Arc::clone(&upstream), self.clock().clone());
-                    probes.spawn(keep_probing(upstream, index, connector, authority, params.clone(), clock));
+                    probes.spawn(keep_probing(
+                        Arc::clone(&upstream),
+                        index,
+                        connector,
+                        authority,
+                        params.clone(),
+                        self.clock().clone(),
+                    ));
                 }
             }
             reloaded.await;

@@ -22,6 +22,7 @@ use crate::router::Router;
 use crate::throttle::RateParams;
 use crate::throttle::rate::RateLimiter;
 use crate::throttle::slots::Slots;
+use crate::upstream::body::BodyParams;
 use crate::upstream::connect::Connector;
 use crate::upstream::gearbox::Gearbox;
 use crate::upstream::health::{Ejection, EjectionParams};
@@ -135,7 +136,7 @@ impl Workshop {
             }
             None => Arc::new(Gearbox::new(settings.gears.clone(), settings.windows.clone(), now)),
         };
-        Arc::new(Upstream {
+        let upstream = Arc::new(Upstream {
             name: settings.name.as_str().into(),
             endpoints,
             health,
@@ -149,10 +150,13 @@ impl Workshop {
             budget: Mutex::new(Budget::new(settings.retry.budget_ratio, settings.retry.budget_min_per_second, now)),
             timeouts: settings.timeouts,
             zombie_hold: settings.slots.zombie_hold,
+            endpoint_slots: settings.endpoint_slots,
             host: settings.host,
             expect: settings.expect,
             meter: self.core.metrics.upstream(&settings.name),
-        })
+        });
+        upstream.hold(now);
+        upstream
     }
 
     /// The endpoints of an upstream and what is known of them.
@@ -289,7 +293,7 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
         rewrite: settings.rewrite.clone(),
         request_headers: settings.request_headers.clone(),
         response_headers: settings.response_headers.clone(),
-        max_body: settings.max_body.unwrap_or(u64::MAX),
+        body: BodyParams { limit: settings.max_body.unwrap_or(u64::MAX), timeout: settings.body_timeout },
         require_consumer: settings.require_consumer,
         deadline: settings.deadline.clone(),
         spare: settings.spare.and_then(|index| built.upstreams.get(index)).map(Arc::clone),

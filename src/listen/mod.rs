@@ -1,6 +1,7 @@
 //! From an accepting socket to requests.
 //!
 //! - [`socket`]: binding, one socket per worker or one for all
+//! - `callers`: how many connections each client has
 //! - [`serve`]: one connection: TLS, protocol detection, HTTP/1.1 or HTTP/2
 //! - [`wire`]: its bytes: guarded, timed, closed so that the last answer arrives
 //! - [`guard`]: request framing as strict as RFC 9112 allows
@@ -11,6 +12,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+mod callers;
 pub mod certs;
 pub mod drain;
 pub mod guard;
@@ -19,6 +21,8 @@ pub mod socket;
 mod speaker;
 pub mod tls;
 pub mod wire;
+
+pub use callers::Callers;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub enum Accept {
 pub struct ListenLimits {
     /// Connections open at once.
     pub connections: usize,
+    /// Those of one client address (IPv6 by /64), if they are bounded.
+    pub connections_per_address: Option<usize>,
     /// Bytes of a request's head.
     pub head_size: usize,
     /// For a request's head, a TLS handshake, and for taking what we send, without progress.
@@ -58,6 +64,8 @@ impl Default for ListenLimits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            // Behind another proxy all clients have its address.
+            connections_per_address: None,
             head_size: 64 * 1024,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

@@ -19,11 +19,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::callers::Seat;
 use super::drain::{Drain, Open};
 use super::speaker::{Counted, Speaker};
 use super::tls::LiveTls;
 use super::wire::{Patience, Tally, Wire};
-use super::{ListenLimits, Peer};
+use super::{Callers, ListenLimits, Peer};
 use crate::metrics::{ConnectionRefusal, Handshake, ListenerMeter, Metrics};
 use crate::refusal::Reason;
 
@@ -37,6 +38,8 @@ pub struct Server {
     pub worker: usize,
     /// Connections open now, over all workers.
     pub open: Arc<AtomicUsize>,
+    /// The same for each client.
+    pub callers: Arc<Callers>,
     /// The orderly end.
     pub drain: Drain,
     /// What it counts.
@@ -123,12 +126,15 @@ pub fn admit<A: Answer>(
     answer: &impl Fn(Peer) -> A,
     place: Option<Place>,
 ) {
-    let ticket = Ticket::take(server, place);
+    let ticket = Ticket::take(server, address, place);
     let _ = stream.set_nodelay(true);
-    let Some(ticket) = ticket else {
-        server.meter.refused(server.worker, ConnectionRefusal::Limit);
-        tokio::spawn(turn_away(Arc::clone(server), stream));
-        return;
+    let ticket = match ticket {
+        Ok(ticket) => ticket,
+        Err(why) => {
+            server.meter.refused(server.worker, why);
+            tokio::spawn(turn_away(Arc::clone(server), stream));
+            return;
+        }
     };
     let answer = answer(server.peer(address));
     tokio::spawn(async move {
@@ -144,14 +150,23 @@ pub fn admit<A: Answer>(
 /// Counts a connection in `Server::open`, and at its place, until dropped, whatever ends it.
 struct Ticket {
     server: Arc<Server>,
+    /// Its seat among the connections of its client.
+    seat: Option<Seat>,
     _place: Option<Place>,
 }
 
 impl Ticket {
-    fn take(server: &Arc<Server>, place: Option<Place>) -> Option<Self> {
-        let ticket = Self { server: Arc::clone(server), _place: place };
+    fn take(server: &Arc<Server>, address: SocketAddr, place: Option<Place>) -> Result<Self, ConnectionRefusal> {
+        let mut ticket = Self { server: Arc::clone(server), seat: None, _place: place };
         server.meter.accepted(server.worker);
-        (server.open.fetch_add(1, Ordering::Relaxed) < server.limits.connections).then_some(ticket)
+        if server.open.fetch_add(1, Ordering::Relaxed) >= server.limits.connections {
+            return Err(ConnectionRefusal::Limit);
+        }
+        if let Some(most) = server.limits.connections_per_address {
+            let seat = server.callers.seat(address.ip(), most);
+            ticket.seat = Some(seat.ok_or(ConnectionRefusal::Address)?);
+        }
+        Ok(ticket)
     }
 }
 

@@ -4,13 +4,15 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
-use super::lookup::{self, Looked};
+use super::lookup::{self, Content, Looked};
 use super::outgoing;
+use super::post::Reading;
 use super::respond;
 use super::snapshot::{Route, Snapshot, Worker};
 use super::trip::{self, Plan, Trip};
@@ -29,36 +31,60 @@ pub(super) enum Begun {
     Answered(Box<Response<ResponseBody>>),
     /// The rest may wait.
     Onward(Box<Trip>),
+    /// Its body is to be read first.
+    Reading(Box<Reading>),
 }
 
 /// Takes a request as far as it comes without waiting.
 pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Begun {
     let (mut parts, body) = request.into_parts();
     let mut exchange = open(worker, &parts, peer);
-    let hooked = worker.core.hooks.as_ref().map_or(Ok(()), |hooks| hooks.request(&mut parts, &peer));
+    if let Some(hooks) = &worker.core.hooks {
+        let hooked = hooks.request(&mut parts, &peer);
+        exchange.method = parts.method.clone();
+        if let Err(denied) = hooked {
+            return answered(respond::deny(exchange, denied));
+        }
+    }
     let snapshot = Arc::clone(&exchange.snapshot);
     let safe = is_safe(&parts.method, &parts.headers);
-    let looked = hooked.and_then(|()| {
+    let looked = (|| {
         let old = matches!(parts.version, Version::HTTP_10 | Version::HTTP_09);
         check(worker, &parts)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
-        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, !body.is_end_stream())))
-    });
+        let content = if body.is_end_stream() { Content::None } else { Content::Unread };
+        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, content)))
+    })();
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
-        Ok((_, Looked::Refuse(reason))) => answered(respond::refuse(exchange, reason.into())),
-        Ok((route, Looked::Serve(entry, result, refresh))) => {
+        Ok((route, looked)) => proceed(exchange, route, parts, (body, None), safe, looked),
+    }
+}
+
+/// Answers from what was found, or goes on. With the body goes all of it, if it was read already.
+pub(super) fn proceed(
+    mut exchange: Box<Exchange>,
+    route: &Route,
+    parts: Parts,
+    (body, whole): (Inbound, Option<Bytes>),
+    safe: bool,
+    looked: Looked,
+) -> Begun {
+    match looked {
+        Looked::Refuse(reason) => answered(respond::refuse(exchange, reason.into())),
+        Looked::Read => Begun::Reading(Box::new(Reading { exchange, parts, body })),
+        Looked::Serve(entry, result, refresh) => {
             exchange.cache = result;
             if let Some(wanted) = refresh {
-                trip::refresh(&mut exchange, route, &parts, wanted);
+                trip::refresh(&mut exchange, route, &parts, whole, wanted);
             }
             let now = exchange.started.mono;
-            answered(respond::stored(exchange, &entry, &parts.headers, now))
+            answered(respond::stored(exchange, &entry, &parts.headers, now, None))
         }
-        Ok((route, looked)) => {
+        looked => {
             if let Some(event) = looked.event() {
-                route.meter.event(worker.index, event);
+                route.meter.event(exchange.worker.index, event);
             }
             onward(exchange, route, parts, body, safe, looked)
         }
@@ -92,7 +118,9 @@ fn onward(
             exchange.cache = result;
             Plan::Alone(forward, address)
         }
-        Looked::Serve(..) | Looked::Refuse(_) => return answered(respond::refuse(exchange, Reason::Internal.into())),
+        Looked::Serve(..) | Looked::Read | Looked::Refuse(_) => {
+            return answered(respond::refuse(exchange, Reason::Internal.into()));
+        }
     };
     Begun::Onward(Box::new(Trip { exchange, outgoing, asked, plan }))
 }

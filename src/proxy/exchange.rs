@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use super::access_log::Line;
+use super::hooks::Parties;
 use super::snapshot::{Caller, Route, Snapshot, Worker};
 use crate::clock::Moment;
 use crate::consumer::Identity;
@@ -154,8 +155,16 @@ impl Exchange {
         let route = self.route();
         route.map_or(&self.snapshot.unrouted, |route| &route.meter).record(index, &facts);
         self.caller().0.meter.record(index, &facts);
+        let parties = Parties {
+            route: route.map(|route| &*route.name),
+            upstream: route.map(|route| match &route.spare {
+                Some(spare) if self.by_spare => &*spare.name,
+                _ => &*route.upstream.name,
+            }),
+            consumer: matches!(self.consumer, Identity::Known(_)).then(|| &*self.caller().0.name),
+        };
         if let Some(hooks) = &self.worker.core.hooks {
-            hooks.finished(&facts);
+            hooks.finished(&facts, parties);
         }
         if let (Some(log), Some(noted)) = (&self.worker.log, noted) {
             let mut id = [0; 16];
@@ -168,12 +177,9 @@ impl Exchange {
                 path: noted.uri.path(),
                 query: noted.uri.query(),
                 version: self.version,
-                route: route.map(|route| &*route.name),
-                upstream: route.map(|route| match &route.spare {
-                    Some(spare) if self.by_spare => &*spare.name,
-                    _ => &*route.upstream.name,
-                }),
-                consumer: matches!(self.consumer, Identity::Known(_)).then(|| &*self.caller().0.name),
+                route: parties.route,
+                upstream: parties.upstream,
+                consumer: parties.consumer,
                 user_agent: noted.user_agent.as_ref(),
                 traceparent: noted.trace.as_ref(),
                 facts: &facts,

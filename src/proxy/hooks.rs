@@ -5,15 +5,27 @@ use http::response::Parts as ResponseParts;
 
 use crate::listen::Peer;
 use crate::metrics::Facts;
-use crate::refusal::Refusal;
+use crate::refusal::Denied;
+
+/// Whose an exchange was, by the names of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parties<'a> {
+    /// Its route, if one matched.
+    pub route: Option<&'a str>,
+    /// The upstream the route leads to.
+    pub upstream: Option<&'a str>,
+    /// Its consumer, if it is a configured one.
+    pub consumer: Option<&'a str>,
+}
 
 /// What an embedding program may do with a request on its way. Called inside the trip: no method may block.
 pub trait Hooks: Send + Sync + 'static {
     /// Before routing: may change the request, or refuse it.
     ///
     /// # Errors
-    /// A refusal ends the trip; it is rendered like every other.
-    fn request(&self, request: &mut RequestParts, peer: &Peer) -> Result<(), Refusal> {
+    /// A refusal ends the trip; it is rendered like every other, for a [`Refusal`](crate::Refusal) with the reason it
+    /// has, for a [`Denial`](crate::Denial) in the program's words.
+    fn request(&self, request: &mut RequestParts, peer: &Peer) -> Result<(), Denied> {
         let _ = (request, peer);
         Ok(())
     }
@@ -36,7 +48,7 @@ pub trait Hooks: Send + Sync + 'static {
     }
 
     /// When the exchange is over.
-    fn finished(&self, facts: &Facts<'_>) {
-        let _ = facts;
+    fn finished(&self, facts: &Facts<'_>, parties: Parties<'_>) {
+        let _ = (facts, parties);
     }
 }

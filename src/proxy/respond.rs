@@ -12,6 +12,8 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::body::{Content, ResponseBody};
+use super::cache_status;
+pub(super) use super::cache_status::Forward;
 use super::exchange::Exchange;
 use super::held::Held;
 use crate::cache::entry::{Entry, Head};
@@ -21,28 +23,16 @@ use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
 use crate::message::short::Short;
 use crate::metrics::CacheResult;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Denied, Reason, Refusal};
 use crate::upstream::body::ReplyBody;
 
-/// What Cache-Status says of a forwarded request: `fwd` and, where it helps, `detail`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Forward {
-    /// Why it was forwarded (RFC 9211 section 2.2).
-    pub(super) why: &'static str,
-    /// More exactly.
-    pub(super) detail: Option<&'static str>,
-    /// Whether the answer is stored.
-    pub(super) stored: bool,
-    /// Whether it shared another request's answer.
-    pub(super) collapsed: bool,
-}
-
-/// Answers from a stored entry.
+/// Answers from a stored entry. `forward`: what the request went through before that; nothing, if it is a hit.
 pub(super) fn stored(
     mut exchange: Box<Exchange>,
     entry: &Arc<Entry>,
     request: &HeaderMap,
     now: Instant,
+    forward: Option<Forward>,
 ) -> Response<ResponseBody> {
     let body = &entry.body;
     let answer = reuse::answer(&entry.head, body.len() as u64, &exchange.method, request);
@@ -78,7 +68,12 @@ pub(super) fn stored(
             response.headers_mut().remove(header::CONTENT_TYPE);
         }
     }
-    let status = cache_status_of_stored(&exchange, entry, now);
+    let status = match forward {
+        Some(forward) => forward.value(),
+        None => {
+            cache_status::hit(entry, now, matches!(exchange.cache, CacheResult::StaleError).then_some("stale_if_error"))
+        }
+    };
     let headers = response.headers_mut();
     headers.insert(header::AGE, HeaderValue::from(entry.age(now).as_secs()));
     headers.insert(CACHE_STATUS, status);
@@ -111,7 +106,7 @@ pub(super) fn filled(
     if head.initial_age.as_secs() > 0 {
         headers.insert(header::AGE, HeaderValue::from(head.initial_age.as_secs()));
     }
-    headers.insert(CACHE_STATUS, forward.value(head.status));
+    headers.insert(CACHE_STATUS, forward.answered(head.status).value());
     finish(&mut exchange, headers);
     dress(exchange, response)
 }
@@ -142,7 +137,7 @@ pub(super) fn reply(
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     if let Some(forward) = forward {
-        parts.headers.append(CACHE_STATUS, forward.value(parts.status));
+        parts.headers.append(CACHE_STATUS, forward.answered(parts.status).value());
     }
     finish(&mut exchange, &mut parts.headers);
     // hyper frames anew for the client: the version belongs to the upstream's hop.
@@ -180,20 +175,49 @@ pub(super) fn stood_in(
 }
 
 /// Answers by itself: problem+json (RFC 9457) with the reason, and when to come back.
-pub(super) fn refuse(mut exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
+pub(super) fn refuse(exchange: Box<Exchange>, refusal: Refusal) -> Response<ResponseBody> {
     let Refusal { reason, retry_after } = refusal;
+    // Our own texts hold nothing to escape.
+    problem(
+        exchange,
+        reason,
+        Problem { status: reason.status(), code: reason.code(), detail: reason.sentence() },
+        retry_after,
+    )
+}
+
+/// Refuses as an embedding program wants it.
+pub(super) fn deny(exchange: Box<Exchange>, denied: Denied) -> Response<ResponseBody> {
+    let denial = match denied {
+        Denied::Refusal(refusal) => return refuse(exchange, refusal),
+        Denied::Own(denial) => denial,
+    };
+    let detail = serde_json::Value::from(denial.detail).to_string();
+    let detail = detail.get(1..detail.len() - 1).unwrap_or_default();
+    problem(exchange, Reason::Hook, Problem { status: denial.status, code: denial.code, detail }, denial.retry_after)
+}
+
+/// What an error body says; the texts fit into JSON as they are.
+struct Problem<'a> {
+    status: StatusCode,
+    code: &'a str,
+    detail: &'a str,
+}
+
+fn problem(
+    mut exchange: Box<Exchange>,
+    reason: Reason,
+    Problem { status, code, detail }: Problem<'_>,
+    retry_after: Option<Duration>,
+) -> Response<ResponseBody> {
     exchange.reason = Some(reason);
     let mut body = String::with_capacity(256);
-    let status = reason.status();
     let id = exchange.request_id();
-    // Every text here is ours or a number: nothing to escape.
     let _ = write!(
         body,
-        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"detail\":\"{}\",\"reason\":\"{}\",\"request_id\":\"{id:016x}\"",
+        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"detail\":\"{detail}\",\"reason\":\"{code}\",\"request_id\":\"{id:016x}\"",
         status.canonical_reason().unwrap_or_default(),
         status.as_u16(),
-        reason.sentence(),
-        reason.code(),
     );
     if let Some(wait) = retry_after {
         let _ = write!(body, ",\"retry_after_ms\":{}", wait.as_millis());
@@ -251,28 +275,6 @@ pub(super) fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Respons
     dress(exchange, response)
 }
 
-impl Forward {
-    /// A forwarded request.
-    pub(super) const fn new(why: &'static str) -> Self {
-        Self { why, detail: None, stored: false, collapsed: false }
-    }
-
-    fn value(self, status: StatusCode) -> HeaderValue {
-        let mut text = Short::default();
-        text.text("vaxel; fwd=").text(self.why).text("; fwd-status=").number(status.as_u16().into());
-        if self.stored {
-            text.text("; stored");
-        }
-        if self.collapsed {
-            text.text("; collapsed");
-        }
-        if let Some(detail) = self.detail {
-            text.text("; detail=").text(detail);
-        }
-        text.value().unwrap_or(HeaderValue::from_static("vaxel"))
-    }
-}
-
 /// What goes on every response: the operator's edits, the rate, our name.
 fn finish(exchange: &mut Exchange, headers: &mut HeaderMap) {
     exchange.worker.core.pseudonym.sign(headers, http::Version::HTTP_11);
@@ -308,20 +310,6 @@ fn not_modified(response: &mut Response<Content>) {
     }
 }
 
-/// What Cache-Status says of an answer out of the store.
-pub(super) fn cache_status_of_stored(exchange: &Exchange, entry: &Entry, now: Instant) -> HeaderValue {
-    if let CacheResult::Revalidated = exchange.cache {
-        return HeaderValue::from_static("vaxel; fwd=stale; fwd-status=304; stored");
-    }
-    let (fresh, age) = (entry.head.life.fresh.as_secs(), entry.age(now).as_secs());
-    let mut text = Short::default();
-    text.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
-    if let CacheResult::StaleError = exchange.cache {
-        text.text("; detail=stale_if_error");
-    }
-    text.value().unwrap_or(HeaderValue::from_static("vaxel; hit"))
-}
-
 /// draft-ietf-httpapi-ratelimit-headers-11.
 fn rate_fields(headers: &mut HeaderMap, rated: &crate::throttle::rate::Rated, policy: &HeaderValue) {
     headers.insert(RATELIMIT_POLICY, policy.clone());
@@ -348,6 +336,7 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::UpstreamTls => "vaxel; error=tls_protocol_error",
         Reason::UpstreamReset => "vaxel; error=connection_terminated",
         Reason::UpstreamProtocol => "vaxel; error=http_protocol_error",
+        Reason::UpstreamUnexpected => "vaxel; error=http_response_incomplete; details=\"upstream.unexpected\"",
         Reason::UpstreamConnectTimeout => "vaxel; error=connection_timeout",
         Reason::UpstreamStatus => "vaxel; error=http_response_incomplete; details=\"upstream.status\"",
         Reason::UpstreamTimeout => "vaxel; error=http_response_timeout",
@@ -362,7 +351,7 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::QueueHopeless => "vaxel; error=connection_limit_reached; details=\"queue.hopeless\"",
         Reason::RequestLoop => "vaxel; error=proxy_loop_detected",
         Reason::RateExceeded => "vaxel; error=http_request_denied; details=\"rate.exceeded\"",
-        Reason::ConsumerUnknown | Reason::RequestMethod => "vaxel; error=http_request_denied",
+        Reason::ConsumerUnknown | Reason::RequestMethod | Reason::Hook => "vaxel; error=http_request_denied",
         Reason::RouteNone => "vaxel; error=destination_not_found",
         Reason::Internal => "vaxel; error=proxy_internal_error",
         Reason::RequestMalformed

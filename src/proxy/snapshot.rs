@@ -26,6 +26,7 @@ use crate::router::{Rewrite, Router};
 use crate::throttle::Class;
 use crate::throttle::rate::RateLimiter;
 use crate::upstream::Upstream;
+use crate::upstream::body::BodyParams;
 
 /// The configuration in force, as live objects.
 pub struct Snapshot {
@@ -95,8 +96,8 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     /// Edits of what is sent downstream.
     pub response_headers: HeaderEdits,
-    /// The largest request body, in bytes.
-    pub max_body: u64,
+    /// What a request body may take.
+    pub body: BodyParams,
     /// The field by which its callers say how long they wait.
     pub deadline: Option<HeaderName>,
     /// Whether only known consumers may use it.

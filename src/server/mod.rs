@@ -29,7 +29,7 @@ use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
 use crate::listen::serve::{self, Place, Server};
 use crate::listen::tls::TlsError;
-use crate::listen::{Accept, Peer, socket};
+use crate::listen::{Accept, Callers, Peer, socket};
 use crate::metrics::{Format, WorkerMeter};
 use crate::proxy::access_log::{AccessLog, LogWriter};
 
@@ -204,13 +204,14 @@ fn open_listener(
     let bound = sockets.first().map_or(Ok(address), TcpListener::local_addr).map_err(bind_error)?;
     let (handle, drain) = (&control.handle, &control.drain);
     let tls = settings.tls.as_ref().and_then(|_| control.sites.find(address));
-    let open = Arc::new(AtomicUsize::new(0));
+    let (open, callers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Callers::default()));
     let server = |worker| {
         Arc::new(Server {
             tls: tls.cloned(),
             limits: settings.limits.clone(),
             worker,
             open: Arc::clone(&open),
+            callers: Arc::clone(&callers),
             drain: drain.clone(),
             meter: handle.metrics().listener(&bound.to_string()),
             metrics: handle.metrics().clone(),
@@ -307,7 +308,9 @@ fn spawn_worker(index: usize, shares: Vec<Share>, handle: &Handle, drain: Drain)
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)
 }
 
-/// Looks now and then by how much later than it was due this event loop wakes up.
+/// Looks now and then by how much later than it was due this event loop wakes up. Its timer is also the nearest one
+/// at all times: without it tokio writes to its eventfd whenever a request's timer becomes the nearest (0.1 to 0.3 system
+/// calls per pass).
 async fn measure_lag(meter: Arc<WorkerMeter>, clock: Clock) {
     loop {
         let due = clock.now() + LAG_PAUSE;

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
+use super::ahead::Ahead;
 use super::link::LinkBody;
 
 /// Any error of a foreign body.
@@ -29,8 +31,20 @@ pub enum Inbound {
     Incoming(Incoming),
     /// From an embedding program.
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
+    /// Frames that were read ahead, and what follows them.
+    Begun(VecDeque<Frame<Bytes>>, Box<Self>),
     /// None.
     Empty,
+}
+
+/// What a request body may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyParams {
+    /// Its largest size, in bytes.
+    pub limit: u64,
+    /// How long it may keep us waiting: so long to begin with, and a second more for each [`PACE`] bytes that have come.
+    /// What holds a slot must bring something.
+    pub timeout: Duration,
 }
 
 /// Why a request body could not be sent to its end.
@@ -39,6 +53,9 @@ pub enum RequestBodyError {
     /// The client broke off or broke the framing.
     #[error("the client's body broke off")]
     Client(#[source] BoxError),
+    /// The client was too slow.
+    #[error("the client's body did not arrive in time")]
+    Late,
     /// More than the route allows.
     #[error("the body is larger than the route allows")]
     TooLarge,
@@ -63,7 +80,7 @@ pub struct Source {
     inner: Mutex<Reading>,
     progress: AtomicU8,
     read: AtomicU64,
-    limit: u64,
+    params: BodyParams,
 }
 
 #[derive(Debug)]
@@ -73,6 +90,15 @@ struct Reading {
     kept: Vec<Bytes>,
     kept_bytes: usize,
     replay: usize,
+    /// Runs once we had to wait.
+    patience: Option<Patience>,
+}
+
+/// How long we wait for a body.
+#[derive(Debug)]
+struct Patience {
+    begun: Instant,
+    timer: Pin<Box<Sleep>>,
 }
 
 /// The body of one attempt.
@@ -120,21 +146,11 @@ pub enum ReplyBody {
     Ahead(Box<Ahead>),
 }
 
-/// A body whose beginning was read before it is passed on.
-#[derive(Debug)]
-pub struct Ahead {
-    /// What was read and not passed on yet.
-    read: VecDeque<Result<Frame<Bytes>, BoxError>>,
-    rest: ReplyBody,
-    /// There is nothing more to be read.
-    ended: bool,
-}
-
 impl Source {
-    /// A body of at most `limit` bytes, of which the first `replay` are kept for another attempt.
-    pub fn new(inbound: Inbound, limit: u64, replay: usize) -> Arc<Self> {
-        let inner = Mutex::new(Reading { inbound, kept: Vec::new(), kept_bytes: 0, replay });
-        Arc::new(Self { inner, progress: AtomicU8::new(0), read: AtomicU64::new(0), limit })
+    /// A body within `params`, of which the first `replay` bytes are kept for another attempt.
+    pub fn new(inbound: Inbound, params: BodyParams, replay: usize) -> Arc<Self> {
+        let inner = Mutex::new(Reading { inbound, kept: Vec::new(), kept_bytes: 0, replay, patience: None });
+        Arc::new(Self { inner, progress: AtomicU8::new(0), read: AtomicU64::new(0), params })
     }
 
     /// How far it has come.
@@ -172,7 +188,14 @@ impl Source {
             *sent += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
         }
-        match std::task::ready!(reading.inbound.poll(cx)) {
+        let Poll::Ready(next) = reading.inbound.poll(cx) else {
+            if !reading.is_late(self.params.timeout, self.bytes(), cx) {
+                return Poll::Pending;
+            }
+            self.mark(Progress::Broken);
+            return Poll::Ready(Some(Err(RequestBodyError::Late)));
+        };
+        match next {
             None => {
                 self.mark(Progress::Ended);
                 Poll::Ready(None)
@@ -184,7 +207,7 @@ impl Source {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let before = self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    if before + data.len() as u64 > self.limit {
+                    if before + data.len() as u64 > self.params.limit {
                         self.mark(Progress::TooLarge);
                         return Poll::Ready(Some(Err(RequestBodyError::TooLarge)));
                     }
@@ -200,6 +223,22 @@ impl Source {
 }
 
 impl Reading {
+    /// Whether the client has kept us waiting too long; the task is woken when it has.
+    fn is_late(&mut self, timeout: Duration, bytes: u64, cx: &mut Context<'_>) -> bool {
+        let Patience { begun, timer } = self.patience.get_or_insert_with(|| {
+            let timer = Box::pin(tokio::time::sleep(timeout));
+            Patience { begun: timer.deadline() - timeout, timer }
+        });
+        while timer.as_mut().poll(cx).is_ready() {
+            let due = *begun + timeout + Duration::from_secs(bytes / PACE);
+            if due <= timer.deadline() {
+                return true;
+            }
+            timer.as_mut().reset(due);
+        }
+        false
+    }
+
     /// Keeps a chunk for another attempt; says whether it was kept.
     fn keep(&mut self, before: u64, data: &Bytes) -> bool {
         let complete = self.kept_bytes as u64 == before;
@@ -214,12 +253,52 @@ impl Reading {
     }
 }
 
+/// A request body that was read ahead.
+pub enum Gathered {
+    /// All of it.
+    Whole(Bytes),
+    /// More than was to be read: all of it is still to come.
+    More(Inbound),
+}
+
 impl Inbound {
+    /// A body that is at hand.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Boxed(http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
+    }
+
+    /// Reads the body if it is no longer than `most` bytes and has no trailers.
+    ///
+    /// # Errors
+    /// The client broke off.
+    pub async fn gather(mut self, most: usize) -> Result<Gathered, BoxError> {
+        if self.size_hint().lower() > most as u64 {
+            return Ok(Gathered::More(self));
+        }
+        let mut frames = Vec::new();
+        let mut read = 0;
+        while let Some(frame) = std::future::poll_fn(|cx| self.poll(cx)).await {
+            let frame = frame?;
+            read += frame.data_ref().map_or(0, Bytes::len);
+            let goes_on = frame.is_data() && read <= most;
+            frames.push(frame);
+            if !goes_on {
+                return Ok(Gathered::More(Self::Begun(frames.into(), Box::new(self))));
+            }
+        }
+        let pieces: Vec<_> = frames.into_iter().filter_map(|frame| frame.into_data().ok()).collect();
+        Ok(Gathered::Whole(match <[Bytes; 1]>::try_from(pieces) {
+            Ok([only]) => only,
+            Err(pieces) => pieces.concat().into(),
+        }))
+    }
+
     /// Whether nothing (more) will come.
     pub fn is_end_stream(&self) -> bool {
         match self {
             Self::Incoming(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Begun(frames, rest) => frames.is_empty() && rest.is_end_stream(),
             Self::Empty => true,
         }
     }
@@ -229,6 +308,7 @@ impl Inbound {
         match self {
             Self::Incoming(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
+            Self::Begun(frames, rest) => longer(rest.size_hint(), frames.iter()),
             Self::Empty => SizeHint::with_exact(0),
         }
     }
@@ -237,6 +317,10 @@ impl Inbound {
         match self {
             Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Self::Begun(frames, rest) => match frames.pop_front() {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => rest.poll(cx),
+            },
             Self::Empty => Poll::Ready(None),
         }
     }
@@ -331,13 +415,18 @@ impl Opener {
 }
 
 impl ReplyBody {
+    /// The body whose `first` frame was read ahead.
+    pub fn begun(first: Result<Frame<Bytes>, BoxError>, rest: Self) -> Self {
+        Self::Ahead(Ahead::of([first].into(), rest))
+    }
+
     /// Whether nothing (more) will come.
     pub fn is_end_stream(&self) -> bool {
         match self {
             Self::Link(body) => body.is_end_stream(),
             Self::Full(data) => data.as_ref().is_none_or(Bytes::is_empty),
             Self::Boxed(body) => body.is_end_stream(),
-            Self::Ahead(ahead) => ahead.read.is_empty() && (ahead.ended || ahead.rest.is_end_stream()),
+            Self::Ahead(ahead) => ahead.is_end_stream(),
         }
     }
 
@@ -359,11 +448,7 @@ impl ReplyBody {
                 Poll::Ready(data.take().filter(|data| !data.is_empty()).map(|data| Ok(Frame::data(data))))
             }
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
-            Self::Ahead(ahead) => match ahead.read.pop_front() {
-                Some(frame) => Poll::Ready(Some(frame)),
-                None if ahead.ended => Poll::Ready(None),
-                None => ahead.rest.poll_frame(cx),
-            },
+            Self::Ahead(ahead) => ahead.poll_frame(cx),
         }
     }
 
@@ -372,36 +457,82 @@ impl ReplyBody {
     pub fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Option<&Frame<Bytes>>> {
         if !matches!(self, Self::Ahead(_)) {
             let rest = std::mem::replace(self, Self::Full(None));
-            *self = Self::Ahead(Box::new(Ahead { read: VecDeque::new(), rest, ended: false }));
+            *self = Self::Ahead(Ahead::of(VecDeque::new(), rest));
         }
-        let Self::Ahead(ahead) = self else { return Poll::Ready(None) };
-        if ahead.ended {
-            return Poll::Ready(None);
+        match self {
+            Self::Ahead(ahead) => ahead.poll_ahead(cx),
+            _ => Poll::Ready(None),
         }
-        let next = std::task::ready!(ahead.rest.poll_frame(cx));
-        ahead.ended = !matches!(next, Some(Ok(_)));
-        ahead.read.extend(next);
-        let last = ahead.read.back().filter(|_| !ahead.ended);
-        Poll::Ready(last.and_then(|frame| frame.as_ref().ok()))
     }
 }
 
-impl Ahead {
-    fn size_hint(&self) -> SizeHint {
-        let read = self.read.iter().flatten().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum::<u64>();
-        let rest = if self.ended { SizeHint::with_exact(0) } else { self.rest.size_hint() };
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + read);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + read);
-        }
-        hint
+/// The length of what follows `frames`, and of these.
+pub(super) fn longer<'f>(rest: SizeHint, frames: impl Iterator<Item = &'f Frame<Bytes>>) -> SizeHint {
+    let read: u64 = frames.filter_map(|frame| Some(frame.data_ref()?.len() as u64)).sum();
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower() + read);
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper + read);
     }
+    hint
 }
+
+/// Bytes for which a body gets another second: less than any line that is worth a slot.
+pub const PACE: u64 = 1024;
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
+
+    /// How a body ends whose `count` pieces of `size` bytes come `every` so often, and when.
+    async fn ends(count: u64, size: usize, every: Duration) -> (Option<RequestBodyError>, Duration) {
+        let (feed, fed) = tokio::sync::mpsc::unbounded_channel::<Result<Frame<Bytes>, BoxError>>();
+        tokio::spawn(async move {
+            for _ in 0..count {
+                tokio::time::sleep(every).await;
+                let _ = feed.send(Ok(Frame::data(Bytes::from(vec![0; size]))));
+            }
+        });
+        let inbound = Inbound::Boxed(Channel(fed).boxed_unsync());
+        let params = BodyParams { limit: u64::MAX, timeout: Duration::from_secs(30) };
+        let mut body = Source::new(inbound, params, 0).attempt(None);
+        let clock = crate::clock::Clock::system();
+        let begun = clock.now();
+        loop {
+            match body.frame().await {
+                None => return (None, clock.now() - begun),
+                Some(Err(error)) => return (Some(error), clock.now() - begun),
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    struct Channel(tokio::sync::mpsc::UnboundedReceiver<Result<Frame<Bytes>, BoxError>>);
+
+    impl Body for Channel {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            self.0.poll_recv(cx)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_keeps_the_pace_may_take_as_long_as_it_is_and_no_other() {
+        let seconds = Duration::from_secs;
+        let late = |end: Option<RequestBodyError>| matches!(end, Some(RequestBodyError::Late));
+        let (end, took) = ends(600, 1024, seconds(1)).await;
+        assert!(end.is_none() && took == seconds(600), "{end:?} after {took:?}");
+        let (end, took) = ends(1, 1, seconds(40)).await;
+        assert!(late(end) && took == seconds(30), "nothing comes: {took:?}");
+        let (end, took) = ends(600, 1, seconds(1)).await;
+        assert!(late(end) && took == seconds(30), "it trickles: {took:?}");
+        let (end, took) = ends(600, 512, seconds(1)).await;
+        assert!(late(end) && (seconds(58)..=seconds(61)).contains(&took), "half the pace: {took:?}");
+    }
 
     fn next(body: &mut ReplyBody) -> Option<Bytes> {
         let mut cx = Context::from_waker(Waker::noop());

@@ -2,4 +2,5 @@
 //!
 //! Every row is sent as the bytes it is, and judged by the bytes the other side reads.
 
+mod frames;
 mod requests;

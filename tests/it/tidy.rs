@@ -34,6 +34,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "cache/purge",
             "cache/identities",
             "cache/survey",
+            "cache/room",
             "cache/persist",
             "throttle/rate",
             "throttle/slots",

@@ -129,6 +129,9 @@ impl Pour {
 
     /// Adds a chunk that nobody has read.
     pub(super) fn add(&mut self, bytes: Bytes, seats: &Seats) {
+        // A small chunk is a slice of a read buffer that may be a thousand times as large: an origin that dribbles
+        // would fill the memory with buffers, whatever the budget says.
+        let bytes = if bytes.len() < SMALL { Bytes::copy_from_slice(&bytes) } else { bytes };
         self.total = self.total.saturating_add(bytes.len() as u64);
         self.held = self.held.saturating_add(bytes.len() as u64);
         self.chunks.push_back(Chunk { bytes, unread: seats.len() });
@@ -239,6 +242,9 @@ impl Pieces {
         body.freeze()
     }
 }
+
+/// Half of the smallest buffer that hyper reads into: what is larger keeps about as much alive as it is long.
+const SMALL: usize = 4 * 1024;
 
 /// How far, in bytes, the slowest reader of a window may be behind. As much as a socket's send buffer typically takes,
 /// so that readers of unlike speed do not move in lockstep.

@@ -24,6 +24,7 @@ pub(super) fn read(listener: &mut Reader<'_>) -> Option<Spanned<ListenerSettings
     let backlog = listener.value("backlog", whole(1));
     let limits = ListenLimits {
         connections: listener.value("connections", whole(1)),
+        connections_per_address: listener.optional("connections_per_address", whole(1)),
         head_size: listener.value("head_size", |value| match size(value)? {
             bytes @ LEAST_HEAD..=MOST_HEAD => Ok(usize::try_from(bytes).unwrap_or(usize::MAX)),
             _ => Err(Mistake::new("a request head is allowed between 8KiB and 1MiB")),

@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
+use vaxel::Hooks;
 use vaxel::clock::Clock;
 use vaxel::config;
 use vaxel::config::settings::Settings;
@@ -45,13 +46,14 @@ pub fn clock() -> Clock {
 
 /// Begins to describe a world: an upstream `erp` and one route to it.
 pub fn world() -> Plan {
-    Plan { script: ok("").into(), config: Config::default() }
+    Plan { script: ok("").into(), config: Config::default(), builder: Gateway::builder() }
 }
 
 /// A world to be.
 pub struct Plan {
     script: Script,
     config: Config,
+    builder: Builder,
 }
 
 /// A configuration in three parts, so that a scenario says only what it is about.
@@ -98,13 +100,19 @@ impl Plan {
         self
     }
 
+    /// The embedding program's hand.
+    pub fn hooks(mut self, hooks: impl Hooks) -> Self {
+        self.builder = self.builder.hooks(hooks);
+        self
+    }
+
     /// The gateway begins to serve.
     pub fn opens(self) -> World {
         let clock = clock();
         let origin = ScriptedOrigin::new(self.script);
         let mirror = ScriptedOrigin::new(ok("mirrored").into());
-        let builder = self.config.builder(origin.clone(), &clock).origin("mirror", mirror.clone());
-        let handle = builder.build().unwrap();
+        let builder = self.builder.origin("mirror", mirror.clone());
+        let handle = self.config.built(builder, origin.clone(), &clock);
         World { origin, mirror, gateway: handle.gateway(0), handle, clock, rested: Cell::new(false) }
     }
 }
@@ -131,21 +139,21 @@ impl Config {
     /// The whole file.
     pub fn text(&self) -> String {
         let Self { upstream, route, more } = self;
+        let endpoints = if upstream.contains("endpoints") { "" } else { "endpoints = \"http://erp:8000\"\n" };
         format!(
-            "[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-             [upstream.erp]\nendpoints = \"http://erp:8000\"\n{upstream}\
+            "[upstream.erp]\n{endpoints}{upstream}\
              [[route]]\nname = \"all\"\nupstream = \"erp\"\nmatch = {{ path = \"/{{*rest}}\" }}\n{route}{more}"
         )
     }
 
     /// A gateway before `origin`.
     pub fn before(&self, origin: impl Origin, clock: &Clock) -> Handle {
-        self.builder(origin, clock).build().unwrap()
+        self.built(Gateway::builder(), origin, clock)
     }
 
-    fn builder(&self, origin: impl Origin, clock: &Clock) -> Builder {
-        let builder = Gateway::builder().clock(clock.clone()).seed(7).origin("erp", origin);
-        builder.settings(self.settings())
+    fn built(&self, builder: Builder, origin: impl Origin, clock: &Clock) -> Handle {
+        let builder = builder.clock(clock.clone()).seed(7).workers(2).origin("erp", origin);
+        builder.settings(self.settings()).build().unwrap()
     }
 
     /// What it means.
@@ -161,6 +169,11 @@ impl World {
     /// A client at an address of its own.
     pub fn client(&self) -> Client {
         Client::new(&self.gateway, IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// A client of the other worker.
+    pub fn client_elsewhere(&self) -> Client {
+        Client::new(&self.handle.gateway(1), IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     /// A client at this address.

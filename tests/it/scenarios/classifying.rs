@@ -67,7 +67,7 @@ async fn an_error_that_comes_as_a_200_is_not_stored_and_a_stale_answer_stands_in
     world.get("/").await.says("good");
     world.get("/").await.says("good").has("cache-status", "vaxel; hit; ttl=10");
     world.passes(20 * SECOND).await;
-    world.get("/").await.is(200).says("good").has("cache-status", "vaxel; hit; ttl=-10; detail=stale_if_error");
+    world.get("/").await.is(200).says("good").has("cache-status", "vaxel; fwd=stale; detail=stale_if_error");
     world.origin.was_asked(3);
     world.counts("vaxel_upstream_attempts_total{outcome=\"broken\"}", 2.0);
     world.rests().await;

@@ -2,19 +2,27 @@
 //! metrics.
 
 mod breaker;
+mod cache_status;
 mod caching;
 mod classifying;
 mod collapsing;
 mod deadline;
+mod embedding;
+mod expecting;
 mod fallback;
+mod freshening;
 mod gears;
 mod identity;
 mod inspecting;
+mod invalidation;
 mod limit;
+mod posts;
 mod purging;
+mod queries;
 mod rate;
 mod reload;
 mod retrying;
+mod rules;
 mod sharing;
 mod slots;
 mod stale;

@@ -120,3 +120,12 @@ async fn an_answer_on_its_way_is_not_stored_after_a_purge_of_its_route() {
     world.origin.was_asked(2);
     world.rests().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_soft_purged_is_stale_not_refused_by_the_request() {
+    let world = world().origin(ok("hello").cached("max-age=60").with("etag", "\"1\"")).route("cache = true").opens();
+    world.get("/").await.is(200);
+    assert_eq!(world.handle.purge(&Extent::All, Depth::Soft), Ok(1));
+    world.get("/").await.is(200).has("cache-status", "vaxel; fwd=stale; fwd-status=200; stored");
+    world.rests().await;
+}

@@ -75,6 +75,48 @@ fn our_own_refusal_reaches_a_client_that_sends_all_before_it_reads() {
 }
 
 #[test]
+fn one_address_does_not_take_all_connections() {
+    let origin = Origin::answering(|_| ok("yes"));
+    let rig = Rig::with(origin.address, |settings| {
+        for listener in &mut settings.listeners {
+            listener.limits.connections_per_address = Some(2);
+        }
+    });
+    let mut clients = [rig.client(), rig.client()];
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.answer().text(), "yes");
+    }
+    let mut third = rig.client();
+    let answer = third.answer();
+    assert_eq!((answer.status(), answer.field("connection")), (503, Some("close")));
+    assert_eq!(
+        rig.metric(&format!("vaxel_listener_refused_total{{listener=\"{}\",reason=\"address\"}}", rig.address)),
+        1.0
+    );
+    drop(clients);
+    rig.until("the connections have ended", || rig.metric("vaxel_listener_connections") == 0.0);
+    assert_eq!(rig.get("/").text(), "yes");
+    rig.settles();
+}
+
+#[test]
+fn a_body_that_stops_is_given_up_and_its_slot_is_free() {
+    let origin = Origin::start(|talk| talk.rest().map(drop));
+    let rig = Rig::with(origin.address, |settings| {
+        for route in &mut settings.routes {
+            route.body_timeout = std::time::Duration::from_millis(50);
+        }
+    });
+    let mut client = rig.client();
+    client.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\nhello");
+    let answer = client.answer_to("POST");
+    assert_eq!((answer.status(), answer.reason()), (400, Some("request.body")));
+    assert!(client.is_closed());
+    rig.settles();
+}
+
+#[test]
 fn the_origin_decides_on_a_body_that_is_only_announced() {
     let origin = Origin::start(|talk| {
         let Some(mut request) = talk.head()? else { return Ok(()) };
