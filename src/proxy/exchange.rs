@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use super::access_log::Line;
 use super::hooks::Parties;
 use super::snapshot::{Caller, Route, Snapshot, Worker};
-use crate::clock::Moment;
 use crate::consumer::Identity;
 use crate::listen::Peer;
+use crate::message::present::Present;
 use crate::message::trace::{TRACEPARENT, TraceId};
 use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
@@ -41,7 +41,9 @@ pub(super) struct Exchange {
     /// The version it came in.
     pub(super) version: Version,
     /// When it came.
-    pub(super) started: Moment,
+    pub(super) started: Instant,
+    /// Which of its fields are to be looked at.
+    pub(super) present: Present,
     /// What the access log wants of the request, if there is one.
     pub(super) noted: Option<Noted>,
     /// What the rate limit said, for the RateLimit fields.
@@ -186,7 +188,7 @@ impl Exchange {
             status: self.status,
             cache: self.cache,
             reason: self.reason,
-            duration: now.saturating_duration_since(self.started.mono),
+            duration: now.saturating_duration_since(self.started),
             upstream_time: self.tally.upstream,
             queued: self.tally.queued,
             request_bytes: self.body.as_ref().map_or(0, |body| body.bytes()),
