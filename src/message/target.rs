@@ -40,7 +40,7 @@ impl<'a> Target<'a> {
     /// The path with runs of slashes merged, for route matching: many servers merge them, so `//admin` must not slip
     /// past a rule for `/admin`. The cache key keeps them apart, as others do not merge.
     pub fn route_path(&self) -> Cow<'_, str> {
-        if !self.path.contains("//") {
+        if !self.path.as_bytes().array_windows().any(|pair| pair == b"//") {
             return Cow::Borrowed(&self.path);
         }
         let mut merged = String::with_capacity(self.path.len());
@@ -92,7 +92,7 @@ fn valid_host(host: &str) -> bool {
         }
         (address, port)
     } else {
-        host.split_at(host.find(':').unwrap_or(host.len()))
+        host.split_at(memchr::memchr(b':', host.as_bytes()).unwrap_or(host.len()))
     };
     let name_fits = !name.is_empty()
         && name.len() <= 255
@@ -106,12 +106,15 @@ fn valid_host(host: &str) -> bool {
 
 /// The normal form of a path; `*` (of `OPTIONS *`) is its own.
 fn normal_path(path: &str) -> Result<Cow<'_, str>, Reason> {
-    let bytes = path.as_bytes();
-    if bytes.iter().any(|b| b.is_ascii_control() || matches!(b, b'\\' | b'#')) {
-        return Err(Reason::RequestTarget);
+    let (mut is_normal, mut before) = (true, 0);
+    for byte in path.bytes() {
+        if byte.is_ascii_control() || matches!(byte, b'\\' | b'#') {
+            return Err(Reason::RequestTarget);
+        }
+        is_normal &= byte != b'%' && (before, byte) != (b'/', b'.');
+        before = byte;
     }
-    let dotted = memchr::memmem::find(bytes, b"/.").is_some();
-    if memchr::memchr(b'%', bytes).is_none() && !dotted {
+    if is_normal {
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode_unreserved(path)?;
