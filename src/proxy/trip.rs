@@ -111,7 +111,10 @@ async fn alone(
             let forward = Forward { detail: Some(Unstorable::Unexpected.code()), ..forward };
             respond::reply(exchange, parts, body, Some(held), Some(forward))
         }
-        (body, None) => adopt(exchange, route, address, asked, (parts, body, held), read, forward),
+        (body, None) => {
+            standing::prove(&worker, route, exchange.identity, &exchange.method, parts.status);
+            adopt(exchange, route, address, asked, (parts, body, held), read, forward)
+        }
     }
 }
 

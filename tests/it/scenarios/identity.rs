@@ -329,3 +329,31 @@ async fn what_is_never_served_without_the_origins_word_is_not_collapsed_either()
         world.rests().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_a_read_that_is_as_expected_lets_anybody_in() {
+    let guarded = by(|seen| match (seen.method.as_str(), seen.field("authorization")) {
+        ("GET", "anna") => ok("{}").with("content-type", "application/json"),
+        // Preflights and logons are answered to everybody, and some servers have no other status than 200.
+        ("GET", _) => ok("<html>Sign in</html>").with("content-type", "text/html"),
+        _ => ok(""),
+    });
+    let world = world().origin(guarded);
+    let world =
+        world.route("cache = { ttl = \"1h\", shared_after_auth = \"10m\", expect = \"json\" }").opens();
+    for _ in 0..2 {
+        world.get("/").with("authorization", "anna").await.says("{}");
+        world.breathes().await;
+    }
+    world.origin.was_asked(1);
+    for method in ["OPTIONS", "POST", "GET", "HEAD"] {
+        world.asks(method, "/").with("authorization", "intruder").await.is(200);
+        world.breathes().await;
+        // By its key alone, which the intruder does not know, an unsafe request has emptied the place.
+        world.get("/").with("authorization", "anna").await.says("{}");
+        world.breathes().await;
+        let page = world.get("/").with("authorization", "intruder").await;
+        page.says("<html>Sign in</html>").lacks("age");
+    }
+    world.rests().await;
+}
