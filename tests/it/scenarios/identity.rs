@@ -339,8 +339,7 @@ async fn only_a_read_that_is_as_expected_lets_anybody_in() {
         _ => ok(""),
     });
     let world = world().origin(guarded);
-    let world =
-        world.route("cache = { ttl = \"1h\", shared_after_auth = \"10m\", expect = \"json\" }").opens();
+    let world = world.route("cache = { ttl = \"1h\", shared_after_auth = \"10m\", expect = \"json\" }").opens();
     for _ in 0..2 {
         world.get("/").with("authorization", "anna").await.says("{}");
         world.breathes().await;
