@@ -190,10 +190,12 @@ fn remove_dot_segments(path: &str) -> Result<String, Reason> {
     Ok(out)
 }
 
-/// Whether a dot segment hides behind an encoded slash: some servers see it, and some do not.
+/// Whether a dot segment hides behind an encoded slash, or before a parameter: some servers see it, and some do not.
 fn hides_dots(segment: &str) -> bool {
-    (segment.contains("%2F") || segment.contains("%5C"))
-        && segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(|piece| matches!(piece, "." | ".."))
+    let before = segment.split_once(';').map(|(before, _)| before);
+    matches!(before, Some("." | ".."))
+        || (segment.contains("%2F") || segment.contains("%5C"))
+            && segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(|piece| matches!(piece, "." | ".."))
 }
 
 #[cfg(test)]
@@ -241,6 +243,9 @@ mod tests {
             "/a\\b",
             "/a/..%2fb/../c",
             "/a/%5c../..",
+            "/a/..;/b",
+            "/a/.;x=1/b",
+            "/a/%2e%2e;",
         ] {
             assert_eq!(path(raw), Err(Reason::RequestTarget), "{raw}");
         }
