@@ -77,6 +77,23 @@ pub(super) struct CacheArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    /// The id in the error body, the field Vaxel-Request-Id or the access log; or the X-Request-Id its client gave it.
+    /// The latest requests worth telling of if not given.
+    #[arg(conflicts_with_all = ["reason", "latest"])]
+    id: Option<String>,
+    /// Of those: the ones refused for this reason (such as queue.full), or kept because they were refused, failed,
+    /// left, broken, retried, stale, waited, slow, sampled.
+    #[arg(long)]
+    reason: Option<String>,
+    /// How many.
+    #[arg(long, default_value_t = 20)]
+    latest: usize,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     admin: AdminArgs,
@@ -105,6 +122,20 @@ pub(super) struct BreakerArgs {
     hold: String,
     #[command(flatten)]
     admin: AdminArgs,
+}
+
+/// Tells what became of one request, or lists the latest.
+pub(super) fn why(args: &WhyArgs) -> Result<ExitCode, Failure> {
+    let target = match &args.id {
+        Some(id) => client::target("/why", &[("id", id)]),
+        None => {
+            let latest = args.latest.to_string();
+            let reason = args.reason.as_deref().map(|reason| ("reason", reason));
+            client::target("/why", &reason.into_iter().chain([("limit", &*latest)]).collect::<Vec<_>>())
+        }
+    };
+    let accounts = args.admin.run(async |client| client.get(&target).await)?;
+    args.admin.show(&accounts, text::accounts)
 }
 
 /// Shows how the upstreams stand.
@@ -148,7 +179,7 @@ pub(super) fn cache(args: &CacheArgs) -> Result<ExitCode, Failure> {
         let report = args.admin.run(async |client| client.get("/cache").await)?;
         return args.admin.show(&report, text::report);
     };
-    let target = client::entry_target(url, &args.method, args.client.as_deref(), &args.headers);
+    let target = client::request_target("/cache/entry", url, &args.method, args.client.as_deref(), &args.headers);
     let seen = args.admin.run(async |client| client.get(&target).await)?;
     args.admin.show(&seen, text::inspection)
 }

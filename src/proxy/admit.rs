@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Ve
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
+use super::journal::Over;
 use super::lookup::{self, Looked};
 use super::outgoing;
 use super::respond;
@@ -39,6 +40,7 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         let hooked = hooks.request(&mut parts, &peer);
         exchange.method = parts.method.clone();
         if let Err(denied) = hooked {
+            exchange.note(&parts);
             return answered(respond::deny(exchange, denied));
         }
     }
@@ -51,6 +53,9 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
         Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, !body.is_end_stream())))
     })();
+    if !matches!(looked, Ok((_, Looked::Serve(_, CacheResult::Hit, _)))) {
+        exchange.note(&parts);
+    }
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
         Ok((_, Looked::Refuse(reason))) => answered(respond::refuse(exchange, reason.into())),
@@ -92,10 +97,12 @@ fn onward(
     let plan = match looked {
         Looked::Fetch(wanted, forward) => {
             exchange.cache = CacheResult::Miss;
+            exchange.forward = Some(forward);
             Plan::Fetch(Arc::new(wanted), forward)
         }
         Looked::Alone(result, forward, address) => {
             exchange.cache = result;
+            exchange.forward = forward;
             Plan::Alone(forward, address)
         }
         Looked::Serve(..) | Looked::Refuse(_) => return answered(respond::refuse(exchange, Reason::Internal.into())),
@@ -110,7 +117,9 @@ pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
     parts.uri = Uri::from_static("-");
     parts.method = Method::from_bytes(b"-").unwrap_or_default();
     parts.version = Version::HTTP_11;
-    open(worker, &parts, peer)
+    let mut exchange = open(worker, &parts, peer);
+    exchange.note(&parts);
+    exchange
 }
 
 /// The facts of a request as it comes.
@@ -129,8 +138,11 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         started: worker.core.clock.moment(),
         noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
         rated: None,
+        over: None,
         cache: CacheResult::Off,
+        forward: None,
         reason: None,
+        retry_after: None,
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,
@@ -202,17 +214,23 @@ fn identify(exchange: &Exchange, parts: &Parts) -> Identity {
 fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
     let (caller, number) = exchange.caller();
     let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-    if let Some(limiter) = &caller.rate {
-        allowed(&limiter.check(number, cost))?;
+    let own = caller.rate.as_ref().map(|limiter| limiter.check(number, cost));
+    if let Some(over) = own.filter(|rated| !rated.allowed) {
+        exchange.over = Some(Over::Consumer);
+        return Err(exceeded(&over));
     }
     if let Some(rate) = &route.rate {
-        allowed(exchange.rated.insert(rate.limiter.check(number, cost)))?;
+        let rated = *exchange.rated.insert(rate.limiter.check(number, cost));
+        if !rated.allowed {
+            exchange.over = Some(Over::Route);
+            return Err(exceeded(&rated));
+        }
     }
     Ok(())
 }
 
-fn allowed(rated: &Rated) -> Result<(), Refusal> {
-    if rated.allowed { Ok(()) } else { Err(Refusal::from(Reason::RateExceeded).after(rated.retry_after)) }
+fn exceeded(rated: &Rated) -> Refusal {
+    Refusal::from(Reason::RateExceeded).after(rated.retry_after)
 }
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::exchange::Tally;
+use super::journal::Stood;
 use super::snapshot::Worker;
 use crate::breaker::Pass;
+use crate::gear::Gear;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::Ticket;
 use crate::throttle::slots::Permit;
@@ -26,22 +28,31 @@ pub(super) async fn pass(
     let clock = &worker.core.clock;
     let now = clock.now();
     let open = |wait| Refusal::from(Reason::BreakerOpen).after(wait);
-    geared(worker, upstream, ticket, safe, now)?;
+    let stood = tally.gate.insert(Stood { gear: Gear::Drive, breaker: None, ahead: None });
+    geared(worker, upstream, ticket, safe, now, stood)?;
     if let Some(breaker) = &upstream.breaker {
         let share = {
             let breaker = breaker.lock();
+            stood.breaker = Some(breaker.state(now));
             breaker.peek(now).map_err(open)?;
             breaker.share(now)
         };
         upstream.let_out(share);
     }
-    let permit = upstream.slots.acquire(ticket, now).await?;
+    let acquire = upstream.slots.acquire(ticket, now);
+    stood.ahead = Some(acquire.ahead());
+    let before = tally.queued.unwrap_or_default();
+    let permit = acquire.await.inspect_err(|_| {
+        // Who waited in vain has waited; who found no place has not.
+        let waited = clock.now().saturating_duration_since(now);
+        tally.queued = if waited.is_zero() { tally.queued } else { Some(before + waited) };
+    })?;
     let waited = permit.waited();
-    tally.queued = Some(tally.queued.unwrap_or_default() + waited);
+    tally.queued = Some(before + waited);
     upstream.meter.waited(worker.index, waited);
     if !waited.is_zero() {
         // It may have been parked meanwhile.
-        geared(worker, upstream, ticket, safe, now + waited)?;
+        geared(worker, upstream, ticket, safe, now + waited, stood)?;
     }
     let Some(breaker) = &upstream.breaker else { return Ok((permit, None)) };
     let pass = breaker.lock().enter(safe, now + waited).map_err(open)?;
@@ -49,6 +60,15 @@ pub(super) async fn pass(
 }
 
 /// Whether the gear of the upstream lets a request pass.
-fn geared(worker: &Worker, upstream: &Upstream, ticket: Ticket, safe: bool, now: Instant) -> Result<(), Refusal> {
-    upstream.gears.stand().map_or(Ok(()), |stand| stand.admit(safe, ticket.class, now, worker.draw()))
+fn geared(
+    worker: &Worker,
+    upstream: &Upstream,
+    ticket: Ticket,
+    safe: bool,
+    now: Instant,
+    stood: &mut Stood,
+) -> Result<(), Refusal> {
+    let Some(stand) = upstream.gears.stand() else { return Ok(()) };
+    stood.gear = stand.gear;
+    stand.admit(safe, ticket.class, now, worker.draw())
 }

@@ -33,6 +33,7 @@ mod gate;
 mod held;
 pub mod hooks;
 pub mod inspect;
+pub mod journal;
 mod lookup;
 mod outgoing;
 mod respond;

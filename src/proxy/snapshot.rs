@@ -10,6 +10,7 @@ use http::HeaderValue;
 
 use super::access_log::WorkerLog;
 use super::hooks::Hooks;
+use super::journal::Journal;
 use crate::cache::CacheParams;
 use crate::cache::fence::{Fence, UrlFences};
 use crate::cache::flight::Flights;
@@ -136,6 +137,8 @@ pub struct Worker {
     pub index: usize,
     /// The configuration in force.
     pub snapshot: ArcSwap<Snapshot>,
+    /// What became of its requests, of those somebody may ask about.
+    pub journal: Journal,
     /// Where its access log lines go.
     pub log: Option<WorkerLog>,
     /// The state of [`Worker::draw`].

@@ -9,6 +9,7 @@ use crate::admin::{Access, AdminSource, Asked};
 use crate::cache::purge::Depth;
 use crate::gateway::cache::Extent;
 use crate::gateway::steer::Steer;
+use crate::gateway::why::Account;
 use crate::listen::Peer;
 use crate::metrics::Format;
 
@@ -56,6 +57,14 @@ impl AdminSource for Control {
 
     fn cache(&self) -> Value {
         json!(self.handle.cache_report())
+    }
+
+    fn why(&self, id: &str) -> Vec<Value> {
+        self.handle.why(id).iter().map(Account::view).collect()
+    }
+
+    fn accounts(&self, word: Option<&str>, most: usize) -> Vec<Value> {
+        self.handle.accounts(most, word).iter().map(Account::summary).collect()
     }
 
     fn upstreams(&self) -> Value {

@@ -122,8 +122,8 @@ impl Slots {
 
     /// As [`Slots::acquire`], but waits no longer than `patience` even if the queue's timeout is longer.
     pub fn acquire_within(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> Acquire {
-        let (begun, deadline) = self.begin(ticket, now, patience);
-        Acquire::new(self, begun, deadline)
+        let (begun, deadline, ahead) = self.begin(ticket, now, patience);
+        Acquire::new(self, begun, deadline, ahead)
     }
 
     /// Changes the parameters. Counts survive, and so does what an adaptive limit has learned. Where there are fewer slots
@@ -235,10 +235,10 @@ impl Slots {
         drop(decision.map(|decision| self.honour(decision)));
     }
 
-    /// Takes a slot, a place in the queue with its deadline, or neither.
-    fn begin(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> (Begun, Instant) {
+    /// Takes a slot, a place in the queue with its deadline and the number of those who wait already, or neither.
+    fn begin(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> (Begun, Instant, usize) {
         self.with(|state, wakes| {
-            let patience = patience.min(state.params.timeout);
+            let (patience, ahead) = (patience.min(state.params.timeout), state.queue.len());
             let begun = match state.take_free(&ticket, now) {
                 Some(taken) => Begun::Granted(Permit::new(self, taken)),
                 None => match state.enqueue(ticket, now, patience, wakes) {
@@ -246,7 +246,7 @@ impl Slots {
                     Err(refusal) => Begun::Refused(refusal),
                 },
             };
-            (begun, now.checked_add(patience).unwrap_or(now + FOREVER))
+            (begun, now.checked_add(patience).unwrap_or(now + FOREVER), ahead)
         })
     }
 

@@ -17,6 +17,7 @@ mod rules;
 mod sharing;
 mod slots;
 mod stale;
+mod telling;
 mod validation;
 mod watching;
 mod writes;

@@ -1,0 +1,30 @@
+//! What became of a request.
+
+use super::Handle;
+use crate::proxy::journal::newest_first;
+
+pub use crate::proxy::journal::{Account, Kept};
+
+impl Handle {
+    /// What became of the requests known by this id, the newest first: ours, or one their client gave. Only some are
+    /// remembered, see [`Kept`], and only for a while.
+    pub fn why(&self, id: &str) -> Vec<Account> {
+        let found = self.0.workers.iter().flat_map(|worker| worker.journal.find(id)).collect();
+        sorted(found)
+    }
+
+    /// The latest requests that are remembered, up to `most`, the newest first; of those that
+    /// [are called](Account::is_called) `word`, if one is given.
+    pub fn accounts(&self, most: usize, word: Option<&str>) -> Vec<Account> {
+        let wanted = |account: &Account| word.is_none_or(|word| account.is_called(word));
+        let found = self.0.workers.iter().flat_map(|worker| worker.journal.latest(most, wanted)).collect();
+        let mut found = sorted(found);
+        found.truncate(most);
+        found
+    }
+}
+
+fn sorted(mut accounts: Vec<Account>) -> Vec<Account> {
+    newest_first(&mut accounts, |account| account.ended);
+    accounts
+}
