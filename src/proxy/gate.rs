@@ -41,11 +41,13 @@ pub(super) async fn pass(
     }
     let acquire = upstream.slots.acquire(ticket, now);
     stood.ahead = Some(acquire.ahead());
+    let waits = acquire.is_waiting();
     let before = tally.queued.unwrap_or_default();
     let permit = acquire.await.inspect_err(|_| {
         // Who waited in vain has waited; who found no place has not.
-        let waited = clock.now().saturating_duration_since(now);
-        tally.queued = if waited.is_zero() { tally.queued } else { Some(before + waited) };
+        if waits {
+            tally.queued = Some(before + clock.now().saturating_duration_since(now));
+        }
     })?;
     let waited = permit.waited();
     tally.queued = Some(before + waited);
