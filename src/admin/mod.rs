@@ -74,6 +74,9 @@ pub trait AdminSource {
     /// Why it would be refused before the store is asked, for people.
     fn entry(&self, asked: &Asked) -> Result<Value, String>;
 
+    /// What would become of a request, step by step.
+    fn explain(&self, asked: &Asked) -> Value;
+
     /// What became of the requests known by this id; empty if nothing is remembered of them.
     fn why(&self, id: &str) -> Vec<Value>;
 
@@ -137,6 +140,7 @@ enum Page {
     Purge,
     Cache,
     Entry,
+    Explain,
     Why,
     Upstreams,
     Gear,
@@ -155,6 +159,7 @@ impl Page {
             "/purge" => Self::Purge,
             "/cache" => Self::Cache,
             "/cache/entry" => Self::Entry,
+            "/explain" => Self::Explain,
             "/why" => Self::Why,
             "/upstreams" => Self::Upstreams,
             "/gear" => Self::Gear,
@@ -182,7 +187,9 @@ impl Page {
             Self::Index | Self::Live | Self::Ready => Need::Nothing,
             Self::Metrics => Need::Metrics,
             Self::Config | Self::Cache | Self::Upstreams => Need::Look,
-            Self::Reload | Self::Purge | Self::Entry | Self::Why | Self::Gear | Self::Breaker => Need::Act,
+            Self::Reload | Self::Purge | Self::Entry | Self::Explain | Self::Why | Self::Gear | Self::Breaker => {
+                Need::Act
+            }
         }
     }
 
@@ -206,6 +213,7 @@ impl Page {
             Self::Purge => cache::purge(source, request.body()),
             Self::Cache => answer(StatusCode::OK, JSON, format!("{:#}\n", source.cache())),
             Self::Entry => cache::entry(source, request.uri().query()),
+            Self::Explain => cache::explain(source, request.uri().query()),
             Self::Why => why::why(source, request.uri().query()),
             Self::Upstreams => answer(StatusCode::OK, JSON, format!("{:#}\n", source.upstreams())),
             Self::Gear => upstreams::gear(source, request.body()),
@@ -249,6 +257,7 @@ GET  /cache         how the cache stands
 GET  /cache/entry   what a request would get from it, and why: ?url=http://HOST/PATH[&header=NAME:%20VALUE]
 POST /purge         take answers out of it, or make them stale: {"url": "http://HOST/PATH", "soft": true};
                     or "prefix", "group", "route", "upstream", or "all": true
+GET  /explain       what would become of a request, step by step: ?url=http://HOST/PATH[&method=POST][&header=…]
 GET  /why           what became of the latest requests worth remembering: ?reason=queue.full&limit=20;
                     or of one: ?id=REQUEST_ID
 GET  /upstreams     how each upstream stands: gear, slots, queue, breaker, endpoints
@@ -316,6 +325,10 @@ pub(crate) mod tests {
             json!({ "entries": 7 })
         }
 
+        fn explain(&self, asked: &Asked) -> Value {
+            json!(asked.parts.method.as_str())
+        }
+
         fn why(&self, id: &str) -> Vec<Value> {
             if id == "77" { vec![json!({ "request_id": id })] } else { Vec::new() }
         }
@@ -370,6 +383,7 @@ pub(crate) mod tests {
             JSON,
             "{\n  \"accounts\": [\n    {\n      \"request_id\": \"77\"\n    }\n  ]\n}\n",
         );
+        check("GET", "/explain?url=http://a/b&method=POST", &good, 200, JSON, "\"POST\"\n");
         let latest = "{\n  \"accounts\": [\n    [\n      \"slow\",\n      2\n    ]\n  ]\n}\n";
         check("GET", "/why?reason=slow&limit=2", &good, 200, JSON, latest);
         let draining = Known { unready: Some("draining"), ..Known::default() };
@@ -385,7 +399,7 @@ pub(crate) mod tests {
             let page = Page::at(words.next().unwrap()).unwrap();
             assert!(page.allows(&method), "{line}");
         }
-        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 12);
+        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 13);
     }
 
     #[test]
@@ -404,6 +418,7 @@ pub(crate) mod tests {
         for (method, path, status, allow) in [
             ("GET", "/nothing", 404, None),
             ("GET", "/why?id=78", 404, None),
+            ("GET", "/explain", 400, None),
             ("GET", "/why?reason=no", 400, None),
             ("GET", "/metrics/", 404, None),
             ("POST", "/metrics", 405, Some("GET, HEAD")),

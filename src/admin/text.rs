@@ -142,6 +142,19 @@ pub fn inspection(seen: &Value) -> String {
     text
 }
 
+/// What would become of a request: a line for each sentence.
+pub fn explanation(told: &Value) -> String {
+    let mut text = String::new();
+    let mut last = String::new();
+    for sentence in told["story"].as_array().into_iter().flatten() {
+        let step = word(sentence, 0);
+        let shown = if step == last { "" } else { step.as_str() };
+        let _ = writeln!(text, "{shown:<14}{}", word(sentence, 1));
+        last = step;
+    }
+    text
+}
+
 /// What became of requests: a line for each, or the whole story where it is told.
 pub fn accounts(answer: &Value) -> String {
     let accounts = answer["accounts"].as_array().map_or(&[][..], Vec::as_slice);
@@ -244,6 +257,13 @@ mod tests {
         assert!(text.contains("hit ratio     -\n"), "{text}");
         assert!(text.contains("\norders        3      1  2.0 KiB     5       5       0     50.0 %\n"), "{text}");
         assert!(!text.contains("writes"), "{text}");
+    }
+
+    #[test]
+    fn an_explanation_names_each_step_once() {
+        let told = json!({ "story": [["route", "a"], ["route", "b"], ["gate", "c"]] });
+        assert_eq!(explanation(&told), "route         a\n              b\ngate          c\n");
+        assert_eq!(explanation(&Value::Null), "");
     }
 
     #[test]

@@ -1,8 +1,13 @@
-//! What became of a request.
+//! What became of a request, and what would become of one.
+
+use http::request::Parts;
 
 use super::Handle;
+use crate::listen::Peer;
+use crate::proxy::explain;
 use crate::proxy::journal::newest_first;
 
+pub use crate::proxy::explain::Explanation;
 pub use crate::proxy::journal::{Account, Kept};
 
 impl Handle {
@@ -11,6 +16,11 @@ impl Handle {
     pub fn why(&self, id: &str) -> Vec<Account> {
         let found = self.0.workers.iter().flat_map(|worker| worker.journal.find(id)).collect();
         sorted(found)
+    }
+
+    /// What would become of a request from `peer` now, step by step. It is not sent, counted or limited.
+    pub fn explain(&self, parts: &Parts, peer: Peer) -> Explanation {
+        explain::explain(self.first_worker(), parts, peer)
     }
 
     /// The latest requests that are remembered, up to `most`, the newest first; of those that

@@ -154,7 +154,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
 }
 
 /// What is never relayed.
-fn check(worker: &Worker, parts: &Parts) -> Result<(), Refusal> {
+pub(super) fn check(worker: &Worker, parts: &Parts) -> Result<(), Refusal> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::RequestMethod.into());
     }
@@ -229,7 +229,7 @@ fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn exceeded(rated: &Rated) -> Refusal {
+pub(super) fn exceeded(rated: &Rated) -> Refusal {
     Refusal::from(Reason::RateExceeded).after(rated.retry_after)
 }
 

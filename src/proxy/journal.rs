@@ -23,6 +23,8 @@ use crate::upstream::origin::OriginError;
 
 mod story;
 
+pub(super) use story::span;
+
 /// The journal of one worker.
 #[derive(Debug, Default)]
 pub struct Journal(Mutex<Halves>);

@@ -28,6 +28,7 @@ mod admit;
 mod attempt;
 mod body;
 mod exchange;
+pub mod explain;
 mod fill;
 mod gate;
 mod held;

@@ -75,6 +75,8 @@ pub struct Rate {
 pub struct Route {
     /// Its name.
     pub name: Box<str>,
+    /// The host and path it takes, as the file has them.
+    pub pattern: Box<str>,
     /// A number made of its name.
     pub number: u64,
     /// Where it leads.

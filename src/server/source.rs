@@ -10,7 +10,6 @@ use crate::cache::purge::Depth;
 use crate::gateway::cache::Extent;
 use crate::gateway::steer::Steer;
 use crate::gateway::why::Account;
-use crate::listen::Peer;
 use crate::metrics::Format;
 
 impl AdminSource for Control {
@@ -59,6 +58,10 @@ impl AdminSource for Control {
         json!(self.handle.cache_report())
     }
 
+    fn explain(&self, asked: &Asked) -> Value {
+        json!(self.handle.explain(&asked.parts, asked.peer()))
+    }
+
     fn why(&self, id: &str) -> Vec<Value> {
         self.handle.why(id).iter().map(Account::view).collect()
     }
@@ -78,8 +81,7 @@ impl AdminSource for Control {
     }
 
     fn entry(&self, asked: &Asked) -> Result<Value, String> {
-        let peer = Peer { address: SocketAddr::new(asked.client, 0), tls: asked.tls };
-        let inspection = self.handle.inspect(&asked.parts, peer);
+        let inspection = self.handle.inspect(&asked.parts, asked.peer());
         inspection
             .map(|inspection| json!(inspection))
             .map_err(|reason| format!("{} ({})", reason.sentence(), reason.code()))

@@ -65,8 +65,18 @@ impl RateLimiter {
 
     /// As [`RateLimiter::check`], for a caller who has read the clock already.
     pub fn check_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
+        self.judge(key, cost, now, true)
+    }
+
+    /// What [`RateLimiter::check_at`] would say. Takes nothing.
+    pub fn peek_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
+        self.judge(key, cost, now, false)
+    }
+
+    fn judge(&self, key: u64, cost: NonZeroU32, now: Instant, counts: bool) -> Rated {
         let view = View {
             buckets: &self.buckets,
+            counts,
             now: nanos(now.saturating_duration_since(self.epoch)),
             filled: Cell::new(0),
         };
@@ -135,6 +145,11 @@ impl Buckets {
 }
 
 impl Set {
+    /// When the bucket that would count for `key` is full.
+    fn stands(&self, key: u64) -> u64 {
+        self.own.iter().find(|bucket| bucket.key == key).map_or(self.shared, |bucket| bucket.full_at)
+    }
+
     /// The bucket that counts for `key`: its own, else a new one or one to take over, else the shared one.
     fn bucket(&mut self, key: u64, now: u64) -> &mut u64 {
         let own = self.own.iter().position(|bucket| bucket.key == key);
@@ -158,6 +173,8 @@ impl Set {
 /// The buckets as governor sees them for one decision, which is made at its time zero.
 struct View<'a> {
     buckets: &'a Buckets,
+    /// Whether the decision counts.
+    counts: bool,
     /// Now, in nanoseconds since the limiter's epoch.
     now: u64,
     /// Out: nanoseconds until the bucket is full, after the decision.
@@ -172,7 +189,8 @@ impl StateStore for &View<'_> {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let mut set = self.buckets.set(*key).lock();
-        let full_at = set.bucket(*key, self.now);
+        let mut looked_at = if self.counts { 0 } else { set.stands(*key) };
+        let full_at = if self.counts { set.bucket(*key, self.now) } else { &mut looked_at };
         // A bucket that was full before now and one that is full now are the same to GCRA.
         let filled = full_at.saturating_sub(self.now);
         self.filled.set(filled);
@@ -244,6 +262,19 @@ mod tests {
         check(limiter.check(8, ONE), true, 4, 100, 0);
         tokio::time::advance(Duration::from_secs(60)).await;
         check(limiter.check(7, ONE), true, 4, 100, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_says_what_a_check_would_and_takes_nothing() {
+        let limiter = limiter(100);
+        let now = limiter.clock.now();
+        for _ in 0..7 {
+            let look = limiter.peek_at(7, ONE, now);
+            assert_eq!(limiter.peek_at(7, ONE, now), look);
+            assert_eq!(limiter.check_at(7, ONE, now), look);
+        }
+        limiter.peek_at(8, ONE, now);
+        assert_eq!(limiter.keys(), 1);
     }
 
     #[tokio::test(start_paused = true)]

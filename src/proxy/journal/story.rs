@@ -208,7 +208,7 @@ fn millis(duration: Duration) -> f64 {
 }
 
 /// As a person would say it.
-fn span(duration: Duration) -> String {
+pub(in crate::proxy) fn span(duration: Duration) -> String {
     match duration.as_secs_f64() {
         seconds if seconds >= 10.0 => format!("{seconds:.0} s"),
         seconds if seconds >= 1.0 => format!("{seconds:.2} s"),

@@ -5,6 +5,7 @@ mod breaker;
 mod caching;
 mod collapsing;
 mod embedding;
+mod explaining;
 mod gears;
 mod identity;
 mod inspecting;
