@@ -13,14 +13,14 @@ use super::journal::Over;
 use super::lookup::{self, Looked};
 use super::outgoing;
 use super::respond;
-use super::snapshot::{Route, Snapshot, Worker};
+use super::snapshot::{Rate, Route, Snapshot, Worker};
 use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::target::Target;
 use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Mode, Reason, Refusal};
 use crate::throttle::rate::Rated;
 use crate::upstream::body::Inbound;
 
@@ -214,18 +214,29 @@ fn identify(exchange: &Exchange, parts: &Parts) -> Identity {
 fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
     let (caller, number) = exchange.caller();
     let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-    let own = caller.rate.as_ref().map(|limiter| limiter.check(number, cost));
-    if let Some(over) = own.filter(|rated| !rated.allowed) {
-        exchange.over = Some(Over::Consumer);
-        return Err(exceeded(&over));
+    if let Some(limiter) = &caller.rate {
+        let (rated, mode) = (limiter.check(number, cost), limiter.mode());
+        heed(exchange, route, Over::Consumer, &rated, mode)?;
     }
-    if let Some(rate) = &route.rate {
-        let rated = *exchange.rated.insert(rate.limiter.check(number, cost));
-        if !rated.allowed {
-            exchange.over = Some(Over::Route);
-            return Err(exceeded(&rated));
-        }
+    if let Some(Rate { limiter, .. }) = &route.rate {
+        let (rated, mode) = (limiter.check(number, cost), limiter.mode());
+        // What only counts is not told.
+        exchange.rated = mode.counts().then_some(rated);
+        heed(exchange, route, Over::Route, &rated, mode)?;
     }
+    Ok(())
+}
+
+/// Refuses what is over a rate; in shadow mode it is only counted.
+fn heed(exchange: &mut Exchange, route: &Route, over: Over, rated: &Rated, mode: Mode) -> Result<(), Refusal> {
+    if rated.allowed {
+        return Ok(());
+    }
+    exchange.over = Some(over);
+    if mode.counts() {
+        return Err(exceeded(rated));
+    }
+    route.meter.shadow(exchange.worker.index, Reason::RateExceeded);
     Ok(())
 }
 

@@ -66,12 +66,12 @@ pub(super) async fn attempts(
     tally: &mut Tally,
     late: impl Fn() -> Option<Late>,
 ) -> Result<Reply, Refusal> {
-    let Ask { worker, route, ticket } = ask;
+    let Ask { worker, route, .. } = ask;
     let upstream = &route.upstream;
     let trace = TraceId::sampled(&outgoing.headers);
     let mut course = Course { upstream, worker, begun: None, tries: Tries::default(), fresh: false };
     loop {
-        let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, tally).await?;
+        let (permit, pass) = gate::pass(ask, outgoing.safe, tally).await?;
         let now = worker.core.clock.now();
         let begun = *course.begun.get_or_insert_with(|| {
             upstream.budget.lock().deposit(now);

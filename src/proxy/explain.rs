@@ -244,10 +244,14 @@ impl Explanation {
                 remaining: rated.remaining,
                 retry_after_ms: millis(rated.retry_after),
             });
-            let verdict = if rated.allowed { "within it" } else { "over it" };
+            let verdict = match (rated.allowed, limiter.mode().counts()) {
+                (true, _) => "within it",
+                (false, true) => "over it",
+                (false, false) => "over it, but in shadow mode, where that is only counted",
+            };
             let left = rated.remaining;
             self.say("rate", format!("that of the {}: {verdict}, at a cost of {cost}; {left} more at once", of.code()));
-            if !rated.allowed {
+            if !rated.allowed && limiter.mode().counts() {
                 return Err(admit::exceeded(&rated));
             }
         }
@@ -261,9 +265,12 @@ impl Explanation {
         let ticket = exchange.ticket(route);
         let breaker = upstream.breaker.as_ref().map(|breaker| {
             let breaker = breaker.lock();
-            (breaker.state(now).code(), breaker.peek(now))
+            (breaker.state(now).code(), breaker.peek(now), breaker.counts())
         });
-        let is_open = breaker.and_then(|(_, passes)| passes.err());
+        let is_open = breaker.and_then(|(_, passes, counts)| passes.err().filter(|_| counts));
+        if let Some((_, Err(_), false)) = breaker {
+            self.say("shadow", "the breaker would refuse it, but is in shadow mode and only counts");
+        }
         let mut gate = stand.admit(safe, ticket.class, now, 0);
         if let Some(wait) = is_open.filter(|_| gate.is_ok()) {
             gate = Err(Refusal::from(Reason::BreakerOpen).after(wait));
@@ -282,7 +289,7 @@ impl Explanation {
             gear: stand.gear.code(),
             cause: stand.cause.code(),
             window: stand.window.as_ref().map(ToString::to_string),
-            breaker: breaker.map(|(state, _)| state),
+            breaker: breaker.map(|(state, ..)| state),
             slots: stats.slots,
             used,
             queued: stats.queued,

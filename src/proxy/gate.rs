@@ -1,13 +1,13 @@
 //! Step 5: before the upstream. Its gear and the breaker are asked first, to fail fast; then for a slot, which may mean to wait; and
 //! then for the breaker's pass, so that nobody holds a half-open trial while it stands in the queue.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::attempt::Ask;
 use super::exchange::Tally;
 use super::journal::Stood;
 use super::snapshot::Worker;
-use crate::breaker::Pass;
+use crate::breaker::{Breaker, Pass};
 use crate::gear::Gear;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::Ticket;
@@ -18,23 +18,18 @@ use crate::upstream::Upstream;
 ///
 /// # Errors
 /// `gear.park`, `gear.limp`, `window.writes`, `breaker.open`, `queue.full`, `queue.timeout`, `queue.hopeless`.
-pub(super) async fn pass(
-    worker: &Worker,
-    upstream: &Arc<Upstream>,
-    ticket: Ticket,
-    safe: bool,
-    tally: &mut Tally,
-) -> Result<(Permit, Option<Pass>), Refusal> {
+pub(super) async fn pass(ask: Ask<'_>, safe: bool, tally: &mut Tally) -> Result<(Permit, Option<Pass>), Refusal> {
+    let Ask { worker, route, ticket } = ask;
+    let upstream = &route.upstream;
     let clock = &worker.core.clock;
     let now = clock.now();
-    let open = |wait| Refusal::from(Reason::BreakerOpen).after(wait);
-    let stood = tally.gate.insert(Stood { gear: Gear::Drive, breaker: None, ahead: None });
+    let stood = tally.gate.insert(Stood { gear: Gear::Drive, breaker: None, shadowed: false, ahead: None });
     geared(worker, upstream, ticket, safe, now, stood)?;
     if let Some(breaker) = &upstream.breaker {
         let share = {
             let breaker = breaker.lock();
             stood.breaker = Some(breaker.state(now));
-            breaker.peek(now).map_err(open)?;
+            stood.shadowed = heed(ask, &breaker, breaker.peek(now))?.is_none();
             breaker.share(now)
         };
         upstream.let_out(share);
@@ -57,8 +52,25 @@ pub(super) async fn pass(
         geared(worker, upstream, ticket, safe, now + waited, stood)?;
     }
     let Some(breaker) = &upstream.breaker else { return Ok((permit, None)) };
-    let pass = breaker.lock().enter(safe, now + waited).map_err(open)?;
+    let mut breaker = breaker.lock();
+    if stood.shadowed {
+        return Ok((permit, Some(breaker.bystander())));
+    }
+    let entered = breaker.enter(safe, now + waited);
+    let pass = heed(ask, &breaker, entered)?.unwrap_or_else(|| breaker.bystander());
     Ok((permit, Some(pass)))
+}
+
+/// What the breaker says; `None`: it would refuse, but is in shadow mode and only counts.
+fn heed<T>(ask: Ask<'_>, breaker: &Breaker, said: Result<T, Duration>) -> Result<Option<T>, Refusal> {
+    match said {
+        Ok(said) => Ok(Some(said)),
+        Err(wait) if breaker.counts() => Err(Refusal::from(Reason::BreakerOpen).after(wait)),
+        Err(_) => {
+            ask.route.meter.shadow(ask.worker.index, Reason::BreakerOpen);
+            Ok(None)
+        }
+    }
 }
 
 /// Whether the gear of the upstream lets a request pass.

@@ -79,8 +79,9 @@ impl Journal {
     }
 }
 
-/// Orders by the time `at` reads, the newest first.
+/// Orders what was written in turn by the time `at` reads, the newest first.
 pub fn newest_first<T>(accounts: &mut [T], at: impl Fn(&T) -> SystemTime) {
+    accounts.reverse();
     accounts.sort_by_key(|account| std::cmp::Reverse(at(account)));
 }
 
@@ -254,6 +255,8 @@ pub struct Stood {
     pub gear: Gear,
     /// The state of its breaker, if it was asked.
     pub breaker: Option<State>,
+    /// Whether the breaker, in shadow mode, would have refused it.
+    pub shadowed: bool,
     /// How many waited for a slot already, of whatever class, if one was asked for.
     pub ahead: Option<usize>,
 }

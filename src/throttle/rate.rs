@@ -18,6 +18,7 @@ use governor::{Quota, RateLimiter as Governor};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::refusal::Mode;
 use crate::throttle::RateParams;
 use crate::throttle::estimate::nanos;
 
@@ -28,6 +29,7 @@ pub struct RateLimiter {
     buckets: Buckets,
     clock: Clock,
     epoch: Instant,
+    mode: Mode,
 }
 
 /// The verdict on one request, and how its key stands afterwards.
@@ -54,7 +56,12 @@ impl RateLimiter {
         let quota = Quota::with_period(Duration::from_nanos(interval.min(LONGEST))).expect("the interval is not zero");
         let quota = quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN));
         let epoch = clock.now();
-        Self { quota, buckets: Buckets::new(capacity), clock, epoch }
+        Self { quota, buckets: Buckets::new(capacity), clock, epoch, mode: params.mode }
+    }
+
+    /// Whether its verdict counts.
+    pub const fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Counts a request of `key` that weighs `cost`. A cost beyond the burst empties the full bucket: such a request is
@@ -229,7 +236,7 @@ mod tests {
     use super::*;
 
     fn params(limit: u32, per: Duration, burst: u32) -> RateParams {
-        RateParams { limit: limit.try_into().unwrap(), per, burst: burst.try_into().unwrap() }
+        RateParams { limit: limit.try_into().unwrap(), per, burst: burst.try_into().unwrap(), mode: Mode::Enforce }
     }
 
     /// 10 per second, of which 5 at once.

@@ -482,6 +482,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::refusal::Mode;
     use crate::throttle::limit::{AdaptiveParams, Cause, Policy};
 
     fn params(slots: usize, queue: usize) -> SlotsParams {
@@ -686,7 +687,10 @@ mod tests {
     }
 
     fn adaptive(slots: usize, policy: Policy) -> SlotsParams {
-        SlotsParams { adaptive: Some(AdaptiveParams { policy, min: 1, max: 40, shadow: false }), ..params(slots, 10) }
+        SlotsParams {
+            adaptive: Some(AdaptiveParams { policy, min: 1, max: 40, mode: Mode::Enforce }),
+            ..params(slots, 10)
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -908,7 +912,7 @@ mod tests {
                 Step::Retune { slots: count, queue, policy } => {
                     let policies = [None, Some(Policy::Gradient), Some(Policy::Aimd { slow: None })];
                     let adaptive =
-                        policies[policy].map(|policy| AdaptiveParams { policy, min: 1, max: 5, shadow: false });
+                        policies[policy].map(|policy| AdaptiveParams { policy, min: 1, max: 5, mode: Mode::Enforce });
                     slots.retune(SlotsParams { adaptive, ..params(count, queue) });
                 }
                 Step::Wait { millis } => tokio::time::advance(Duration::from_millis(millis)).await,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Account, Attempt, End, Kept, Over, Stood};
 use crate::metrics::{CacheResult, Ending};
+use crate::refusal::Reason;
 
 impl Account {
     /// What became of the request, a sentence for each step of its trip.
@@ -38,13 +39,16 @@ impl Account {
         let left = |rated: &crate::throttle::rate::Rated| {
             format!("{} more at once, all of it again in {}", rated.remaining, span(rated.reset))
         };
-        match (self.over, &self.rated) {
+        let told = match (self.over, &self.rated) {
             (Some(Over::Consumer), _) => Some(format!("rate: over that of the consumer {}", self.consumer)),
             (Some(Over::Route), Some(rated)) => Some(format!("rate: over that of the route ({})", left(rated))),
             (Some(Over::Route), None) => Some("rate: over that of the route".to_owned()),
             (None, Some(rated)) => Some(format!("rate: within that of the route ({})", left(rated))),
             (None, None) => None,
-        }
+        };
+        // In shadow mode it went on.
+        let only_counted = self.over.is_some() && self.reason != Some(Reason::RateExceeded);
+        told.map(|told| if only_counted { format!("{told}; in shadow mode, so it was only counted") } else { told })
     }
 
     fn verdict(&self) -> String {
@@ -152,13 +156,15 @@ impl Account {
 impl Kept {
     /// Whether there is an account that [`Account::is_called`] this.
     pub fn is_word(word: &str) -> bool {
-        Self::ALL.iter().any(|kept| kept.code() == word)
-            || crate::refusal::Reason::ALL.iter().any(|reason| reason.code() == word)
+        Self::ALL.iter().any(|kept| kept.code() == word) || Reason::ALL.iter().any(|reason| reason.code() == word)
     }
 }
 
-fn gate(Stood { gear, breaker, .. }: Stood) -> String {
+fn gate(Stood { gear, breaker, shadowed, .. }: Stood) -> String {
     match breaker {
+        Some(state) if shadowed => {
+            format!("gate: gear {}, breaker {}; in shadow mode, so it was only counted", gear.code(), state.code())
+        }
         Some(state) => format!("gate: gear {}, breaker {}", gear.code(), state.code()),
         None => format!("gate: gear {}", gear.code()),
     }

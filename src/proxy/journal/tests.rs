@@ -113,7 +113,7 @@ fn the_story_names_every_step() {
     let attempt = |end, pause| Attempt { endpoint: "http://a".into(), end, error: None, pause };
     let account = Account {
         kept: Kept::Refused,
-        gate: Some(Stood { gear: Gear::Eco, breaker: Some(State::Closed), ahead: Some(3) }),
+        gate: Some(Stood { gear: Gear::Eco, breaker: Some(State::Closed), shadowed: false, ahead: Some(3) }),
         queued: Some(ms(250)),
         attempts: vec![
             attempt(Some((End::Answered(StatusCode::SERVICE_UNAVAILABLE), ms(12))), Some(ms(80))),

@@ -15,6 +15,7 @@ mod rate;
 mod reload;
 mod retrying;
 mod rules;
+mod shadow;
 mod sharing;
 mod slots;
 mod stale;
