@@ -60,6 +60,7 @@ fn caching(criterion: &mut Criterion) {
         query: Some("$filter=Status%20eq%20'open'&$top=50&sap-client=100"),
         upstream: "erp",
         partition: None,
+        body: None,
     };
     let request = fields(&[("accept-encoding", "gzip, br"), ("accept", "application/json")]);
     let answer = fields(&[
@@ -125,7 +126,7 @@ fn throttling(criterion: &mut Criterion) {
     criterion.bench_function("queue push, pop, settle; 10,000 wait", |bencher| {
         bencher.iter(|| {
             queue.push(ticket(), (), start).expect("there is room");
-            let popped = queue.pop(1, 12, work, start).expect("somebody waits");
+            let popped = queue.pop([1; 4], [12; 4], work, start).expect("somebody waits");
             let served = popped.served.expect("the queue is not shortened");
             queue.settle(&popped.ticket, served.slots, Some(served.charged), Some(work));
         });

@@ -223,6 +223,8 @@ reasons! {
     UpstreamProtocol = "upstream.protocol", BAD_GATEWAY;
     /// The upstream answered with an error, and something else stands in.
     UpstreamStatus = "upstream.status", BAD_GATEWAY;
+    /// The upstream's answer is not what the route expects.
+    UpstreamUnexpected = "upstream.unexpected", BAD_GATEWAY;
     /// Connecting to the upstream took too long.
     UpstreamConnectTimeout = "upstream.connect_timeout", GATEWAY_TIMEOUT;
     /// The upstream did not begin to answer in time.

@@ -67,8 +67,15 @@ fn store(store: &Store, clock: &Clock, dice: &mut Dice, kind: &Kind, number: u64
         asked.insert("accept-language", HeaderValue::try_from(format!("language-{number}")).unwrap());
     }
     let path = format!("/{}/{resource}", kind.name.replace(' ', "-"));
-    let parts =
-        KeyParts { scheme: "http", host: "erp.example", path: &path, query: None, upstream: "erp", partition: None };
+    let parts = KeyParts {
+        scheme: "http",
+        host: "erp.example",
+        path: &path,
+        query: None,
+        upstream: "erp",
+        partition: None,
+        body: None,
+    };
     let request = Asked { method: &Method::GET, headers: &asked, parts };
     let moment = clock.moment();
     let params = CacheParams::default();
@@ -132,4 +139,4 @@ fn mib(bytes: u64) -> f64 {
 const CAPACITY: u64 = 6 << 20;
 /// For what the allocator keeps of what was given back, the buffers of the moment, and pages that are only partly used.
 /// It does not grow with what is driven through: without the bound it would be ten times the capacity.
-const ALLOWANCE: u64 = 24 << 20;
+const ALLOWANCE: u64 = 40 << 20;

@@ -165,9 +165,15 @@ impl Head {
         self.address.split_once(' ').map_or(&*self.address, |(url, _)| url)
     }
 
+    /// Whether it answers a POST that only reads.
+    pub fn is_to_post(&self) -> bool {
+        self.address.split(' ').nth(1).is_some_and(|partition| partition.contains('+'))
+    }
+
     /// The partition it belongs to, in hexadecimal, out of its address; `None`: it is everybody's.
     pub fn partition(&self) -> Option<&str> {
-        self.address.split(' ').nth(1).filter(|partition| *partition != "-")
+        let partition = self.address.split(' ').nth(1)?;
+        Some(partition.split_once('+').map_or(partition, |(partition, _)| partition)).filter(|name| *name != "-")
     }
 
     /// The name of the upstream it came from, out of its address.
@@ -348,7 +354,11 @@ mod tests {
         assert_eq!((head.url(), head.partition()), ("http://a/b?c", Some("00000000000000ab")));
         assert_eq!(head.upstream(), "erp");
         head.address = "http://a/b - erp".into();
-        assert_eq!((head.url(), head.partition()), ("http://a/b", None));
+        assert_eq!((head.url(), head.partition(), head.is_to_post()), ("http://a/b", None, false));
+        for (address, partition) in [("http://a/b -+0f erp", None), ("http://a/b 0a+0f erp", Some("0a"))] {
+            head.address = address.into();
+            assert_eq!((head.partition(), head.is_to_post()), (partition, true));
+        }
     }
 
     #[test]

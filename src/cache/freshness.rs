@@ -213,6 +213,21 @@ pub fn refreshed(
     Some(head.compact())
 }
 
+/// The stored head, with a body of `length` bytes, after the 200 to a HEAD (RFC 9111 section 4.3.5): as after a 304, if
+/// the fields speak of the same representation, else `None`.
+pub fn freshened(
+    head: &Head,
+    length: u64,
+    answer: &HeaderMap,
+    params: &CacheParams,
+    moment: Moment,
+    request_sent: Instant,
+) -> Option<Head> {
+    let same_length = storing::content_length(answer).is_none_or(|told| told == length);
+    let same_date = http_date(answer, &LAST_MODIFIED).is_none_or(|told| head.last_modified == Some(told));
+    if same_length && same_date { refreshed(head, answer, params, moment, request_sent) } else { None }
+}
+
 /// Whether a 304 can be about the stored answer (RFC 9111 section 4.3.4).
 fn speaks_of(head: &Head, not_modified: &HeaderMap) -> bool {
     let same_tag = match (reuse::entity_tag(not_modified), &head.etag) {
@@ -494,7 +509,8 @@ mod tests {
 
     fn stored(text: &str) -> Head {
         let request = HeaderMap::new();
-        let parts = KeyParts { scheme: "http", host: "a", path: "/", query: None, upstream: "u", partition: None };
+        let parts =
+            KeyParts { scheme: "http", host: "a", path: "/", query: None, upstream: "u", partition: None, body: None };
         let asked = Asked { method: &Method::GET, headers: &request, parts };
         let arrival = moment();
         storing::decide(&asked, StatusCode::OK, &fields(text), &CacheParams::default(), arrival, arrival.mono).unwrap()

@@ -19,8 +19,7 @@ pub struct Key(pub u128);
 impl Key {
     /// The key of the flight that brings what is at this place in its generation `generation`.
     pub const fn in_generation(self, generation: u64) -> Self {
-        // Odd, so that different generations give different keys; as of most places only generation 0 is ever seen,
-        // their flights have their own key.
+        // Odd, so that different generations give different keys.
         Self(self.0 ^ (generation as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
     }
 }
@@ -41,13 +40,16 @@ pub struct KeyParts<'a> {
     pub upstream: &'a str,
     /// Whose answers these are ([`Keyer::partition`]); `None`: everybody's.
     pub partition: Option<u64>,
+    /// Of a POST that only reads: the digest of its body ([`PostRule`](crate::cache::canonical::PostRule::digest)).
+    pub body: Option<[u8; 32]>,
 }
 
 impl KeyParts<'_> {
-    /// The key in clear: `URL partition upstream`, separated by spaces (a URL holds none); `-` stands for no partition.
+    /// The key in clear: `URL partition upstream`, separated by spaces (a URL holds none); `-` stands for no partition,
+    /// and the digest of a body follows it after a `+`.
     pub fn address(&self, rule: &QueryRule) -> Box<str> {
         let length = self.scheme.len() + self.host.len() + self.path.len() + self.query.map_or(0, str::len);
-        let mut address = String::with_capacity(length + self.upstream.len() + 24);
+        let mut address = String::with_capacity(length + self.upstream.len() + self.body.map_or(24, |_| 96));
         self.each_piece(rule, &mut |piece| {
             address.push_str(piece);
             true
@@ -80,6 +82,12 @@ impl KeyParts<'_> {
                 None => sink("-"),
                 Some(partition) => sink(std::str::from_utf8(&hexadecimal(partition)).unwrap_or_default()),
             }
+            && self.body.is_none_or(|digest| {
+                let mut pieces = digest
+                    .chunks_exact(8)
+                    .map(|piece| hexadecimal(piece.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))));
+                sink("+") && pieces.all(|piece| sink(std::str::from_utf8(&piece).unwrap_or_default()))
+            })
             && sink(" ")
             && sink(self.upstream)
     }
@@ -115,12 +123,18 @@ impl Keyer {
         mixer.number(parameters);
         mixer.number(u64::from(parts.partition.is_some()));
         mixer.number(parts.partition.unwrap_or_default());
+        if let Some(digest) = &parts.body {
+            mixer.piece(digest);
+        }
         mixer.finish()
     }
 
     /// The key of the URL of `parts`, whoever asks; `primary` is their key.
     pub fn url(&self, primary: Key, parts: &KeyParts<'_>, rule: &QueryRule) -> Key {
-        if parts.partition.is_none() { primary } else { self.primary(&KeyParts { partition: None, ..*parts }, rule) }
+        match parts {
+            KeyParts { partition: None, body: None, .. } => primary,
+            _ => self.primary(&KeyParts { partition: None, body: None, ..*parts }, rule),
+        }
     }
 
     /// The key of the variant of `primary` that a request with `headers` selects by the fields `vary` (in normal form,
@@ -201,7 +215,7 @@ pub(crate) fn normal<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<im
 
 /// Hands the parameters that count to `sink` until it says no; whether it took them all. Without a rule the query is
 /// one piece.
-fn each_parameter(query: Option<&str>, rule: &QueryRule, sink: &mut dyn FnMut(&str) -> bool) -> bool {
+pub(crate) fn each_parameter(query: Option<&str>, rule: &QueryRule, sink: &mut dyn FnMut(&str) -> bool) -> bool {
     let Some(query) = query else { return true };
     if rule.is_empty() {
         return sink(query);
@@ -297,8 +311,15 @@ mod tests {
 
     use super::*;
 
-    const PARTS: KeyParts<'_> =
-        KeyParts { scheme: "https", host: "erp.example", path: "/a", query: None, upstream: "erp", partition: None };
+    const PARTS: KeyParts<'_> = KeyParts {
+        scheme: "https",
+        host: "erp.example",
+        path: "/a",
+        query: None,
+        upstream: "erp",
+        partition: None,
+        body: None,
+    };
 
     fn rule(sort: bool, drop: &[&str], keep: Option<&[&str]>) -> QueryRule {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
@@ -353,6 +374,8 @@ mod tests {
             KeyParts { upstream: "", path: "/aerp", ..PARTS },
             KeyParts { partition: Some(0), ..PARTS },
             KeyParts { partition: Some(1), ..PARTS },
+            KeyParts { body: Some([0; 32]), ..PARTS },
+            KeyParts { body: Some([1; 32]), ..PARTS },
         ];
         let keys: std::collections::HashSet<_> = others.iter().map(|parts| keyer.primary(parts, &plain)).collect();
         assert_eq!(keys.len(), others.len());
@@ -445,7 +468,7 @@ mod tests {
             let rule = QueryRule { sort, drop: drop.into_iter().collect(), keep: keep.map(|name| vec![name]) };
             let parts = |(host, path, query, upstream, partition)| {
                 let (host, path, query, upstream): (&String, &String, &Option<String>, &String) = (host, path, query, upstream);
-                KeyParts { scheme: "http", host, path, query: query.as_deref(), upstream, partition }
+                KeyParts { scheme: "http", host, path, query: query.as_deref(), upstream, partition, body: None }
             };
             let one = parts((&one.0, &one.1, &one.2, &one.3, one.4));
             let other = parts((&other.0, &other.1, &other.2, &other.3, other.4));

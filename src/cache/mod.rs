@@ -8,7 +8,10 @@
 //! - [`reuse`]: may the stored answer serve this request; conditional requests in both directions
 //! - [`identity`]: whose answers these are
 //! - [`fence`]: what was read before a write ended is not taken for what is there after it
+//! - [`media`]: what an answer is expected to be
+//! - [`canonical`]: POST requests that only read
 //! - [`range`]: byte ranges of a complete answer (RFC 9110 section 14)
+//! - [`search`]: which query parameters an answer says it depends on (No-Vary-Search)
 //! - [`entry`]: the stored answer · [`record`]: the same as bytes
 //!
 //! Mechanisms: [`store`] (bounded by bytes; `room`) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
@@ -21,8 +24,12 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use canonical::PostRule;
 use identity::{CookiePattern, IdentityRule};
+use media::Expectation;
 
+mod aliases;
+pub mod canonical;
 pub mod control;
 pub mod entry;
 pub mod fence;
@@ -31,12 +38,14 @@ pub mod freshness;
 pub mod identities;
 pub mod identity;
 pub mod key;
+pub mod media;
 pub mod persist;
 pub mod purge;
 pub mod range;
 pub mod record;
 pub mod reuse;
 mod room;
+pub mod search;
 pub mod store;
 pub mod storing;
 pub mod survey;
@@ -76,6 +85,10 @@ pub struct CacheParams {
     pub ignore_set_cookie: Vec<CookiePattern>,
     /// Fields a stored answer never carries, beside those it never may.
     pub strip: Vec<HeaderName>,
+    /// POST requests of this route only read, and are answered from the store like GET. `None`: they write.
+    pub post: Option<PostRule>,
+    /// What answers are expected to be; others are not stored. `None`: anything.
+    pub expect: Option<Expectation>,
     /// Targeted cache-control fields (RFC 9213) that replace Cache-Control and Expires; the first valid one counts.
     pub targeted: Vec<HeaderName>,
     /// Which query parameters count for the key.
@@ -100,6 +113,8 @@ impl Default for CacheParams {
             shared_after_auth: None,
             ignore_set_cookie: Vec::new(),
             strip: Vec::new(),
+            post: None,
+            expect: None,
             targeted: vec![
                 HeaderName::from_static("vaxel-cache-control"),
                 HeaderName::from_static("cdn-cache-control"),
@@ -113,6 +128,11 @@ impl CacheParams {
     /// Whether each identity has answers of its own.
     pub const fn is_partitioned(&self) -> bool {
         (self.per_consumer || self.identity.is_some()) && self.shared_after_auth.is_none()
+    }
+
+    /// Whether a write to a URL outdates what is stored of it by its fence: a purge reaches one identity and one body.
+    pub const fn is_fenced_by_url(&self) -> bool {
+        self.is_partitioned() || self.post.is_some()
     }
 
     /// Whether it matters who asks.

@@ -168,7 +168,8 @@ pub enum Answer {
 /// Meets the conditions of a request with the stored answer, whose body is `body_len` bytes long, in the order of RFC
 /// 9110 section 13.2.2. Only a stored 200 has conditions and ranges (RFC 9111 section 4.3.2); only GET has ranges.
 pub fn answer(head: &Head, body_len: u64, method: &Method, request: &HeaderMap) -> Answer {
-    if head.status != StatusCode::OK {
+    let has_conditions = matches!(*method, Method::GET | Method::HEAD); // RFC 9110 section 13.1.3
+    if head.status != StatusCode::OK || !has_conditions {
         return Answer::Full;
     }
     let unmodified = if request.contains_key(IF_NONE_MATCH) {
@@ -297,7 +298,8 @@ mod tests {
 
     fn stored_with(status: u16, params: &CacheParams, answer: &str) -> Head {
         let request = HeaderMap::new();
-        let parts = KeyParts { scheme: "http", host: "a", path: "/", query: None, upstream: "u", partition: None };
+        let parts =
+            KeyParts { scheme: "http", host: "a", path: "/", query: None, upstream: "u", partition: None, body: None };
         let asked = Asked { method: &Method::GET, headers: &request, parts };
         let moment = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(60)).moment();
         let status = StatusCode::from_u16(status).unwrap();

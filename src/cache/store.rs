@@ -22,6 +22,7 @@ use moka::notification::RemovalCause;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::cache::QueryRule;
+use crate::cache::aliases::Aliases;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Key, KeyParts, Keyer};
 use crate::cache::purge::{Depth, Purges};
@@ -35,6 +36,7 @@ pub struct Store {
     pub(super) capacity: u64,
     stripes: [Mutex<()>; 16],
     salts: AtomicU64,
+    aliases: Aliases,
     pub(super) evicted: Arc<AtomicU64>,
     /// Bytes stored since the last maintenance.
     pub(super) added: AtomicU64,
@@ -99,6 +101,7 @@ impl Store {
             capacity,
             stripes: Default::default(),
             salts: AtomicU64::new(1),
+            aliases: Aliases::new(capacity / ALIASES_SHARE),
             evicted,
             added: AtomicU64::new(0),
             refused: Mutex::default(),
@@ -121,6 +124,23 @@ impl Store {
                 Found { key, slot: asked.judge(slot, now).unwrap_or(FoundSlot::VaryMiss) }
             }
             slot => Found { key: primary, slot: asked.judge(slot, now).unwrap_or(FoundSlot::Miss) },
+        }
+    }
+
+    /// An answer to another query that also answers this request (No-Vary-Search); for when [`find`](Self::find) has found
+    /// nothing.
+    pub fn find_equivalent(&self, asked: &Lookup<'_>) -> Option<Arc<Entry>> {
+        let alias = self.aliases.find(|| asked.parts.address(asked.rule))?;
+        let slot = match self.slots.get(&alias.primary)? {
+            Slot::Vary(variants) => {
+                let variant = self.keyer.variant(alias.primary, &variants.vary, asked.headers);
+                self.slots.get(&variants.salted(variant))?
+            }
+            slot => slot,
+        };
+        match slot {
+            Slot::Entry(entry) if alias.is_of(&entry) && entry.head.selects(asked.headers) => Some(entry),
+            _ => None,
         }
     }
 
@@ -151,6 +171,7 @@ impl Store {
             Some(Depth::Soft) => entry.soft_purge(),
             None => {}
         }
+        self.aliases.note(primary, &entry);
         let received = entry.head.received;
         let before = self.slots.get(&primary);
         if before.as_ref().is_some_and(|slot| !slot.yields_to(&entry)) {
@@ -366,6 +387,9 @@ impl Hasher for KeyHasher {
     }
 }
 
+/// Aliases may take this part of the store's bytes, besides them.
+const ALIASES_SHARE: u64 = 64;
+
 /// As long as Varnish remembers a hit-for-miss: long against a burst, short against a change of mind at the origin.
 const UNCACHEABLE: Duration = Duration::from_secs(120);
 
@@ -483,7 +507,7 @@ pub(in crate::cache) mod tests {
     }
 
     const fn parts(path: &str) -> KeyParts<'_> {
-        KeyParts { scheme: "http", host: "erp", path, query: None, upstream: "sap", partition: None }
+        KeyParts { scheme: "http", host: "erp", path, query: None, upstream: "sap", partition: None, body: None }
     }
 
     fn headers(fields: Fields<'_>) -> HeaderMap {

@@ -60,6 +60,8 @@ pub enum Unstorable {
     Vary,
     /// The body is known to be larger than an entry may be.
     TooLarge,
+    /// It is not what the route expects.
+    Unexpected,
     /// It would be of no use: no lifetime, no validator, no stale service.
     Useless,
 }
@@ -81,6 +83,7 @@ impl Unstorable {
             Self::Session => "session",
             Self::Vary => "vary",
             Self::TooLarge => "too_large",
+            Self::Unexpected => "unexpected",
             Self::Useless => "useless",
         }
     }
@@ -105,7 +108,13 @@ pub fn decide(
     }
     let date = freshness::date(headers, moment);
     let lifetime = freshness::lifetime(status, headers, &control, params, date);
-    check_status(asked.method, status, &control, lifetime)?;
+    // A POST is read like a GET where the route says so, but it has no conditions, and RFC 9110 section 9.3.3 asks for an
+    // explicit lifetime.
+    let is_post = asked.parts.body.is_some();
+    if is_post && lifetime.1 == Source::Heuristic {
+        return Err(Unstorable::Useless);
+    }
+    check_status(if is_post { &Method::GET } else { asked.method }, status, &control, lifetime)?;
     check_directives(asked, &control, params, lifetime.1)?;
     check_identity(asked, headers, &control, params, lifetime)?;
     let vary = vary(headers)?;
@@ -114,8 +123,8 @@ pub fn decide(
     }
 
     let initial_age = freshness::initial_age(headers, moment, request_sent);
-    let etag = reuse::entity_tag(headers);
-    let last_modified = freshness::http_date(headers, &LAST_MODIFIED);
+    let etag = reuse::entity_tag(headers).filter(|_| !is_post);
+    let last_modified = freshness::http_date(headers, &LAST_MODIFIED).filter(|_| !is_post);
     let has_validator = etag.is_some() || last_modified.is_some();
     let mut life = freshness::life(lifetime, &control, params, initial_age, has_validator);
     if is_failure(status) {
@@ -319,7 +328,8 @@ fn is_nominated(name: &HeaderName, headers: &HeaderMap) -> bool {
         .any(|member| member.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+/// Content-Length, where it is one number.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
@@ -418,6 +428,7 @@ mod tests {
                 query: None,
                 upstream: "erp",
                 partition: self.partition,
+                body: None,
             };
             let asked = Asked { method: &self.method, headers: &request, parts };
             let moment = Clock::anchored(SystemTime::UNIX_EPOCH).moment();

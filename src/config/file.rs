@@ -7,9 +7,12 @@ use super::dictionary::Kind::{
 };
 use super::dictionary::{Key, Section};
 
+mod cache;
 mod listener;
 mod upstream;
 
+use cache::CACHE;
+pub use cache::{CANONICALS, ON_UNEXPECTED};
 pub use listener::ACCEPTS;
 use listener::LISTENER;
 use upstream::{MODES, UPSTREAM, WINDOW};
@@ -212,69 +215,6 @@ static MATCH: Section = Section {
             "Header fields: a value it must have, true (it is there), or false (it is not).",
         )
         .default("{}"),
-    ],
-};
-
-static CACHE: Section = Section {
-    name: "cache of a [[route]]",
-    about: "How answers are stored (RFC 9111).",
-    keys: &[
-        Key::new("ttl", Duration, "How long an answer is fresh where the origin does not say."),
-        Key::new("override", Flag, "`ttl` counts even where the origin says otherwise; never over `private`.")
-            .default("false"),
-        Key::new(
-            "stale_while_revalidate",
-            Duration,
-            "How long after that it is still served while it is fetched anew.",
-        )
-        .default("'0s'"),
-        Key::new(
-            "stale_if_error",
-            Duration,
-            "How long after that it is served when the upstream fails or is overloaded.",
-        )
-        .default("'0s'"),
-        Key::new("keep", Duration, "How long after that it is kept only to ask whether it has changed.")
-            .default("'1h'"),
-        Key::new("negative", Duration, "How long 404 and 410 are fresh where the origin does not say."),
-        Key::new("max_entry", Size, "The largest body stored.").default("'8MiB'"),
-        Key::new("per_consumer", Flag, "Each consumer, and each of its users, has answers of its own.")
-            .default("false"),
-        Key::new("identity", Table(&IDENTITY), "What tells users apart, who then have answers of their own."),
-        Key::new(
-            "shared_after_auth",
-            Duration,
-            "Users share answers, but each must have had a 2xx of the upstream on this route within this time.",
-        ),
-        Key::new("ignore_set_cookie", List(&Text), "Cookies whose setting does not make an answer personal.")
-            .default("[]"),
-        Key::new("strip", List(&Text), "Further fields that a stored answer never carries.").default("[]"),
-        Key::new(
-            "targeted",
-            List(&Text),
-            "Fields that count instead of Cache-Control (RFC 9213), the first one there.",
-        )
-        .default("['vaxel-cache-control', 'cdn-cache-control']"),
-        Key::new("query", Table(&QUERY), "Which query parameters make another answer."),
-    ],
-};
-
-static IDENTITY: Section = Section {
-    name: "identity",
-    about: "What tells users apart, beside the consumer and Authorization, which always do.",
-    keys: &[
-        Key::new("cookies", List(&Text), "Cookies, by name or with * at its end; all others do not matter."),
-        Key::new("headers", List(&Text), "Fields that a proxy before vaxel sets."),
-    ],
-};
-
-static QUERY: Section = Section {
-    name: "query",
-    about: "Which query parameters make another answer.",
-    keys: &[
-        Key::new("sort", Flag, "Their order does not matter.").default("false"),
-        Key::new("drop", List(&Text), "These do not matter.").default("[]"),
-        Key::new("keep", List(&Text), "Only these matter; all if not given."),
     ],
 };
 

@@ -131,6 +131,8 @@ pub struct UpstreamSettings {
     pub balance: Balance,
     /// How much it works on at the same time, and who waits.
     pub slots: SlotsParams,
+    /// How much each endpoint works on at the same time, where that is bounded.
+    pub endpoint_slots: Option<u32>,
     /// When it is left alone, if ever.
     pub breaker: Option<BreakerParams>,
     /// Whether and how it shifts its gear by itself.

@@ -127,6 +127,9 @@ fn mistakes_of_every_kind_are_told_with_a_hint() {
         ("cache = { per_consumer = true, shared_after_auth = '1m' }", 52, "nothing is shared"),
         ("cache = { shared_after_auth = '0s' }", 31, "must be"),
         ("cache = { identity = { cookies = ['a b'] } }", 35, "not the name of a cookie"),
+        ("cache = { expect = 'jsn' }", 20, "no kind of answers"),
+        ("cache = { expect = [] }", 20, "must not be empty"),
+        ("cache = { on_unexpected = 'stale' }", 27, "no effect without `expect`"),
         ("cache = 'yes'", 9, "a table, true or false"),
         ("cache = { stale_if_errors = '1d' }", 11, "did you mean `stale_if_error`?"),
         ("max_body = '10 apples'", 12, "is not a size"),
@@ -181,6 +184,7 @@ fn upstreams_that_cannot_work_are_refused() {
         ("endpoints = 'http://a'\nslots = { adaptive = 'aimd', min = 10, max = 9 }", 46, "less than `min`"),
         ("endpoints = 'http://a'\nslots = { adaptive = 'aimd', max = 9, start = 10 }", 47, "between `min` and `max`"),
         ("endpoints = 'http://a'\nslots = { adaptive = 'gradient', max = 9, slow = '1s' }", 50, "is for aimd"),
+        ("endpoints = 'http://a'\nslots = 3\nreserve = { interactive = 2, batch = 1 }", 11, "leaves no slot"),
         ("endpoints = 'http://a'\nslots = true", 9, "expected a whole number"),
     ] {
         let route = "[[route]]\nmatch = { path = '/b' }\nupstream = 'b'\n";

@@ -287,10 +287,19 @@ fn addresses(snapshot: &Snapshot, url: &Uri) -> Result<Vec<String>, PurgeError> 
     let scheme = url.scheme_str().ok_or_else(unusable)?;
     let headers = HeaderMap::new();
     let target = Target::of(url, &headers, false).map_err(|_| unusable())?;
-    let parts =
-        KeyParts { scheme, host: &target.host, path: &target.path, query: target.query, upstream: "", partition: None };
-    let routes = snapshot.router.candidates(&target.host, &target.route_path(), &Method::GET);
-    let caching = routes.into_iter().filter_map(|index| snapshot.routes.get(*index)?.cache.as_ref());
+    let parts = KeyParts {
+        scheme,
+        host: &target.host,
+        path: &target.path,
+        query: target.query,
+        upstream: "",
+        partition: None,
+        body: None,
+    };
+    // Reads and declared POST reads of one URL may be different routes' business.
+    let routes = [Method::GET, Method::POST]
+        .map(|method| snapshot.router.candidates(&target.host, &target.route_path(), &method));
+    let caching = routes.into_iter().flatten().filter_map(|index| snapshot.routes.get(*index)?.cache.as_ref());
     // What an earlier configuration has stored may lie under the plain spelling.
     let plain = crate::cache::QueryRule::default();
     let rules = caching.map(|params| &params.query).chain([&plain]);
@@ -322,7 +331,8 @@ fn url_of(address: &str) -> &str {
 fn candidates<'s>(snapshot: &'s Snapshot, head: &Head) -> impl Iterator<Item = (usize, &'s Route)> + use<'s> {
     let indices = split(head.url()).map_or_else(Vec::new, |(host, path, query)| {
         let target = Target { host: host.into(), path: path.into(), query };
-        let routes = snapshot.router.candidates(host, &target.route_path(), &Method::GET);
+        let method = if head.is_to_post() { Method::POST } else { Method::GET };
+        let routes = snapshot.router.candidates(host, &target.route_path(), &method);
         routes.into_iter().copied().collect()
     });
     let routes = indices.into_iter().filter_map(|index| Some((index, snapshot.routes.get(index)?)));
@@ -330,10 +340,13 @@ fn candidates<'s>(snapshot: &'s Snapshot, head: &Head) -> impl Iterator<Item = (
     routes.filter(move |(_, route)| *route.upstream.name == *upstream)
 }
 
-/// Whether nothing was written since to the group of any route that may have stored an answer for all.
+/// Whether nothing was written since to the group of any route that may have stored an answer for all. Where the fence of
+/// the URL counts as well, that is not known.
 fn is_current(snapshot: &Snapshot, entry: &Entry) -> bool {
     let group = |route: &Route| route.group.as_ref().map_or(0, |fence| fence.generation());
-    candidates(snapshot, &entry.head).all(|(_, route)| group(route) == entry.generation())
+    let is_known = |route: &Route| route.cache.as_ref().is_none_or(|params| !params.is_fenced_by_url());
+    !entry.head.is_to_post()
+        && candidates(snapshot, &entry.head).all(|(_, route)| is_known(route) && group(route) == entry.generation())
 }
 
 /// Host, path and query of the URL of an entry.

@@ -166,6 +166,7 @@ impl Handle {
         let moment = self.0.core.clock.moment();
         for upstream in self.upstreams() {
             upstream.shift(moment);
+            upstream.hold(moment.mono);
             for pool in upstream.endpoints.iter().filter_map(|endpoint| endpoint.pool.as_ref()) {
                 pool.sweep();
             }

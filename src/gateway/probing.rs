@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::Handle;
+use crate::clock::Clock;
 use crate::upstream::Upstream;
 use crate::upstream::connect::Connector;
 use crate::upstream::probe::{self, ProbeParams};
@@ -22,7 +23,14 @@ impl Handle {
                 for (index, endpoint) in upstream.endpoints.iter().enumerate() {
                     let Some(connector) = endpoint.connector.clone() else { continue };
                     let authority = endpoint.authority.to_str().unwrap_or_default().to_owned();
-                    probes.spawn(keep_probing(Arc::clone(&upstream), index, connector, authority, params.clone()));
+                    probes.spawn(keep_probing(
+                        Arc::clone(&upstream),
+                        index,
+                        connector,
+                        authority,
+                        params.clone(),
+                        self.clock().clone(),
+                    ));
                 }
             }
             reloaded.await;
@@ -36,10 +44,11 @@ async fn keep_probing(
     connector: Connector,
     authority: String,
     params: ProbeParams,
+    clock: Clock,
 ) {
     // The endpoints of an upstream are not probed all at once.
     let first = params.every.mul_f64(index as f64 / upstream.endpoints.len() as f64).min(Duration::from_secs(1));
     let connect = || async { connector.connect().await.map_err(io::Error::other) };
     let once = || probe::check(connect(), &authority, params.path.as_deref());
-    probe::run(&params, first, once, |result| upstream.probed(index, result.is_ok(), &params)).await;
+    probe::run(&params, first, once, |result| upstream.probed(index, result.is_ok(), &params, clock.now())).await;
 }

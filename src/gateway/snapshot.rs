@@ -136,7 +136,7 @@ impl Workshop {
             }
             None => Arc::new(Gearbox::new(settings.gears.clone(), settings.windows.clone(), now)),
         };
-        Arc::new(Upstream {
+        let upstream = Arc::new(Upstream {
             name: settings.name.as_str().into(),
             endpoints,
             health,
@@ -150,10 +150,13 @@ impl Workshop {
             budget: Mutex::new(Budget::new(settings.retry.budget_ratio, settings.retry.budget_min_per_second, now)),
             timeouts: settings.timeouts,
             zombie_hold: settings.slots.zombie_hold,
+            endpoint_slots: settings.endpoint_slots,
             host: settings.host,
             expect: settings.expect,
             meter: self.core.metrics.upstream(&settings.name),
-        })
+        });
+        upstream.hold(now);
+        upstream
     }
 
     /// The endpoints of an upstream and what is known of them.

@@ -138,12 +138,21 @@ pub enum CacheEvent {
     Outdated,
     /// An answer was not stored, for something was written while it came.
     Fenced,
+    /// An answer was not what the route expects (`expect`).
+    Unexpected,
 }
 
 impl CacheEvent {
     /// Every event, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Unproven, Self::Withdrawn, Self::Forgotten, Self::Invalidated, Self::Outdated, Self::Fenced];
+    pub const ALL: [Self; 7] = [
+        Self::Unproven,
+        Self::Withdrawn,
+        Self::Forgotten,
+        Self::Invalidated,
+        Self::Outdated,
+        Self::Fenced,
+        Self::Unexpected,
+    ];
 
     /// The stable word for logs and metric labels.
     pub const fn code(self) -> &'static str {
@@ -154,6 +163,7 @@ impl CacheEvent {
             Self::Invalidated => "invalidated",
             Self::Outdated => "outdated",
             Self::Fenced => "fenced",
+            Self::Unexpected => "unexpected",
         }
     }
 }

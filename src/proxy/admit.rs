@@ -4,14 +4,16 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
 use super::journal::Over;
-use super::lookup::{self, Looked};
+use super::lookup::{self, Content, Looked};
 use super::outgoing;
+use super::post::Reading;
 use super::respond;
 use super::snapshot::{Rate, Route, Snapshot, Worker};
 use super::trip::{self, Plan, Trip};
@@ -30,6 +32,8 @@ pub(super) enum Begun {
     Answered(Box<Response<ResponseBody>>),
     /// The rest may wait.
     Onward(Box<Trip>),
+    /// Its body is to be read first.
+    Reading(Box<Reading>),
 }
 
 /// Takes a request as far as it comes without waiting.
@@ -51,25 +55,41 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         check(worker, &parts)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
-        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, !body.is_end_stream())))
+        let content = if body.is_end_stream() { Content::None } else { Content::Unread };
+        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, content)))
     })();
     if !matches!(looked, Ok((_, Looked::Serve(_, CacheResult::Hit, _)))) {
         exchange.note(&parts);
     }
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
-        Ok((_, Looked::Refuse(reason))) => answered(respond::refuse(exchange, reason.into())),
-        Ok((route, Looked::Serve(entry, result, refresh))) => {
+        Ok((route, looked)) => proceed(exchange, route, parts, (body, None), safe, looked),
+    }
+}
+
+/// Answers from what was found, or goes on. With the body goes all of it, if it was read already.
+pub(super) fn proceed(
+    mut exchange: Box<Exchange>,
+    route: &Route,
+    parts: Parts,
+    (body, whole): (Inbound, Option<Bytes>),
+    safe: bool,
+    looked: Looked,
+) -> Begun {
+    match looked {
+        Looked::Refuse(reason) => answered(respond::refuse(exchange, reason.into())),
+        Looked::Read => Begun::Reading(Box::new(Reading { exchange, parts, body })),
+        Looked::Serve(entry, result, refresh) => {
             exchange.cache = result;
             if let Some(wanted) = refresh {
-                trip::refresh(&mut exchange, route, &parts, wanted);
+                trip::refresh(&mut exchange, route, &parts, whole, wanted);
             }
             let now = exchange.started.mono;
-            answered(respond::stored(exchange, &entry, &parts.headers, now))
+            answered(respond::stored(exchange, &entry, &parts.headers, now, None))
         }
-        Ok((route, looked)) => {
+        looked => {
             if let Some(event) = looked.event() {
-                route.meter.event(worker.index, event);
+                route.meter.event(exchange.worker.index, event);
             }
             onward(exchange, route, parts, body, safe, looked)
         }
@@ -105,7 +125,9 @@ fn onward(
             exchange.forward = forward;
             Plan::Alone(forward, address)
         }
-        Looked::Serve(..) | Looked::Refuse(_) => return answered(respond::refuse(exchange, Reason::Internal.into())),
+        Looked::Serve(..) | Looked::Read | Looked::Refuse(_) => {
+            return answered(respond::refuse(exchange, Reason::Internal.into()));
+        }
     };
     Begun::Onward(Box::new(Trip { exchange, outgoing, asked, plan }))
 }

@@ -77,7 +77,7 @@ pub(super) async fn attempts(
             upstream.budget.lock().deposit(now);
             now
         });
-        let chosen = upstream.choose(worker.draw(), now);
+        let chosen = upstream.enter(worker.draw(), now);
         let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now).traced(trace);
         let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());
@@ -152,7 +152,11 @@ impl Course<'_> {
         // A method tunnelled through a field is the real one, and nobody knows whether it may be repeated.
         let tunnelled = outgoing.method.is_safe() && !outgoing.safe;
         let question = Question {
-            method: if tunnelled { &Method::POST } else { &outgoing.method },
+            method: match () {
+                () if tunnelled => &Method::POST,
+                () if outgoing.safe => &Method::GET, // whatever it is called
+                () => &outgoing.method,
+            },
             replayable: outgoing.body.as_ref().is_none_or(|body| body.replayable()),
             ended,
             time_left: Some(self.time_left(now)),

@@ -10,24 +10,30 @@ use tokio::sync::oneshot;
 
 use super::attempt::{self, Ask, Outgoing};
 use super::exchange::{Exchange, Tally};
+use super::expect;
 use super::held::{Held, Late};
 use super::lookup::{self, Address, Wanted};
 use super::outgoing::CONDITIONS;
 use super::snapshot::{Route, Snapshot, Worker};
 use super::standing;
 use crate::cache::entry::{Entry, Head};
-use crate::cache::fence::Mark;
-use crate::cache::flight::{Fill, Flow, Joined, Lead, Reader};
+use crate::cache::flight::{Joined, Lead, Reader};
 use crate::cache::key::Key;
+use crate::cache::media::Otherwise;
 use crate::cache::reuse::Reuse;
 use crate::cache::store::{FoundSlot, Lookup};
 use crate::cache::storing::{self, Asked, Unstorable};
 use crate::cache::{CacheParams, freshness, reuse};
-use crate::metrics::{CacheEvent, CacheResult};
+use crate::metrics::CacheResult;
 use crate::outcome::classify_status;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::{Class, Ticket};
 use crate::upstream::body::ReplyBody;
+
+mod pour;
+
+pub(super) use pour::Read;
+use pour::{Place, pour};
 
 /// A reply with what it holds at the upstream.
 pub(super) type Reply = (Parts, ReplyBody, Box<Held>);
@@ -47,22 +53,6 @@ pub(super) struct Errand {
     tell: Option<oneshot::Sender<(Brought, Tally)>>,
     /// Whether the upstream was asked already.
     asked_upstream: AtomicBool,
-}
-
-/// When a request was sent, and where the fences stood then.
-#[derive(Clone, Copy)]
-pub(super) struct Read {
-    sent: Instant,
-    mark: Mark,
-}
-
-impl Read {
-    /// A request for `address` is about to be sent; `None`: its route stores nothing.
-    pub(super) fn now(worker: &Worker, route: &Route, address: &Address) -> Option<Self> {
-        let core = &worker.core;
-        let mark = lookup::fences(core, route, route.cache.as_ref()?, address.url()).mark();
-        Some(Self { sent: core.clock.now(), mark })
-    }
 }
 
 /// What a fill brings its leader.
@@ -197,11 +187,12 @@ impl Errand {
 
     async fn fetch(&self, route: &Route, tally: &mut Tally) -> Result<Reply, Refusal> {
         let ask = Ask { worker: &self.worker, route, ticket: self.ticket };
+        let is_post = self.outgoing.method == Method::POST;
         let mut outgoing = Outgoing {
-            method: Method::GET,
+            method: if is_post { Method::POST } else { Method::GET },
             target: self.outgoing.target.clone(),
             headers: self.outgoing.headers.clone(),
-            body: None,
+            body: self.outgoing.body.clone().filter(|_| is_post),
             safe: true,
             upgrade: None,
         };
@@ -231,6 +222,10 @@ impl Errand {
                 let judged =
                     head(&place.worker, params, &wanted.address, &Method::GET, &place.asked, &parts, place.read.sent);
                 let Ok(head) = judged else { return };
+                let (body, unexpected) = expect::judge(&place.worker, route, &Method::GET, &parts, body, None).await;
+                if unexpected.is_some() {
+                    return;
+                }
                 if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight_now()) {
                     let head = Arc::new(head);
                     if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry)
@@ -265,14 +260,19 @@ impl Errand {
 
     /// An answer has come: for everybody, or for the leader alone.
     async fn judge(self, route: &Route, params: &CacheParams, lead: Lead, reply: Reply, read: Read, tally: Tally) {
-        let (parts, body, held) = reply;
+        let (parts, body, mut held) = reply;
         let core = &self.worker.core;
+        let (body, unexpected) = expect::judge(&self.worker, route, &Method::GET, &parts, body, Some(&mut *held)).await;
         let failed = !classify_status(parts.status, &route.classes).is_success();
-        if failed && self.stands_in(core.clock.now()) {
+        let yields = failed || matches!(unexpected, Some(Otherwise::Stale | Otherwise::Broken));
+        if unexpected == Some(Otherwise::Broken) || (yields && self.stands_in(core.clock.now())) {
+            let reason = if failed { Reason::UpstreamStatus } else { Reason::UpstreamUnexpected };
             held.leave(body, false);
-            return self.failed(lead, Reason::UpstreamStatus.into(), tally);
+            return self.failed(lead, reason.into(), tally);
         }
-        let judged = if failed && self.wanted.stale.is_some() {
+        let judged = if unexpected.is_some() {
+            Err(Unstorable::Unexpected)
+        } else if failed && self.wanted.stale.is_some() {
             Err(Unstorable::Status) // a failure takes no answer's place
         } else {
             head(&self.worker, params, &self.wanted.address, &Method::GET, &self.asked, &parts, read.sent)
@@ -292,7 +292,7 @@ impl Errand {
                 // An error passes, and that one was turned away says nothing of what is stored; what is personal stays
                 // so for a while.
                 let of_the_asker = why == Unstorable::Status && self.wanted.stale.is_some();
-                if failed || of_the_asker {
+                if failed || unexpected.is_some() || of_the_asker {
                     self.back_off();
                 } else {
                     core.store.mark_uncacheable(self.wanted.flight, core.clock.now());
@@ -416,74 +416,18 @@ fn head(
     storing::decide(&asked, parts.status, &parts.headers, params, worker.core.clock.moment(), sent)
 }
 
-/// Where a fill's answer belongs.
-struct Place {
-    worker: Arc<Worker>,
-    primary: Key,
-    /// The key it was led under.
-    flight: Key,
-    address: Address,
-    /// The configuration, and the route in it.
-    route: (Arc<Snapshot>, usize),
-    /// The fields it was asked for with.
-    asked: HeaderMap,
-    read: Read,
-}
-
-impl Place {
-    /// Stores what was read, unless something was written since.
-    fn store(&self, entry: Arc<Entry>) {
-        let core = &self.worker.core;
-        let Some(route) = self.route.0.routes.get(self.route.1) else { return };
-        let Some(params) = &route.cache else { return };
-        if !lookup::fences(core, route, params, self.address.url()).stand_at(self.read.mark) {
-            return route.meter.event(self.worker.index, CacheEvent::Fenced);
-        }
-        let variant = core.store.keyer().variant(self.primary, &entry.head.vary, &self.asked);
-        core.store.insert(self.primary, variant, entry, self.read.sent);
-    }
-}
-
-/// Streams a body into a fill, and the whole of it into the store. Returns whether it was stored.
-async fn pour(place: Place, head: Arc<Head>, mut fill: Fill, mut body: ReplyBody, mut held: Option<Box<Held>>) -> bool {
-    let core = &place.worker.core;
-    let mut kept = true;
-    loop {
-        let next = std::future::poll_fn(|cx| match &mut held {
-            Some(held) => held.poll_body(&mut body, cx),
-            None => body.poll_frame(cx),
-        });
-        let Some(frame) = next.await else { break };
-        // A body that breaks off is never stored, and its readers learn of it.
-        let Ok(frame) = frame else {
-            fill.abort();
-            return false;
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        match fill.push(data).await {
-            Flow::Kept => {}
-            Flow::Outgrown if std::mem::replace(&mut kept, false) => {
-                core.store.mark_uncacheable(place.flight, core.clock.now());
-            }
-            Flow::Outgrown => {}
-            Flow::Unread => {
-                if let Some(held) = held {
-                    held.leave(body, false);
-                }
-                fill.abort();
-                return false;
-            }
-        }
-    }
-    // Stored before the flight ends: a newcomer finds the one or the other, never a gap.
-    let stored = fill.finish(|body| {
-        place.store(Arc::new(Entry::new(head, body.clone()).in_generation(place.read.mark.generation)));
-    });
-    stored.is_some()
-}
-
-/// Whether what a fill brings is an answer to this very request and not to one with the same hash.
-pub(super) fn is_at(head: &Head, exchange: &Exchange, wanted: &Wanted) -> bool {
-    let params = exchange.route().and_then(|route| route.cache.as_ref());
-    params.is_some_and(|params| wanted.address.parts().is_at(&head.address, &params.query))
+/// Stores an entry that was made for `wanted` from what is stored there.
+pub(super) fn keep(exchange: &Exchange, wanted: &Wanted, asked: &HeaderMap, entry: Entry, read: Read) -> Arc<Entry> {
+    let entry = Arc::new(entry.in_generation(read.mark.generation));
+    let place = Place {
+        worker: Arc::clone(&exchange.worker),
+        primary: wanted.primary,
+        flight: wanted.flight,
+        address: wanted.address.clone(),
+        route: (Arc::clone(&exchange.snapshot), exchange.route.unwrap_or(usize::MAX)),
+        asked: asked.clone(),
+        read,
+    };
+    place.store(Arc::clone(&entry));
+    entry
 }

@@ -63,7 +63,7 @@ pub(super) struct InFlight {
 }
 
 impl Held {
-    /// Takes what was acquired for an attempt at `endpoint`.
+    /// Takes what was acquired for an attempt at `endpoint`, which counts it already.
     pub(super) fn new(
         worker: &Arc<Worker>,
         upstream: &Arc<Upstream>,
@@ -72,7 +72,7 @@ impl Held {
         pass: Option<Pass>,
         now: Instant,
     ) -> Box<Self> {
-        let held = Box::new(Self {
+        Box::new(Self {
             upstream: Arc::clone(upstream),
             endpoint,
             worker: Arc::clone(worker),
@@ -84,11 +84,7 @@ impl Held {
             settled: false,
             silence: None,
             trace: None,
-        });
-        if let Some(endpoint) = held.endpoint() {
-            endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        }
-        held
+        })
     }
 
     /// The same, for a request that belongs to a recorded trace.
@@ -103,23 +99,42 @@ impl Held {
         body: &mut ReplyBody,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let next = self.peek_body(body, cx);
+        match &next {
+            Poll::Pending => {}
+            Poll::Ready(None) => self.settle(self.outcome),
+            Poll::Ready(Some(Err(_))) => self.settle(Outcome::Broken),
+            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => self.settle(self.outcome),
+            Poll::Ready(Some(Ok(_))) => {}
+        }
+        next
+    }
+
+    /// The next frame, before anybody has judged it: a good end of the reply gives nothing back yet.
+    pub(super) fn peek_body(
+        &mut self,
+        body: &mut ReplyBody,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let next = body.poll_frame(cx);
         match &next {
             Poll::Pending if self.is_silent(cx) => {
                 self.settle(Outcome::Broken);
                 return Poll::Ready(Some(Err("the upstream's body stopped".into())));
             }
-            Poll::Pending => {}
-            Poll::Ready(None) => self.settle(self.outcome),
-            Poll::Ready(Some(Err(_))) => self.settle(Outcome::Broken),
-            Poll::Ready(Some(Ok(_))) if body.is_end_stream() => self.settle(self.outcome),
             Poll::Ready(Some(Ok(_))) => {
                 if let Some(silence) = &mut self.silence {
                     silence.moved = true;
                 }
             }
+            _ => {}
         }
         next
+    }
+
+    /// The reply is of no use, whatever its head said.
+    pub(super) const fn spoil(&mut self) {
+        self.outcome = Outcome::Broken;
     }
 
     /// The client is done with the body: to its end, or it has left and the rest is read without it.

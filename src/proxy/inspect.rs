@@ -10,9 +10,10 @@ use http::{HeaderMap, HeaderName, Version};
 use serde::Serialize;
 
 use super::admit;
+use super::cache_status;
 use super::exchange::Exchange;
-use super::lookup::{self, Looked};
-use super::respond::{self, Forward};
+use super::lookup::{self, Content, Looked};
+use super::respond::Forward;
 use super::snapshot::{Route, Worker};
 use super::standing;
 use crate::cache::CacheParams;
@@ -136,7 +137,7 @@ pub fn inspect(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Result<Inspec
     let target = Target::of(&parts.uri, &parts.headers, parts.version < Version::HTTP_11)?;
     let route = admit::place(&mut exchange, &snapshot, parts, &target).map_err(|refusal| refusal.reason)?;
     let safe = admit::is_safe(&parts.method, &parts.headers);
-    let looked = lookup::look(&mut exchange, route, parts, &target, safe, false);
+    let looked = lookup::look(&mut exchange, route, parts, &target, safe, Content::None);
     let now = exchange.started.mono;
     let mut inspection = Inspection {
         method: parts.method.to_string(),
@@ -197,7 +198,7 @@ fn verdict(
     match looked {
         Looked::Serve(entry, result, refresh) => {
             exchange.cache = result;
-            let status = respond::cache_status_of_stored(exchange, &entry, now);
+            let status = cache_status::hit(&entry, now, None);
             let why = served(&entry, result, refresh.is_some(), request, now);
             let cache_status = Some(text(status.as_bytes()));
             Verdict { result: result.code(), why, asks_upstream: refresh.is_some(), cache_status }
@@ -220,6 +221,12 @@ fn verdict(
             let cache_status = Some(format!("vaxel; fwd={}; detail={detail}", forward.why));
             Verdict { result: result.code(), why: passed(detail).to_owned(), asks_upstream: true, cache_status }
         }
+        Looked::Read => Verdict {
+            result: CacheResult::Pass.code(),
+            why: "its body belongs to its key, and is not known here".to_owned(),
+            asks_upstream: true,
+            cache_status: None,
+        },
         Looked::Refuse(reason) => {
             Verdict { result: "refused", why: reason.sentence().to_owned(), asks_upstream: false, cache_status: None }
         }

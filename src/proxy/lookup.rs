@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{Method, header};
 
+use super::admit;
 use super::exchange::Exchange;
 use super::respond::Forward;
 use super::snapshot::{Core, Route};
@@ -32,8 +33,21 @@ pub(super) enum Looked {
     Alone(CacheResult, Option<Forward>, Option<(Key, Address)>),
     /// Fetch it for the store, together with everybody who asks for the same.
     Fetch(Wanted, Forward),
+    /// Its body belongs to its key: it is to be read first.
+    Read,
     /// Only a stored answer was wanted.
     Refuse(Reason),
+}
+
+/// What is known of the body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// There is none.
+    None,
+    /// It has not been read.
+    Unread,
+    /// The digest of the body of a POST that only reads.
+    Read([u8; 32]),
 }
 
 impl Looked {
@@ -82,6 +96,8 @@ pub(super) struct Address {
     query: Option<Box<str>>,
     upstream: Box<str>,
     partition: Option<u64>,
+    /// Of a POST that only reads: the digest of its body.
+    body: Option<[u8; 32]>,
     /// The key of its URL, whoever asks.
     url: Key,
     /// The route that stores it.
@@ -97,6 +113,7 @@ impl Address {
             query: parts.query.map(Box::from),
             upstream: parts.upstream.into(),
             partition: parts.partition,
+            body: parts.body,
             url,
             route,
         }
@@ -122,10 +139,16 @@ impl Address {
         if elsewhere || !place.path().starts_with('/') {
             return None;
         }
-        let mut other = Self { path: place.path().into(), query: place.query().map(Box::from), ..self.clone() };
+        let mut other =
+            Self { body: None, path: place.path().into(), query: place.query().map(Box::from), ..self.clone() };
         let primary = keyer.primary(&other.parts(), rule);
         other.url = keyer.url(primary, &other.parts(), rule);
         Some((primary, other))
+    }
+
+    /// The origin it is of: `scheme://host`.
+    pub(super) fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.host)
     }
 
     /// The key in clear.
@@ -137,37 +160,47 @@ impl Address {
             query: self.query.as_deref(),
             upstream: &self.upstream,
             partition: self.partition,
+            body: self.body,
         }
     }
 }
 
-/// Looks into the store. `content`: the request has a body.
+/// Looks into the store.
 pub(super) fn look(
     exchange: &mut Exchange,
     route: &Route,
     parts: &Parts,
     target: &Target<'_>,
     safe: bool,
-    content: bool,
+    content: Content,
 ) -> Looked {
     let Some(params) = &route.cache else {
         let changed = if safe { None } else { read_elsewhere(exchange, parts, target) };
         return Looked::Alone(CacheResult::Off, None, changed);
     };
+    let body = match content {
+        Content::Read(digest) => Some(digest),
+        Content::None | Content::Unread => None,
+    };
+    let is_post = parts.method == Method::POST && params.post.is_some();
+    if is_post && body.is_none() && admit::is_safe(&Method::GET, &parts.headers) {
+        return Looked::Read;
+    }
     exchange.identity = standing::identity(exchange, params, &parts.headers);
     let core = &exchange.worker.core;
     let partition = standing::partition(&exchange.worker, params, exchange.identity);
-    let key_parts = key_parts(exchange, route, target, partition);
+    let key_parts = KeyParts { body, ..key_parts(exchange, route, target, partition) };
     let primary = core.store.keyer().primary(&key_parts, &params.query);
     let url = core.store.keyer().url(primary, &key_parts, &params.query);
     let address = || Address::of(&key_parts, url, exchange.route.unwrap_or(usize::MAX));
     let alone = |result, why, detail| {
         Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some((primary, address())))
     };
-    if !safe || !matches!(parts.method, Method::GET | Method::HEAD) {
+    let method = if body.is_some() { &Method::GET } else { &parts.method };
+    if !safe || !matches!(*method, Method::GET | Method::HEAD) {
         return alone(CacheResult::Pass, "method", "method");
     }
-    if let Some(bypass) = reuse::bypass(&parts.method, &parts.headers, content) {
+    if let Some(bypass) = reuse::bypass(method, &parts.headers, content == Content::Unread) {
         // What was asked for with content is nobody else's answer.
         return match alone(CacheResult::Bypass, "bypass", bypass.code()) {
             Looked::Alone(result, forward, _) if bypass == Bypass::Content => Looked::Alone(result, forward, None),
@@ -205,13 +238,27 @@ pub(super) fn look(
                 let refresh = refreshes.then(|| wanted(Some(Arc::clone(&entry)), false));
                 return Looked::Serve(entry, result, refresh);
             }
-            Fit::Validate(why) => (Some(entry), why),
-            Fit::Gone => (None, "stale"),
+            // A HEAD may freshen even what is past its life.
+            Fit::Gone if parts.method != Method::HEAD => (None, why_not(&entry, now)),
+            Fit::Validate | Fit::Gone => {
+                let why = why_not(&entry, now);
+                (Some(entry), why)
+            }
         },
         FoundSlot::Uncacheable if control.only_if_cached => return Looked::Refuse(Reason::CacheOnly),
-        FoundSlot::Uncacheable => return alone(CacheResult::Pass, "uri-miss", "uncacheable"),
+        FoundSlot::Uncacheable => return alone(CacheResult::Pass, "miss", "uncacheable"),
         FoundSlot::VaryMiss => (None, "vary-miss"),
-        FoundSlot::Miss => (None, "uri-miss"),
+        FoundSlot::Miss => match core.store.find_equivalent(&asked) {
+            // Whether another URL's answer is one user's, or outdated, is known to its own fence alone.
+            Some(entry)
+                if !params.is_partitioned()
+                    && entry.generation() == fences.generation()
+                    && is_fresh(&entry, &control, now) =>
+            {
+                return Looked::Serve(entry, CacheResult::Hit, None);
+            }
+            _ => (None, "uri-miss"),
+        },
     };
     if control.only_if_cached {
         return Looked::Refuse(Reason::CacheOnly);
@@ -233,8 +280,8 @@ pub(super) fn look(
 enum Fit {
     /// To be served; and to be refreshed in the background or not.
     Serve(CacheResult, bool),
-    /// To be validated, or to stand in for an error; why it is not served.
-    Validate(&'static str),
+    /// To be validated, or to stand in for an error.
+    Validate,
     /// Nothing.
     Gone,
 }
@@ -259,15 +306,14 @@ fn fit(entry: &Entry, route: &Route, control: &RequestControl, now: Instant) -> 
         {
             Fit::Serve(CacheResult::Stale, refreshes())
         }
-        Reuse::Validate if entry.head.staleness(now).is_none() && !entry.is_soft_purged() => Fit::Validate("request"),
-        Reuse::Validate | Reuse::OnlyOnError => Fit::Validate("stale"),
+        Reuse::Validate | Reuse::OnlyOnError => Fit::Validate,
         Reuse::Gone => Fit::Gone,
     }
 }
 
 /// The fences before what a route stores of a URL.
 pub(super) fn fences<'a>(core: &'a Core, route: &'a Route, params: &CacheParams, url: Key) -> Fences<'a> {
-    Fences { group: route.group.as_deref(), url: core.urls.of(url), by_url: params.is_partitioned() }
+    Fences { group: route.group.as_deref(), url: core.urls.of(url), by_url: params.is_fenced_by_url() }
 }
 
 /// Where the answers to GET are stored that an unsafe request may change, if that is another route's business: reads
@@ -280,6 +326,16 @@ fn read_elsewhere(exchange: &Exchange, parts: &Parts, target: &Target<'_>) -> Op
     let key_parts = key_parts(exchange, route, target, None);
     let url = exchange.worker.core.store.keyer().primary(&key_parts, rule);
     Some((url, Address::of(&key_parts, url, index)))
+}
+
+fn is_fresh(entry: &Entry, control: &RequestControl, now: Instant) -> bool {
+    reuse::decide(&entry.head, entry.is_soft_purged(), control, now) == Reuse::Fresh
+}
+
+/// Why a stored answer does not serve (RFC 9211 section 2.2): it is stale, or it is fresh and the request does not take it.
+fn why_not(entry: &Entry, now: Instant) -> &'static str {
+    let usable = entry.head.staleness(now).is_none() && !entry.head.life.always_validate && !entry.is_soft_purged();
+    if usable { "request" } else { "stale" }
 }
 
 /// What the answer to a request is stored under.
@@ -296,6 +352,7 @@ pub(super) fn key_parts<'a>(
         query: target.query,
         upstream: &route.upstream.name,
         partition,
+        body: None,
     }
 }
 

@@ -27,9 +27,12 @@ pub mod access_log;
 mod admit;
 mod attempt;
 mod body;
+mod cache_status;
 mod exchange;
+mod expect;
 pub mod explain;
 mod fill;
+mod freshen;
 mod gate;
 mod held;
 pub mod hooks;
@@ -37,6 +40,7 @@ pub mod inspect;
 pub mod journal;
 mod lookup;
 mod outgoing;
+mod post;
 mod respond;
 pub mod snapshot;
 mod standing;
@@ -52,6 +56,7 @@ pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Ha
     match admit::begin(worker, request, peer) {
         admit::Begun::Answered(response) => Handling(Inner::Ready(Some(*response))),
         admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
+        admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(reading.travel()))),
     }
 }
 

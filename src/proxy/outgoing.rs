@@ -48,7 +48,7 @@ pub(super) fn prepare(
     }
     exchange.worker.core.pseudonym.sign(headers, parts.version);
     route.request_headers.apply(headers);
-    let body = source(route, headers, body, parts.method.is_idempotent())?;
+    let body = source(route, headers, body, safe || parts.method.is_idempotent())?;
     exchange.body.clone_from(&body);
     Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, upgrade })
 }
@@ -109,7 +109,8 @@ fn source(
         return Err(Reason::RequestTooLarge.into());
     }
     // What is not idempotent is sent again only if nothing was sent at all: nothing to keep.
-    let replay = if idempotent { REPLAYED } else { 0 };
+    let read = route.cache.as_ref().and_then(|params| params.post.as_ref()).map_or(0, |rule| rule.max_body);
+    let replay = if idempotent { REPLAYED.max(read) } else { 0 };
     Ok(Some(Source::new(body, route.body, replay)))
 }
 

@@ -12,6 +12,8 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::body::{Content, ResponseBody};
+use super::cache_status;
+pub(super) use super::cache_status::Forward;
 use super::exchange::{Exchange, hexadecimal};
 use super::held::Held;
 use crate::cache::entry::{Entry, Head};
@@ -24,25 +26,13 @@ use crate::metrics::CacheResult;
 use crate::refusal::{Denied, Reason, Refusal};
 use crate::upstream::body::ReplyBody;
 
-/// What Cache-Status says of a forwarded request: `fwd` and, where it helps, `detail`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Forward {
-    /// Why it was forwarded (RFC 9211 section 2.2).
-    pub(super) why: &'static str,
-    /// More exactly.
-    pub(super) detail: Option<&'static str>,
-    /// Whether the answer is stored.
-    pub(super) stored: bool,
-    /// Whether it shared another request's answer.
-    pub(super) collapsed: bool,
-}
-
-/// Answers from a stored entry.
+/// Answers from a stored entry. `forward`: what the request went through before that; nothing, if it is a hit.
 pub(super) fn stored(
     mut exchange: Box<Exchange>,
     entry: &Arc<Entry>,
     request: &HeaderMap,
     now: Instant,
+    forward: Option<Forward>,
 ) -> Response<ResponseBody> {
     let body = &entry.body;
     let answer = reuse::answer(&entry.head, body.len() as u64, &exchange.method, request);
@@ -78,7 +68,12 @@ pub(super) fn stored(
             response.headers_mut().remove(header::CONTENT_TYPE);
         }
     }
-    let status = cache_status_of_stored(&exchange, entry, now);
+    let status = match forward {
+        Some(forward) => forward.value(),
+        None => {
+            cache_status::hit(entry, now, matches!(exchange.cache, CacheResult::StaleError).then_some("stale_if_error"))
+        }
+    };
     let headers = response.headers_mut();
     headers.insert(header::AGE, HeaderValue::from(entry.age(now).as_secs()));
     headers.insert(CACHE_STATUS, status);
@@ -111,7 +106,7 @@ pub(super) fn filled(
     if head.initial_age.as_secs() > 0 {
         headers.insert(header::AGE, HeaderValue::from(head.initial_age.as_secs()));
     }
-    headers.insert(CACHE_STATUS, forward.value(head.status));
+    headers.insert(CACHE_STATUS, forward.answered(head.status).value());
     finish(&mut exchange, headers);
     dress(exchange, response)
 }
@@ -142,7 +137,7 @@ pub(super) fn reply(
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     if let Some(forward) = forward {
-        parts.headers.append(CACHE_STATUS, forward.value(parts.status));
+        parts.headers.append(CACHE_STATUS, forward.answered(parts.status).value());
     }
     finish(&mut exchange, &mut parts.headers);
     // hyper frames anew for the client: the version belongs to the upstream's hop.
@@ -267,28 +262,6 @@ pub(super) fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Respons
     dress(exchange, response)
 }
 
-impl Forward {
-    /// A forwarded request.
-    pub(super) const fn new(why: &'static str) -> Self {
-        Self { why, detail: None, stored: false, collapsed: false }
-    }
-
-    fn value(self, status: StatusCode) -> HeaderValue {
-        let mut text = Short::default();
-        text.text("vaxel; fwd=").text(self.why).text("; fwd-status=").number(status.as_u16().into());
-        if self.stored {
-            text.text("; stored");
-        }
-        if self.collapsed {
-            text.text("; collapsed");
-        }
-        if let Some(detail) = self.detail {
-            text.text("; detail=").text(detail);
-        }
-        text.value().unwrap_or(HeaderValue::from_static("vaxel"))
-    }
-}
-
 /// What goes on every response: the operator's edits, the rate, our name.
 fn finish(exchange: &mut Exchange, headers: &mut HeaderMap) {
     exchange.worker.core.pseudonym.sign(headers, http::Version::HTTP_11);
@@ -324,20 +297,6 @@ fn not_modified(response: &mut Response<Content>) {
     }
 }
 
-/// What Cache-Status says of an answer out of the store.
-pub(super) fn cache_status_of_stored(exchange: &Exchange, entry: &Entry, now: Instant) -> HeaderValue {
-    if let CacheResult::Revalidated = exchange.cache {
-        return HeaderValue::from_static("vaxel; fwd=stale; fwd-status=304; stored");
-    }
-    let (fresh, age) = (entry.head.life.fresh.as_secs(), entry.age(now).as_secs());
-    let mut text = Short::default();
-    text.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
-    if let CacheResult::StaleError = exchange.cache {
-        text.text("; detail=stale_if_error");
-    }
-    text.value().unwrap_or(HeaderValue::from_static("vaxel; hit"))
-}
-
 /// draft-ietf-httpapi-ratelimit-headers-11.
 fn rate_fields(headers: &mut HeaderMap, rated: &crate::throttle::rate::Rated, policy: &HeaderValue) {
     headers.insert(RATELIMIT_POLICY, policy.clone());
@@ -368,6 +327,7 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::UpstreamTls => "vaxel; error=tls_protocol_error",
         Reason::UpstreamReset => "vaxel; error=connection_terminated",
         Reason::UpstreamProtocol => "vaxel; error=http_protocol_error",
+        Reason::UpstreamUnexpected => "vaxel; error=http_response_incomplete; details=\"upstream.unexpected\"",
         Reason::UpstreamConnectTimeout => "vaxel; error=connection_timeout",
         Reason::UpstreamStatus => "vaxel; error=http_response_incomplete; details=\"upstream.status\"",
         Reason::UpstreamTimeout => "vaxel; error=http_response_timeout",

@@ -2,24 +2,30 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::attempt::{self, Ask, Outgoing};
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Tally};
+use super::expect;
 use super::fill::{self, Brought, Errand, Read};
+use super::freshen;
 use super::lookup::{Address, Wanted};
 use super::outgoing;
 use super::respond::{self, Forward};
 use super::snapshot::Route;
 use super::standing;
 use super::write::Write;
+use crate::cache::entry::Head;
 use crate::cache::flight::{Joined, Lead, Verdict};
 use crate::cache::key::Key;
+use crate::cache::media::Otherwise;
 use crate::cache::reuse;
+use crate::cache::storing::Unstorable;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::Inbound;
@@ -47,7 +53,13 @@ impl Trip {
         let Self { exchange, outgoing, asked, plan } = *self;
         match plan {
             Plan::Alone(forward, address) => alone(exchange, outgoing, asked, forward, address).await,
-            Plan::Fetch(wanted, forward) => fetch(exchange, outgoing, asked.unwrap_or_default(), wanted, forward).await,
+            Plan::Fetch(wanted, forward) => {
+                let asked = asked.unwrap_or_default();
+                if freshen::is_for(&exchange, &wanted) {
+                    return freshen::head(exchange, outgoing, asked, &wanted, forward).await;
+                }
+                fetch(exchange, outgoing, asked, wanted, forward).await
+            }
         }
     }
 }
@@ -84,12 +96,34 @@ async fn alone(
     }
     standing::witness(&worker, route, exchange.identity, parts.status);
     let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
-    let (asked, held, read) = match (asked, held, read) {
+    let (asked, mut held, read) = match (asked, held, read) {
         (Some(asked), Some(held), Some(read)) => (asked, held, read),
         (_, held, _) => return respond::reply(exchange, parts, body, held, forward),
     };
-    // What was not expected to be for everybody may be after all.
     let forward = forward.unwrap_or(Forward::new("miss"));
+    match expect::judge(&worker, route, &exchange.method, &parts, body, Some(&mut *held)).await {
+        (body, Some(Otherwise::Broken)) => {
+            held.leave(body, false);
+            respond::fallback(exchange, Reason::UpstreamUnexpected.into())
+        }
+        (body, Some(_)) => {
+            let forward = Forward { detail: Some(Unstorable::Unexpected.code()), ..forward };
+            respond::reply(exchange, parts, body, Some(held), Some(forward))
+        }
+        (body, None) => adopt(exchange, route, address, asked, (parts, body, held), read, forward),
+    }
+}
+
+/// What was not expected to be for everybody may be after all.
+fn adopt(
+    exchange: Box<Exchange>,
+    route: &Route,
+    address: (Key, Address),
+    asked: HeaderMap,
+    (parts, body, held): fill::Reply,
+    read: Read,
+    forward: Forward,
+) -> Response<ResponseBody> {
     let Some(head) = fill::adoptable(&exchange, route, &address.1, &asked, &parts, read) else {
         return respond::reply(exchange, parts, body, Some(held), Some(forward));
     };
@@ -107,16 +141,22 @@ async fn alone(
 }
 
 /// Refreshes what is served stale, in the background, unless somebody does already.
-pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, wanted: Wanted) {
+/// `whole` is the body of a POST that only reads.
+pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, whole: Option<Bytes>, wanted: Wanted) {
     let (Joined::Lead(lead), Ok(runtime)) =
         (exchange.worker.core.flights.join(wanted.flight_now()), Handle::try_current())
     else {
         return;
     };
     let asked = parts.headers.clone();
-    let body = Inbound::Empty;
     let mut parts = parts.clone();
-    parts.method = Method::GET;
+    let body = match whole {
+        Some(bytes) => Inbound::whole(bytes),
+        None => {
+            parts.method = Method::GET;
+            Inbound::Empty
+        }
+    };
     let Ok(outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
     let errand = Errand::of(exchange, outgoing, asked, Arc::new(wanted), None).in_background();
     runtime.spawn(errand.run(lead));
@@ -137,18 +177,20 @@ async fn fetch(
     };
     match waiter.verdict().await {
         Verdict::Lead(lead) => bring(exchange, outgoing, asked, wanted, forward, lead).await,
-        Verdict::Stream(head, reader) if head.selects(&asked) && fill::is_at(&head, &exchange, &wanted) => {
+        Verdict::Stream(head, reader) if head.selects(&asked) && is_at(&head, &exchange, &wanted) => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Collapsed;
             respond::filled(exchange, &head, reader, &asked, Forward { collapsed: true, ..forward }, None)
         }
-        Verdict::Found(entry) if entry.head.selects(&asked) && fill::is_at(&entry.head, &exchange, &wanted) => {
+        Verdict::Found(entry) if entry.head.selects(&asked) && is_at(&entry.head, &exchange, &wanted) => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Collapsed;
             let now = exchange.worker.core.clock.now();
-            respond::stored(exchange, &entry, &asked, now)
+            respond::stored(exchange, &entry, &asked, now, Some(Forward { collapsed: true, ..forward }))
         }
-        Verdict::Refused(refusal) => stand_in(exchange, &asked, &wanted, refusal),
+        Verdict::Refused(refusal) => {
+            stand_in(exchange, &asked, &wanted, Forward { collapsed: true, ..forward }, refusal)
+        }
         // It is another variant: this request joins those that want its own.
         Verdict::Stream(head, _) if wanted.flight == wanted.primary && !head.vary.is_empty() => {
             let keyer = exchange.worker.core.store.keyer();
@@ -191,30 +233,49 @@ async fn bring(
         Brought::Found(entry, result) => {
             exchange.cache = result;
             let now = exchange.worker.core.clock.now();
-            respond::stored(exchange, &entry, &asked, now)
+            // What came into the store meanwhile is a hit.
+            let forward = Forward { stored: true, ..forward.answered(StatusCode::NOT_MODIFIED) };
+            let forward = (result == CacheResult::Revalidated).then_some(forward);
+            respond::stored(exchange, &entry, &asked, now, forward)
         }
         Brought::Own(reply, why) => {
             let (parts, body, held) = *reply;
             exchange.cache = CacheResult::Pass;
             respond::reply(exchange, parts, body, Some(held), Some(Forward { detail: Some(why), ..forward }))
         }
-        Brought::Refused(refusal) => stand_in(exchange, &asked, &wanted, refusal),
+        Brought::Refused(refusal) => stand_in(exchange, &asked, &wanted, forward, refusal),
     }
 }
 
 /// The upstream failed: what is stored stands in if it may (RFC 5861 section 4).
-fn stand_in(
+pub(super) fn stand_in(
     mut exchange: Box<Exchange>,
     asked: &HeaderMap,
     wanted: &Wanted,
+    forward: Forward,
     refusal: Refusal,
 ) -> Response<ResponseBody> {
     let now = exchange.worker.core.clock.now();
     match &wanted.stale {
-        Some(entry) if reuse::on_error(&entry.head, &wanted.control, now) => {
+        Some(entry) if stands_in(&exchange, wanted) => {
             exchange.cache = CacheResult::StaleError;
-            respond::stored(exchange, entry, asked, now)
+            // Where nobody asked the upstream, it is a hit (RFC 9211 section 2.1).
+            let asked_upstream = exchange.tally.attempts > 0 || forward.collapsed;
+            let forward = Forward { detail: Some("stale_if_error"), ..forward };
+            respond::stored(exchange, entry, asked, now, asked_upstream.then_some(forward))
         }
         _ => respond::fallback(exchange, refusal),
     }
+}
+
+/// Whether what is stored may stand in for the upstream now.
+pub(super) fn stands_in(exchange: &Exchange, wanted: &Wanted) -> bool {
+    let now = exchange.worker.core.clock.now();
+    wanted.stale.as_ref().is_some_and(|entry| reuse::on_error(&entry.head, &wanted.control, now))
+}
+
+/// Whether what a fill brings is an answer to this very request and not to one with the same hash.
+fn is_at(head: &Head, exchange: &Exchange, wanted: &Wanted) -> bool {
+    let params = exchange.route().and_then(|route| route.cache.as_ref());
+    params.is_some_and(|params| wanted.address.parts().is_at(&head.address, &params.query))
 }

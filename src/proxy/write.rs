@@ -24,6 +24,7 @@ use super::snapshot::{Route, Snapshot, Worker};
 use crate::cache::fence::Fence;
 use crate::cache::key::Key;
 use crate::cache::purge::{Depth, Purge};
+use crate::cache::storing;
 use crate::metrics::CacheEvent;
 
 /// One unsafe request. Dropped without an end, it is lost.
@@ -117,13 +118,18 @@ impl Write {
         routes.filter_map(|route| Some((route, route.group.as_deref()?)))
     }
 
-    /// What is stored for its URL, and for what the answer names beside it, goes.
+    /// What is stored for its URL, for what the answer names beside it, and for the groups it names (RFC 9875 section 3),
+    /// goes.
     fn invalidate(&self, parts: &Parts) {
         let Some((primary, address)) = &self.place else { return };
         let core = &self.worker.core;
         let now = core.clock.now();
         core.store.invalidate(*primary, now);
         let route = self.snapshot.routes.get(address.route());
+        for name in storing::invalidated_groups(&parts.headers).into_iter().take(GROUPS) {
+            let group = Purge::Group { name: name.into(), origin: Some(address.origin()) };
+            core.store.purge(group, Depth::Hard, now);
+        }
         let Some(params) = route.and_then(|route| route.cache.as_ref()) else { return };
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             let Some(place) = parts.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
@@ -142,3 +148,6 @@ impl Drop for Write {
         }
     }
 }
+
+/// Each group is a walk through the store; RFC 9875 section 2 asks for 128 at least.
+const GROUPS: usize = 128;

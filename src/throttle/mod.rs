@@ -4,6 +4,7 @@
 //! - [`slots`]: concurrent work at the upstream; whoever finds no free slot waits in the queue, with a deadline.
 //! - [`queue`]: who comes next: classes and aging (pure); `lane`: weighted shares between the consumers of a class (pure).
 //! - [`limit`]: how many slots the backend really has, learned from its answers (pure).
+//! - [`reserve`]: slots kept free for a class (pure).
 //! - `codel`: when a standing queue must be shortened (pure).
 //! - `estimate`: what a slot's work usually takes; predicted waits and jitter come from it (pure).
 //!
@@ -17,6 +18,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use self::limit::AdaptiveParams;
+use self::reserve::PerClass;
 use crate::refusal::Mode;
 
 mod acquire;
@@ -27,8 +29,10 @@ pub mod limit;
 mod permit;
 pub mod queue;
 pub mod rate;
+pub mod reserve;
 pub mod slots;
 mod stats;
+mod wakes;
 
 pub use self::acquire::Acquire;
 pub use self::permit::Permit;
@@ -85,6 +89,8 @@ pub struct SlotsParams {
     pub slots: usize,
     /// How the number of slots adapts, if it does.
     pub adaptive: Option<AdaptiveParams>,
+    /// Slots kept free for each class.
+    pub reserve: PerClass,
     /// Requests that may wait; 0 refuses at once when no slot is free.
     pub queue: usize,
     /// The longest a request waits.
@@ -105,7 +111,7 @@ impl Default for SlotsParams {
     /// total timeout of 60 s).
     fn default() -> Self {
         let (timeout, zombie_hold) = (Duration::from_secs(2), Duration::from_secs(120));
-        Self { slots: 12, adaptive: None, queue: 64, timeout, zombie_hold }
+        Self { slots: 12, adaptive: None, reserve: [0; 4], queue: 64, timeout, zombie_hold }
     }
 }
 

@@ -20,7 +20,8 @@ use foldhash::fast::FixedState;
 pub use crate::throttle::codel::CodelParams;
 use crate::throttle::codel::Fate;
 use crate::throttle::lane::Lane;
-use crate::throttle::{Class, Ticket};
+use crate::throttle::reserve::{PerClass, of};
+use crate::throttle::{Class, SlotsParams, Ticket};
 
 /// How much waits, and how long is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,17 @@ pub struct QueueParams {
     pub aging: Duration,
     /// When a standing queue is shortened.
     pub codel: CodelParams,
+}
+
+impl QueueParams {
+    /// What follows from the parameters of the slots.
+    pub fn of(params: &SlotsParams) -> Self {
+        Self {
+            capacity: params.queue,
+            aging: params.timeout / 2,
+            codel: CodelParams { target: params.timeout / 20, interval: Duration::from_millis(100) },
+        }
+    }
 }
 
 /// A waiter; never used twice.
@@ -148,6 +160,11 @@ impl<T> FairQueue<T> {
         urgent.sum::<u64>() + self.lane(ticket.class).ahead_of(ticket)
     }
 
+    /// The same, where only those of its own class stand before it.
+    pub fn ahead_within(&self, ticket: &Ticket) -> u64 {
+        self.lane(ticket.class).ahead_of(ticket)
+    }
+
     /// Takes a waiter in.
     ///
     /// # Errors
@@ -178,20 +195,23 @@ impl<T> FairQueue<T> {
         Some(waiter.payload)
     }
 
-    /// Takes out whoever is next and can be served with `free` of all `slots`. `typical` is what a request usually takes:
-    /// the charge of a consumer of whom nothing is known, and the scale below which CoDel must not judge.
-    pub fn pop(&mut self, free: u32, slots: u32, typical: Duration, now: Instant) -> Option<Popped<T>> {
-        let urgent = Class::ALL.into_iter().find(|class| self.lane(*class).len() > 0)?;
-        let aged = self.aged(urgent, now);
+    /// Takes out whoever is next and can be served with the `room` its class has, of the slots it may have at `most`. A
+    /// class without room waits, and holds up nobody. `typical` is what a request usually takes: the charge of a consumer of whom nothing is
+    /// known, and the scale below which CoDel must not judge.
+    pub fn pop(&mut self, room: PerClass, most: PerClass, typical: Duration, now: Instant) -> Option<Popped<T>> {
+        let room = |class| of(room, class);
+        let urgent = Class::ALL.into_iter().find(|class| room(*class) > 0 && self.lane(*class).len() > 0)?;
+        let aged = self.aged(urgent, room, now);
         let number = match aged {
             Some(number) if self.passed_over + 1 >= AGED_TURN => number,
             _ => self.lane(urgent).next()?,
         };
         let Waiter { ticket, since, .. } = self.waiters.get(&number)?;
         let (ticket, waited) = (*ticket, now.saturating_duration_since(*since));
-        // More slots than exist would be waited for in vain.
+        // More slots than it may have would be waited for in vain.
+        let slots = of(most, ticket.class);
         let cost = ticket.cost.min(slots).max(1);
-        if cost > free {
+        if cost > room(ticket.class) {
             return None;
         }
         let codel = self.codel(slots, typical);
@@ -218,8 +238,8 @@ impl<T> FairQueue<T> {
     }
 
     /// The oldest waiter below class `urgent` that has waited too long.
-    fn aged(&self, urgent: Class, now: Instant) -> Option<u64> {
-        let lower = Class::ALL.into_iter().filter(|class| *class > urgent);
+    fn aged(&self, urgent: Class, room: impl Fn(Class) -> u32, now: Instant) -> Option<u64> {
+        let lower = Class::ALL.into_iter().filter(|class| *class > urgent && room(*class) > 0);
         let oldest = lower.filter_map(|class| self.lane(class).oldest()).min()?;
         let waited = now.saturating_duration_since(self.since(oldest)?);
         (waited >= self.params.aging).then_some(oldest)
@@ -294,7 +314,7 @@ mod tests {
             queue.push(ticket(*consumer, *class), index, now).unwrap();
         }
         let popped: Vec<u32> =
-            std::iter::from_fn(|| queue.pop(1, 1, TYPICAL, now)).map(|popped| popped.payload).collect();
+            std::iter::from_fn(|| queue.pop([1; 4], [1; 4], TYPICAL, now)).map(|popped| popped.payload).collect();
         assert_eq!(popped, expected);
     }
 
@@ -323,7 +343,7 @@ mod tests {
             queue.push(ticket(1, Class::Normal), index, now).unwrap();
         }
         for _ in 0..1000 {
-            let popped = queue.pop(1, 1, TYPICAL, now).unwrap();
+            let popped = queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap();
             now += Duration::from_millis(20);
             queue.settle(
                 &popped.ticket,
@@ -333,7 +353,7 @@ mod tests {
             );
         }
         queue.push(ticket(2, Class::Normal), 9999, now).unwrap();
-        assert_eq!(queue.pop(1, 1, TYPICAL, now).unwrap().payload, 9999);
+        assert_eq!(queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap().payload, 9999);
     }
 
     /// Two consumers with a line each get a slot, and their work `took` that many times the estimate (`None`: it does not
@@ -345,13 +365,13 @@ mod tests {
         for index in 0..20 {
             queue.push(ticket(1 + u64::from(index) % 2, Class::Normal), index, now).unwrap();
         }
-        let both = [1, 2].map(|_| queue.pop(1, 2, TYPICAL, now).unwrap());
+        let both = [1, 2].map(|_| queue.pop([1; 4], [2; 4], TYPICAL, now).unwrap());
         assert_eq!(both.each_ref().map(|popped| popped.ticket.consumer), [1, 2]);
         for (popped, took) in both.iter().zip(took) {
             let took = took.map(|times| TYPICAL * times);
             queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), took);
         }
-        assert_eq!([0; 4].map(|_| queue.pop(1, 2, TYPICAL, now).unwrap().ticket.consumer), expected);
+        assert_eq!([0; 4].map(|_| queue.pop([1; 4], [2; 4], TYPICAL, now).unwrap().ticket.consumer), expected);
     }
 
     #[test]
@@ -373,7 +393,7 @@ mod tests {
         }
         queue.settle(&hog, 1, None, Some(TYPICAL * 100));
         queue.push(hog, 0, now).unwrap();
-        assert_eq!([0; 4].map(|_| queue.pop(1, 1, TYPICAL, now).unwrap().ticket.consumer), [2, 2, 2, 1]);
+        assert_eq!([0; 4].map(|_| queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap().ticket.consumer), [2, 2, 2, 1]);
     }
 
     #[test]
@@ -386,7 +406,7 @@ mod tests {
             queue.push(ticket(newcomer, Class::Normal), 0, now).unwrap();
         }
         for newcomer in 21..200 {
-            let popped = queue.pop(1, 1, TYPICAL, now).unwrap();
+            let popped = queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap();
             queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), Some(TYPICAL));
             if popped.payload == 1 {
                 return;
@@ -406,10 +426,11 @@ mod tests {
         for index in 100..200 {
             queue.push(ticket(2, Class::Interactive), index, now).unwrap();
         }
-        let urgent = (0..50).filter(|_| queue.pop(1, 1, TYPICAL, now).unwrap().payload >= 100).count();
+        let urgent = (0..50).filter(|_| queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap().payload >= 100).count();
         assert_eq!(urgent, 50, "nobody has aged yet");
         now += Duration::from_secs(1);
-        let turns: Vec<bool> = (0..16).map(|_| queue.pop(1, 1, TYPICAL, now).unwrap().payload < 100).collect();
+        let turns: Vec<bool> =
+            (0..16).map(|_| queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap().payload < 100).collect();
         let expected: Vec<bool> = (0..16).map(|turn| turn % 4 == 3).collect();
         assert_eq!(turns, expected);
     }
@@ -421,10 +442,10 @@ mod tests {
         queue.push(Ticket { cost: 4, ..ticket(1, Class::Normal) }, 0, now).unwrap();
         queue.push(ticket(2, Class::Normal), 1, now).unwrap();
         for free in 1..4 {
-            assert!(queue.pop(free, 8, TYPICAL, now).is_none(), "{free} free");
+            assert!(queue.pop([free; 4], [8; 4], TYPICAL, now).is_none(), "{free} free");
         }
-        assert_eq!(queue.pop(4, 8, TYPICAL, now).unwrap().served.unwrap().slots, 4);
-        assert_eq!(queue.pop(1, 8, TYPICAL, now).unwrap().payload, 1);
+        assert_eq!(queue.pop([4; 4], [8; 4], TYPICAL, now).unwrap().served.unwrap().slots, 4);
+        assert_eq!(queue.pop([1; 4], [8; 4], TYPICAL, now).unwrap().payload, 1);
     }
 
     #[test]
@@ -432,7 +453,7 @@ mod tests {
         let mut queue = queue(10);
         let now = Clock::system().now();
         queue.push(Ticket { cost: 40, ..ticket(1, Class::Normal) }, 0, now).unwrap();
-        assert_eq!(queue.pop(3, 3, TYPICAL, now).unwrap().served.unwrap().slots, 3);
+        assert_eq!(queue.pop([3; 4], [3; 4], TYPICAL, now).unwrap().served.unwrap().slots, 3);
     }
 
     #[test]
@@ -461,12 +482,12 @@ mod tests {
         for consumer in 0..200_000 {
             queue.push(ticket(consumer, Class::Normal), 0, now).unwrap();
             if consumer >= 50 {
-                let popped = queue.pop(1, 1, TYPICAL, now).unwrap();
+                let popped = queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap();
                 queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), Some(TYPICAL));
             }
             assert!(queue.flows() <= 250, "{} flows for 50 waiters", queue.flows());
         }
-        while let Some(popped) = queue.pop(1, 1, TYPICAL, now) {
+        while let Some(popped) = queue.pop([1; 4], [1; 4], TYPICAL, now) {
             queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), Some(TYPICAL));
         }
         assert_eq!((queue.len(), queue.work()), (0, 0));
@@ -489,7 +510,7 @@ mod tests {
             let index = usize::try_from(draws.draw() % ids.len() as u64).unwrap();
             assert!(queue.remove(ids.swap_remove(index)).is_some());
         }
-        let served = std::iter::from_fn(|| queue.pop(1, 1, TYPICAL, now)).count();
+        let served = std::iter::from_fn(|| queue.pop([1; 4], [1; 4], TYPICAL, now)).count();
         assert_eq!((served, queue.len(), queue.work()), (5000, 0, 0));
     }
 
@@ -509,7 +530,8 @@ mod tests {
         }
         for _ in 0..rounds {
             while running.len() < slots as usize {
-                let popped = queue.pop(1, slots, TYPICAL, now).expect("work conserving: somebody always waits");
+                let popped =
+                    queue.pop([1; 4], [slots; 4], TYPICAL, now).expect("work conserving: somebody always waits");
                 let service = consumers[popped.ticket.consumer as usize].1;
                 // Half to one and a half times the consumer's mean.
                 let service = service / 2 + service.mul_f64((draws.draw() % 1000) as f64 / 1000.0);
@@ -559,6 +581,29 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn nobody_starves_however_urgent_the_others_are(
+            patient in prop::collection::vec((0_u64..6, 1_usize..4, 1_u32..4), 40..80),
+        ) {
+            let mut queue = queue(1000);
+            let mut now = Clock::system().now();
+            for (consumer, class, weight) in patient {
+                // One who can wait, and eight urgent ones in the time in which eight are served.
+                queue.push(Ticket { consumer, class: Class::ALL[class], weight, ..Ticket::default() }, 0, now).unwrap();
+                for _ in 0..8 {
+                    queue.push(ticket(9, Class::Interactive), 0, now).unwrap();
+                    let popped = queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap();
+                    now += TYPICAL;
+                    queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), Some(TYPICAL));
+                }
+                // Aged after a second, and then every fourth turn is for the oldest of the dozen that came meanwhile.
+                let longest = now - queue.oldest().unwrap();
+                prop_assert!(longest <= Duration::from_secs(1) + TYPICAL * 4 * 20, "{longest:?}");
+            }
+        }
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Push { consumer: u64, class: usize, cost: u32, weight: u32 },
@@ -601,7 +646,7 @@ mod tests {
                             Err(_) => prop_assert_eq!(before, 20),
                         }
                     }
-                    Step::Pop { free } => match queue.pop(free, SLOTS, TYPICAL, now) {
+                    Step::Pop { free } => match queue.pop([free; 4], [SLOTS; 4], TYPICAL, now) {
                         Some(popped) => {
                             let served = popped.served.expect("CoDel is off");
                             prop_assert!(served.slots <= free);

@@ -19,8 +19,10 @@ use crate::throttle::acquire::Acquire;
 use crate::throttle::estimate::{Draws, Mean, drain, jittered};
 use crate::throttle::limit::{Ending, Limit, Sample, Shift};
 pub use crate::throttle::permit::Permit;
-use crate::throttle::queue::{CodelParams, FairQueue, Popped, QueueParams, Served, WaiterId};
+use crate::throttle::queue::{FairQueue, Popped, QueueParams, Served, WaiterId};
+use crate::throttle::reserve::{PerClass, Reserve, of};
 use crate::throttle::stats::{LimitStats, SlotsStats, Totals};
+use crate::throttle::wakes::Wakes;
 use crate::throttle::{Class, SlotsParams, Ticket};
 
 /// The slots of one upstream.
@@ -63,6 +65,10 @@ struct State {
     limit: Option<Limit>,
     busy: u32,
     zombie: u32,
+    /// More than these are not in use, however many there are: what the endpoints may work on together.
+    ceiling: u32,
+    /// What each class holds of both, and what is kept for it.
+    reserve: Reserve,
     /// The share of the slots that new work may take, in thousandths; less than all after a breaker has closed.
     let_out: u32,
     queue: FairQueue<Option<Waker>>,
@@ -79,23 +85,15 @@ enum Decision {
     Refused(Refusal),
 }
 
-/// Wakers to be called, and things to be dropped, after the unlock: both may run code that comes back here.
-#[derive(Debug, Default)]
-struct Wakes {
-    /// Nearly always the only one; so nothing is allocated.
-    first: Option<Waker>,
-    rest: Vec<Waker>,
-    /// Not to be called.
-    dropped: Option<Waker>,
-}
-
 impl Slots {
     /// Slots as `params` say, all free. `seed` spreads the retries of those refused.
     pub fn new(params: SlotsParams, clock: Clock, seed: u64) -> Arc<Self> {
         let mut draws = Draws::new(seed);
         let state = State {
             limit: limit(&params, clock.now()),
-            queue: FairQueue::new(queue_params(&params), draws.draw()),
+            queue: FairQueue::new(QueueParams::of(&params), draws.draw()),
+            ceiling: u32::MAX,
+            reserve: Reserve::new(params.reserve),
             params,
             busy: 0,
             zombie: 0,
@@ -131,13 +129,24 @@ impl Slots {
     pub fn retune(&self, params: SlotsParams) {
         let now = self.clock.now();
         self.with(|state, wakes| {
-            state.queue.retune(queue_params(&params));
+            state.queue.retune(QueueParams::of(&params));
             match (&mut state.limit, params.adaptive) {
                 (Some(limit), Some(adaptive)) => limit.retune(adaptive, whole(params.slots), now),
                 (current, _) => *current = limit(&params, now),
             }
+            state.reserve.retune(params.reserve);
             state.params = params;
             state.dispatch(now, wakes);
+        });
+    }
+
+    /// Holds the slots to this many, whatever their number is otherwise. Nobody is cut off.
+    pub fn hold(&self, ceiling: u32) {
+        let now = self.clock.now();
+        self.with(|state, wakes| {
+            if std::mem::replace(&mut state.ceiling, ceiling) != ceiling {
+                state.dispatch(now, wakes);
+            }
         });
     }
 
@@ -281,6 +290,7 @@ impl Slots {
             let shift = end.zip(finished).and_then(|(end, now)| state.learn(taken, end, now));
             let count = if taken.zombie { &mut state.zombie } else { &mut state.busy };
             *count -= taken.count;
+            state.reserve.give(taken.ticket.class, taken.count);
             if let Some(took) = took {
                 state.mean.learn(took);
             }
@@ -313,11 +323,12 @@ impl Slots {
 impl State {
     /// Takes free slots, unless somebody waits for them.
     fn take_free(&mut self, ticket: &Ticket, now: Instant) -> Option<Taken> {
-        let count = ticket.cost.min(self.slots()).max(1);
-        if count > self.free() || !self.queue.is_empty() {
+        let count = ticket.cost.min(of(self.most(), ticket.class)).max(1);
+        if count > self.open_to(ticket.class) {
             return None;
         }
         self.busy += count;
+        self.reserve.take(ticket.class, count);
         self.totals.granted += 1;
         let in_flight = self.busy + self.zombie;
         Some(Taken {
@@ -362,11 +373,12 @@ impl State {
     fn dispatch(&mut self, now: Instant, wakes: &mut Wakes) {
         let typical = self.mean.known().unwrap_or(FIRST_GUESS);
         while self.free() > 0 {
-            let Some(popped) = self.queue.pop(self.free(), self.slots(), typical, now) else { return };
+            let Some(popped) = self.queue.pop(self.room(), self.most(), typical, now) else { return };
             let Popped { id, ticket, payload, waited, served } = popped;
             let decision = match served {
                 Some(Served { slots: count, charged }) => {
                     self.busy += count;
+                    self.reserve.take(ticket.class, count);
                     self.totals.granted += 1;
                     self.totals.waited += 1;
                     Decision::Granted(Taken {
@@ -398,8 +410,12 @@ impl State {
     /// Would it wait longer than it may? Only said when there is evidence.
     fn is_hopeless(&self, ticket: &Ticket, patience: Duration) -> bool {
         let Some(mean) = self.mean.evident() else { return false };
-        let work = self.queue.ahead_of(ticket) + u64::from(ticket.cost.max(1));
-        drain(work, mean, self.working()) > patience
+        let cost = u64::from(ticket.cost.max(1));
+        let kept = u64::from(of(self.params.reserve, ticket.class));
+        // What is kept for its class serves that alone.
+        let within = (kept > 0).then(|| drain(self.queue.ahead_within(ticket) + cost, mean, kept));
+        let behind_all = drain(self.queue.ahead_of(ticket) + cost, mean, self.working());
+        within.map_or(behind_all, |within| within.min(behind_all)) > patience
     }
 
     /// A refusal that says when the queue will have drained.
@@ -419,7 +435,7 @@ impl State {
 
     /// All slots.
     fn all(&self) -> u32 {
-        self.limit.as_ref().map_or_else(|| whole(self.params.slots), Limit::in_force)
+        self.limit.as_ref().map_or_else(|| whole(self.params.slots), Limit::in_force).min(self.ceiling)
     }
 
     /// Slots that are let out.
@@ -428,22 +444,30 @@ impl State {
         u32::try_from(share).unwrap_or(u32::MAX).max(1)
     }
 
+    /// Free slots that each class may take.
+    fn room(&self) -> PerClass {
+        self.reserve.room(self.free(), self.slots(), self.all())
+    }
+
+    /// Free slots that a newcomer of `class` may take and nobody waits for: all that its class may, or, where others wait,
+    /// what is kept for its class alone.
+    fn open_to(&self, class: Class) -> u32 {
+        if self.queue.is_empty() {
+            return of(self.room(), class);
+        }
+        if self.queue.waiting(class) > 0 {
+            return 0;
+        }
+        of(self.reserve.own(self.slots(), self.all()), class).min(self.free())
+    }
+
+    /// Slots that each class may have at most.
+    fn most(&self) -> PerClass {
+        self.reserve.most(self.slots(), self.all())
+    }
+
     fn free(&self) -> u32 {
         self.all().saturating_sub(self.zombie).min(self.slots()).saturating_sub(self.busy)
-    }
-}
-
-impl Wakes {
-    fn extend(&mut self, waker: Option<Waker>) {
-        if self.first.is_none() {
-            self.first = waker;
-        } else {
-            self.rest.extend(waker);
-        }
-    }
-
-    fn wake(self) {
-        self.first.into_iter().chain(self.rest).for_each(Waker::wake);
     }
 }
 
@@ -453,14 +477,6 @@ fn limit(params: &SlotsParams, now: Instant) -> Option<Limit> {
 
 fn whole(slots: usize) -> u32 {
     u32::try_from(slots).unwrap_or(u32::MAX / 2)
-}
-
-fn queue_params(params: &SlotsParams) -> QueueParams {
-    QueueParams {
-        capacity: params.queue,
-        aging: params.timeout / 2,
-        codel: CodelParams { target: params.timeout / 20, interval: Duration::from_millis(100) },
-    }
 }
 
 /// All slots, in the thousandths of [`Slots::let_out`].
@@ -487,7 +503,7 @@ mod tests {
 
     fn params(slots: usize, queue: usize) -> SlotsParams {
         let timeout = Duration::from_secs(2);
-        SlotsParams { slots, queue, timeout, zombie_hold: Duration::from_secs(60), adaptive: None }
+        SlotsParams { slots, queue, timeout, zombie_hold: Duration::from_secs(60), ..SlotsParams::default() }
     }
 
     fn slots(slots: usize, queue: usize) -> Arc<Slots> {
@@ -684,6 +700,43 @@ mod tests {
         check(&slots, (2, 0, 0));
         drop((waiter, working));
         check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slots_kept_for_a_class_are_free_for_it_alone() {
+        let slots = Slots::new(SlotsParams { reserve: [1, 0, 1, 0], ..params(4, 10) }, Clock::system(), 1);
+        let of = |class| slots.acquire(Ticket { class, ..Ticket::default() }, slots.clock.now());
+        let normal = [of(Class::Normal).await.unwrap(), of(Class::Normal).await.unwrap()];
+        let mut waits = of(Class::Normal);
+        assert!(poll(&mut waits, &Arc::default()).is_pending(), "two are free, but not for this one");
+        let clerk = of(Class::Interactive);
+        assert!(!clerk.is_waiting(), "it passes who may not have it");
+        let [clerk, job] = [clerk.await.unwrap(), of(Class::Batch).await.unwrap()];
+        check(&slots, (4, 0, 1));
+        let (mut second_clerk, mut second_job) = (of(Class::Interactive), of(Class::Batch));
+        drop(job);
+        assert!(poll(&mut second_clerk, &Arc::default()).is_pending(), "it is kept for jobs");
+        let Poll::Ready(Ok(mut job)) = poll(&mut second_job, &Arc::default()) else { panic!("a job's slot to a job") };
+        job.zombie();
+        assert!(of(Class::Batch).is_waiting(), "a zombie uses what is kept for its class");
+        drop(normal);
+        assert!(poll(&mut second_clerk, &Arc::default()).is_ready() && poll(&mut waits, &Arc::default()).is_ready());
+        drop((clerk, job, second_clerk, waits));
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_of_others_does_not_keep_a_class_from_its_own_slot() {
+        let slots = Slots::new(SlotsParams { reserve: [0, 0, 1, 0], ..params(2, 1) }, Clock::system(), 1);
+        let of = |class| slots.acquire(Ticket { class, ..Ticket::default() }, slots.clock.now());
+        let _clerk = of(Class::Interactive).await.unwrap();
+        let waits = of(Class::Interactive);
+        assert!(waits.is_waiting());
+        let job = of(Class::Batch).await.unwrap();
+        check(&slots, (2, 0, 1));
+        assert_eq!(of(Class::Batch).await.unwrap_err().reason, Reason::QueueFull);
+        drop(job);
+        check(&slots, (1, 0, 1));
     }
 
     fn adaptive(slots: usize, policy: Policy) -> SlotsParams {
@@ -884,6 +937,7 @@ mod tests {
         let slots = slots(4, 8);
         let mut acquires: Vec<Acquire> = Vec::new();
         let mut permits: Vec<Permit> = Vec::new();
+        let mut kept = [0; 4];
         for step in steps {
             let before = slots.stats();
             match step {
@@ -913,7 +967,9 @@ mod tests {
                     let policies = [None, Some(Policy::Gradient), Some(Policy::Aimd { slow: None })];
                     let adaptive =
                         policies[policy].map(|policy| AdaptiveParams { policy, min: 1, max: 5, mode: Mode::Enforce });
-                    slots.retune(SlotsParams { adaptive, ..params(count, queue) });
+                    // What is kept has to leave something for everybody.
+                    kept = if adaptive.is_none() && count > 2 { [1, 0, 1, 0] } else { [0; 4] };
+                    slots.retune(SlotsParams { adaptive, reserve: kept, ..params(count, queue) });
                 }
                 Step::Wait { millis } => tokio::time::advance(Duration::from_millis(millis)).await,
                 _ => {}
@@ -930,7 +986,9 @@ mod tests {
         }
         drop((permits, acquires));
         check(&slots, (0, 0, 0));
-        assert!(slots.state.lock().decided.is_empty(), "nothing is left behind");
+        let state = slots.state.lock();
+        assert!(state.decided.is_empty(), "nothing is left behind");
+        assert_eq!(state.reserve.own(1, 1), kept, "no class holds anything");
     }
 
     proptest! {

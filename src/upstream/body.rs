@@ -3,6 +3,7 @@
 //! A request body is read from the client while it is sent on; what was read is kept (up to a bound) as long as the
 //! request might have to be repeated. A reply body drives its own connection (see [`super::link`]).
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -28,6 +30,8 @@ pub enum Inbound {
     Incoming(Incoming),
     /// From an embedding program.
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
+    /// Frames that were read ahead, and what follows them.
+    Begun(VecDeque<Frame<Bytes>>, Box<Self>),
     /// None.
     Empty,
 }
@@ -137,6 +141,8 @@ pub enum ReplyBody {
     Full(Option<Bytes>),
     /// From an [`super::Origin`] of an embedding program.
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
+    /// A frame that was read ahead, and what follows it.
+    Begun(Option<Result<Frame<Bytes>, BoxError>>, Box<Self>),
 }
 
 impl Source {
@@ -246,12 +252,52 @@ impl Reading {
     }
 }
 
+/// A request body that was read ahead.
+pub enum Gathered {
+    /// All of it.
+    Whole(Bytes),
+    /// More than was to be read: all of it is still to come.
+    More(Inbound),
+}
+
 impl Inbound {
+    /// A body that is at hand.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Boxed(http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
+    }
+
+    /// Reads the body if it is no longer than `most` bytes and has no trailers.
+    ///
+    /// # Errors
+    /// The client broke off.
+    pub async fn gather(mut self, most: usize) -> Result<Gathered, BoxError> {
+        if self.size_hint().lower() > most as u64 {
+            return Ok(Gathered::More(self));
+        }
+        let mut frames = Vec::new();
+        let mut read = 0;
+        while let Some(frame) = std::future::poll_fn(|cx| self.poll(cx)).await {
+            let frame = frame?;
+            read += frame.data_ref().map_or(0, Bytes::len);
+            let goes_on = frame.is_data() && read <= most;
+            frames.push(frame);
+            if !goes_on {
+                return Ok(Gathered::More(Self::Begun(frames.into(), Box::new(self))));
+            }
+        }
+        let pieces: Vec<_> = frames.into_iter().filter_map(|frame| frame.into_data().ok()).collect();
+        Ok(Gathered::Whole(match <[Bytes; 1]>::try_from(pieces) {
+            Ok([only]) => only,
+            Err(pieces) => pieces.concat().into(),
+        }))
+    }
+
     /// Whether nothing (more) will come.
     pub fn is_end_stream(&self) -> bool {
         match self {
             Self::Incoming(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Begun(frames, rest) => frames.is_empty() && rest.is_end_stream(),
             Self::Empty => true,
         }
     }
@@ -261,6 +307,7 @@ impl Inbound {
         match self {
             Self::Incoming(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
+            Self::Begun(frames, rest) => longer(rest.size_hint(), frames.iter()),
             Self::Empty => SizeHint::with_exact(0),
         }
     }
@@ -269,6 +316,10 @@ impl Inbound {
         match self {
             Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Self::Begun(frames, rest) => match frames.pop_front() {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => rest.poll(cx),
+            },
             Self::Empty => Poll::Ready(None),
         }
     }
@@ -363,12 +414,18 @@ impl Opener {
 }
 
 impl ReplyBody {
+    /// The body whose `first` frame was read ahead.
+    pub fn begun(first: Result<Frame<Bytes>, BoxError>, rest: Self) -> Self {
+        Self::Begun(Some(first), Box::new(rest))
+    }
+
     /// Whether nothing (more) will come.
     pub fn is_end_stream(&self) -> bool {
         match self {
             Self::Link(body) => body.is_end_stream(),
             Self::Full(data) => data.as_ref().is_none_or(Bytes::is_empty),
             Self::Boxed(body) => body.is_end_stream(),
+            Self::Begun(first, rest) => first.is_none() && rest.is_end_stream(),
         }
     }
 
@@ -378,6 +435,7 @@ impl ReplyBody {
             Self::Link(body) => body.size_hint(),
             Self::Full(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
             Self::Boxed(body) => body.size_hint(),
+            Self::Begun(first, rest) => longer(rest.size_hint(), first.iter().flatten()),
         }
     }
 
@@ -389,8 +447,23 @@ impl ReplyBody {
                 Poll::Ready(data.take().filter(|data| !data.is_empty()).map(|data| Ok(Frame::data(data))))
             }
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
+            Self::Begun(first, rest) => match first.take() {
+                Some(first) => Poll::Ready(Some(first)),
+                None => rest.poll_frame(cx),
+            },
         }
     }
+}
+
+/// The length of what follows `frames`, and of these.
+fn longer<'f>(rest: SizeHint, frames: impl Iterator<Item = &'f Frame<Bytes>>) -> SizeHint {
+    let read: u64 = frames.filter_map(|frame| Some(frame.data_ref()?.len() as u64)).sum();
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower() + read);
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper + read);
+    }
+    hint
 }
 
 /// Bytes for which a body gets another second: less than any line that is worth a slot.

@@ -107,6 +107,8 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// How long a zombie keeps its slot.
     pub zombie_hold: Duration,
+    /// Requests each endpoint works on at a time, zombies included.
+    pub endpoint_slots: Option<u32>,
     /// Which Host the endpoints see.
     pub host: HostHeader,
     /// What happens to `Expect`.
@@ -131,11 +133,32 @@ pub struct Endpoint {
     pub in_flight: AtomicU32,
 }
 
+impl Endpoint {
+    /// Counts one request more, if fewer than `room` are there.
+    fn enter(&self, room: u32) -> bool {
+        let more = |there: u32| (there < room).then_some(there + 1);
+        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
 impl Upstream {
-    /// The endpoint for the next request, if one is fit; `drawn` is a drawn number.
-    pub fn choose(&self, drawn: u64, now: Instant) -> Option<usize> {
+    /// The endpoint for the next request, if one is fit and has room; `drawn` is a drawn number. The request counts as
+    /// being there: whoever sends it takes it off [`Endpoint::in_flight`] again.
+    pub fn enter(&self, drawn: u64, now: Instant) -> Option<usize> {
+        let room = self.endpoint_slots.unwrap_or(u32::MAX);
+        loop {
+            let index = self.choose(drawn, room, now)?;
+            // Another worker may have taken the last place just now.
+            if self.endpoints.get(index)?.enter(room) {
+                return Some(index);
+            }
+        }
+    }
+
+    fn choose(&self, drawn: u64, room: u32, now: Instant) -> Option<usize> {
         if let [_] = *self.endpoints {
-            return self.health.lock().is_available(0, now).then_some(0);
+            let is_full = self.endpoints.first()?.in_flight.load(Ordering::Relaxed) >= room;
+            return (!is_full && self.health.lock().is_available(0, now)).then_some(0);
         }
         let turn = match self.balance {
             Balance::RoundRobin => self.cursor.fetch_add(1, Ordering::Relaxed) as u64,
@@ -144,8 +167,20 @@ impl Upstream {
         let health = self.health.lock();
         balance::choose(self.balance, self.endpoints.len(), turn, |index| {
             let endpoint = self.endpoints.get(index).filter(|_| health.is_available(index, now))?;
-            Some(Load { in_flight: endpoint.in_flight.load(Ordering::Relaxed) })
+            let in_flight = endpoint.in_flight.load(Ordering::Relaxed);
+            (in_flight < room).then_some(Load { in_flight })
         })
+    }
+
+    /// Holds the slots to what the endpoints that are fit now may work on together. Who has a slot finds an endpoint with
+    /// room: what is at the fit ones and those on their way there are not more than the slots taken.
+    pub fn hold(&self, now: Instant) {
+        let Some(each) = self.endpoint_slots else { return self.slots.hold(u32::MAX) };
+        let health = self.health.lock();
+        let fit = (0..self.endpoints.len()).filter(|index| health.is_available(*index, now)).count();
+        drop(health);
+        // With none fit, requests go on to learn that there is none.
+        self.slots.hold(each.saturating_mul(u32::try_from(fit.max(1)).unwrap_or(u32::MAX)));
     }
 
     /// Lets as many slots out as its gear and the breaker bear now; few after the breaker has closed, all a minute later.
@@ -205,18 +240,19 @@ impl Upstream {
     pub fn learn(&self, endpoint: usize, outcome: Outcome, now: Instant) {
         if self.endpoints.len() > 1 {
             let turn = self.health.lock().record(endpoint, outcome, now);
-            self.note(endpoint, turn);
+            self.note(endpoint, turn, now);
         }
     }
 
     /// Learns how a probe of an endpoint ended.
-    pub fn probed(&self, endpoint: usize, good: bool, params: &ProbeParams) {
+    pub fn probed(&self, endpoint: usize, good: bool, params: &ProbeParams, now: Instant) {
         let turn = self.health.lock().probed(endpoint, good, params.rise, params.fall);
-        self.note(endpoint, turn);
+        self.note(endpoint, turn, now);
     }
 
-    fn note(&self, endpoint: usize, turn: Option<Turn>) {
+    fn note(&self, endpoint: usize, turn: Option<Turn>, now: Instant) {
         if let (Some(turn), Some(endpoint)) = (turn, self.endpoints.get(endpoint)) {
+            self.hold(now);
             tracing::warn!(upstream = %self.name, endpoint = %endpoint.name, ?turn, "endpoint");
         }
     }

@@ -137,7 +137,8 @@ async function install () {
     if (test.kind === 'check') return result === true ? 'yes' : 'no'
     return result === true ? 'pass' : 'fail'
   }
-  return { root, load, config, tests, results, run, again, verdict }
+  const published = (await load('results/index.mjs')).default
+  return { root, load, config, tests, results, published, run, again, verdict }
 }
 
 async function startOrigin (suite) {
@@ -227,15 +228,48 @@ function print (suite) {
 }
 
 function record (suite, table, name) {
+  const { version } = JSON.parse(readFileSync(join(suite.root, 'package.json'), 'utf8'))
+  if (!SUITE.endsWith(`@${version}`)) throw new Error(`the suite is ${version}`)
+  table.versions = { ...table.versions, [name]: versionOf(name) }
   const published = Object.entries(PUBLISHED).map(([file, label]) =>
     [`${file}-published`, label, JSON.parse(readFileSync(join(suite.root, 'results', `${file}.json`), 'utf8'))])
   table.suite = SUITE
   const tests = {}
+  for (const [column, label] of published) table.versions[column] = suite.published.find(({ name }) => name === label).version.split(/[-+]/)[0]
   for (const test of suite.tests) {
     tests[test.id] = { ...table.tests[test.id], group: test.group, kind: test.kind ?? 'required', [name]: suite.verdict(test) }
     for (const [column, , results] of published) tests[test.id][column] = suite.verdict(test, results)
   }
   const lines = Object.entries(tests).map(([id, row]) => `    ${JSON.stringify(id)}: ${JSON.stringify(row)}`)
-  writeFileSync(TABLE, `{\n  "suite": ${JSON.stringify(SUITE)},\n  "tests": {\n${lines.join(',\n')}\n  }\n}\n`)
+  const versions = JSON.stringify(table.versions)
+  writeFileSync(TABLE, `{\n  "suite": ${JSON.stringify(SUITE)},\n  "versions": ${versions},\n  "tests": {\n${lines.join(',\n')}\n  }\n}\n`)
   return 0
+}
+
+function versionOf (name) {
+  if (name === 'vaxel') return ''
+  return execFileSync('bash', [join(HERE, 'peers', `${name}.sh`), 'version'], { encoding: 'utf8' }).split(/[-+]/)[0]
+}
+
+/** The tables of the docs, between their markers. */
+function writeTables () {
+  const { versions, tests } = JSON.parse(readFileSync(TABLE, 'utf8'))
+  const columns = ['vaxel', ...Object.keys(PUBLISHED).filter(name => name in versions), ...Object.keys(PUBLISHED).map(name => `${name}-published`)]
+  const rows = new Map()
+  for (const kind of ['required', 'optimal', 'check']) rows.set(`**all**, ${kind}`, [])
+  for (const row of Object.values(tests)) {
+    const key = `${row.group}, ${row.kind}`
+    rows.set(key, [...rows.get(key) ?? [], row])
+    rows.get(`**all**, ${row.kind}`).push(row)
+  }
+  const head = columns.map(name => `${name.replace('-published', '†')} ${versions[name]}`.trim())
+  const cells = (key, group) => columns.map(name => {
+    const good = group.filter(row => isGood(row[name])).length
+    return name === 'vaxel' ? `**${good}**` : good
+  })
+  const lines = [['group, kind', 'tests', ...head], Array(columns.length + 2).fill('---')]
+  for (const [key, group] of rows) lines.push([key, group.length, ...cells(key, group)])
+  const text = lines.map(line => `| ${line.join(' | ')} |`).join('\n')
+  const docs = readFileSync(DOCS, 'utf8')
+  writeFileSync(DOCS, docs.replace(/(<!-- table -->\n)[^]*?(<!-- end -->)/, `$1${text}\n$2`))
 }

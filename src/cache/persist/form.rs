@@ -67,6 +67,7 @@ fn probe(seed: u64) -> Key {
         query: Some("a=1"),
         upstream: "probe",
         partition: Some(1),
+        body: None,
     };
     Keyer::new(seed).primary(&parts, &QueryRule::default())
 }

@@ -18,6 +18,12 @@ pub(super) static UPSTREAM: Section = Section {
             "Requests it works on at the same time, whatever becomes of their clients; or a table: found by its answers.",
         )
         .default("32"),
+        Key::new(
+            "endpoint_slots",
+            Whole,
+            "Requests each endpoint works on at the same time; any share of `slots` if not given.",
+        ),
+        Key::new("reserve", Table(&RESERVE), "Slots kept free for a class."),
         Key::new("queue", Table(&QUEUE), "Who waits for a slot."),
         Key::new(
             "zombie_hold",
@@ -63,6 +69,17 @@ static ADAPTIVE: Section = Section {
         Key::new("start", Whole, "How many at first, and in force in shadow mode; a quarter of `max` if not given."),
         Key::new("slow", Duration, "For aimd: an answer that takes longer means too much; none does if not given."),
         Key::new("mode", Choice(MODES), "Whether the number counts, or is only suggested.").default("'enforce'"),
+    ],
+};
+
+static RESERVE: Section = Section {
+    name: "reserve",
+    about: "Slots kept free for a class; the others may not take them, used or not.",
+    keys: &[
+        Key::new("interactive", Whole, "For somebody who looks at a spinner.").default("0"),
+        Key::new("normal", Whole, "For what has no other class.").default("0"),
+        Key::new("batch", Whole, "For jobs that can wait, but not for ever.").default("0"),
+        Key::new("refresh", Whole, "For vaxel's own background refreshes.").default("0"),
     ],
 };
 

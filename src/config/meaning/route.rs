@@ -18,7 +18,9 @@ use super::super::values::{
 };
 use super::consumer::rate_params;
 use super::{absolute_path, no_twice, unspan};
+use crate::cache::canonical::{Canonical, PostRule};
 use crate::cache::identity::{CookiePattern, IdentityRule};
+use crate::cache::media::{Expectation, Media, Otherwise};
 use crate::cache::{CacheParams, QueryRule};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
 use crate::message::hop;
@@ -195,6 +197,21 @@ fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
         let mistake = Mistake::new("with `per_consumer` nothing is shared: keep one of the two");
         table.error(table.span("shared_after_auth"), mistake);
     }
+    let post = table.switch("post", |post| PostRule {
+        max_body: usize::try_from(post.value("max_body", positive_size)).unwrap_or(usize::MAX),
+        canonical: post.choice("canonical", &CANONICALS),
+        headers: unspan(post.list("headers", header_name).unwrap_or_default()),
+    });
+    let media = table.some("expect", |value| {
+        let written = text(value)?;
+        let mistake = || Mistake::new(format!("`{written}` is no kind of answers"));
+        Media::parse(&written).ok_or_else(|| mistake().hint("json, xml, html, text, or a media type"))
+    });
+    let otherwise = table.choice("on_unexpected", &ON_UNEXPECTED);
+    if otherwise != Otherwise::Pass && media.is_none() {
+        table.error(table.span("on_unexpected"), Mistake::new("`on_unexpected` has no effect without `expect`"));
+    }
+    let expect = media.map(|media| Expectation { media: unspan(media), otherwise });
     CacheParams {
         ttl,
         override_origin,
@@ -207,6 +224,8 @@ fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
         identity,
         shared_after_auth,
         ignore_set_cookie: unspan(table.list("ignore_set_cookie", cookie).unwrap_or_default()),
+        expect,
+        post,
         strip: unspan(table.list("strip", header_name).unwrap_or_default()),
         targeted: unspan(table.list("targeted", header_name).unwrap_or_default()),
         query: table.table("query", |query| QueryRule {
@@ -293,3 +312,7 @@ fn fallback(table: &mut Reader<'_>) -> Option<StaticAnswer> {
 
 pub(super) const CLASSES: [(&str, Class); 3] =
     [("interactive", Class::Interactive), ("normal", Class::Normal), ("batch", Class::Batch)];
+const ON_UNEXPECTED: [(&str, Otherwise); 3] =
+    [("pass", Otherwise::Pass), ("stale", Otherwise::Stale), ("broken", Otherwise::Broken)];
+const CANONICALS: [(&str, Canonical); 3] =
+    [("none", Canonical::None), ("json", Canonical::Json), ("form", Canonical::Form)];

@@ -16,8 +16,8 @@ use crate::breaker::BreakerParams;
 use crate::gear::GearParams;
 use crate::refusal::Mode;
 use crate::retry::RetryParams;
-use crate::throttle::SlotsParams;
 use crate::throttle::limit::{AdaptiveParams, Policy};
+use crate::throttle::{Class, SlotsParams};
 use crate::upstream::balance::Balance;
 use crate::upstream::pool::PoolParams;
 use crate::upstream::probe::ProbeParams;
@@ -40,6 +40,7 @@ pub(super) fn read(name: &Spanned<String>, upstream: &mut Reader<'_>) -> Named {
         balance: upstream
             .choice("balance", &[("round_robin", Balance::RoundRobin), ("least_of_two", Balance::LeastOfTwo)]),
         slots: slots(upstream, timeouts.total),
+        endpoint_slots: upstream.optional("endpoint_slots", whole(1)),
         breaker: upstream.switch("breaker", |table| breaker(table, timeouts)),
         gears: gears(upstream),
         windows: Vec::new(),
@@ -61,6 +62,14 @@ fn slots(upstream: &mut Reader<'_>, total: Duration) -> SlotsParams {
         Ok((whole::<usize>(1)(value).map_err(|mistake| mistake.hint(hint))?, None))
     };
     let (slots, adaptive) = upstream.value_or_table("slots", counted, adaptive);
+    let reserve =
+        upstream.table("reserve", |reserve| Class::ALL.map(|class| reserve.value(class.word(), whole::<u32>(0))));
+    let fewest = adaptive.map_or(slots, |adaptive| adaptive.min as usize);
+    if reserve.iter().map(|kept| *kept as usize).sum::<usize>() >= fewest {
+        let mistake = Mistake::new("the reserve leaves no slot that everybody may take");
+        let hint = if adaptive.is_some() { "it has to be less than `min` of the slots" } else { "keep fewer" };
+        upstream.error(upstream.span("reserve"), mistake.hint(hint));
+    }
     let (queue, timeout) = upstream.table("queue", |queue| {
         let max = queue.optional("max", whole::<usize>(0));
         // Four for each slot: with more the last one waits longer than it may.
@@ -69,7 +78,7 @@ fn slots(upstream: &mut Reader<'_>, total: Duration) -> SlotsParams {
     });
     // A backend that is twice over its time is more probably dead than slow.
     let zombie_hold = upstream.optional("zombie_hold", duration).unwrap_or(2 * total);
-    SlotsParams { slots, adaptive, queue, timeout, zombie_hold }
+    SlotsParams { slots, adaptive, reserve, queue, timeout, zombie_hold }
 }
 
 /// Slots to begin with, and how their number adapts.

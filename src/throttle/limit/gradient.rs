@@ -138,8 +138,9 @@ impl Gradient {
         self.calm = 0;
         let working = reading.in_flight * (-reading.inflation).exp() + STEP;
         if self.watches {
-            // Nothing follows from a suggestion, so there is nothing to judge it by but the formula.
-            self.limit = self.bounds.hold(working.clamp(self.limit * QUARTER_LESS, self.limit / QUARTER_LESS));
+            // Nothing follows from a suggestion, so there is nothing to judge it by but the formula; and people read it, so
+            // it is to be calm.
+            self.limit = self.bounds.hold(self.limit + (working - self.limit) / 4.0);
             return Cause::Waiting;
         }
         let less = working.clamp(self.limit * QUARTER_LESS, self.limit).min(f64::from(self.slots()) - STEP);

@@ -135,8 +135,9 @@ impl Config {
     /// The whole file.
     pub fn text(&self) -> String {
         let Self { upstream, route, more } = self;
+        let endpoints = if upstream.contains("endpoints") { "" } else { "endpoints = \"http://erp:8000\"\n" };
         format!(
-            "[upstream.erp]\nendpoints = \"http://erp:8000\"\n{upstream}\
+            "[upstream.erp]\n{endpoints}{upstream}\
              [[route]]\nname = \"all\"\nupstream = \"erp\"\nmatch = {{ path = \"/{{*rest}}\" }}\n{route}{more}"
         )
     }
@@ -147,7 +148,7 @@ impl Config {
     }
 
     fn built(&self, builder: Builder, origin: impl Origin, clock: &Clock) -> Handle {
-        let builder = builder.clock(clock.clone()).seed(7).origin("erp", origin);
+        let builder = builder.clock(clock.clone()).seed(7).workers(2).origin("erp", origin);
         builder.settings(self.settings()).build().unwrap()
     }
 
@@ -164,6 +165,11 @@ impl World {
     /// A client at an address of its own.
     pub fn client(&self) -> Client {
         Client::new(&self.gateway, IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// A client of the other worker.
+    pub fn client_elsewhere(&self) -> Client {
+        Client::new(&self.handle.gateway(1), IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     /// A client at this address.

@@ -174,7 +174,7 @@ async fn an_answer_that_is_not_for_all_releases_those_who_waited_at_once() {
     // It is remembered: nobody waits for anybody any more.
     let visits: Vec<_> = (0..5).map(|_| world.get("/").goes()).collect();
     for visit in visits {
-        visit.await.is(200).has("cache-status", "vaxel; fwd=uri-miss; fwd-status=200; detail=uncacheable");
+        visit.await.is(200).has("cache-status", "vaxel; fwd=miss; fwd-status=200; detail=uncacheable");
     }
     assert_eq!(world.clock.now() - begun, 3 * SECOND);
     // And forgotten once there is an answer for all.
@@ -216,5 +216,91 @@ async fn an_error_of_the_origin_is_not_shared_and_not_remembered() {
     world.get("/").await.is(200).says("well");
     world.breathes().await;
     world.get("/").await.has("cache-status", "vaxel; hit; ttl=60");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_on_two_workers_reaches_the_origin_once() {
+    let page = ok("first ").then(SECOND, "second").cached("max-age=60").after(SECOND);
+    let world = world().origin(page).route("cache = true").opens();
+    let clients = [world.client(), world.client_elsewhere()];
+    let mut visits: Vec<_> = (0..20).map(|n| clients[n % 2].get("/").goes()).collect();
+    world.passes(ms(500)).await;
+    // The leader is of the first worker; the others go on without it.
+    visits.remove(0).leaves().await;
+    for visit in visits {
+        visit.await.is(200).says("first second");
+    }
+    world.client_elsewhere().get("/").await.has("cache-status", "vaxel; hit; ttl=58");
+    world.origin.was_asked(1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_holds_up_nobody_while_the_answer_may_be_stored() {
+    let page = (0..16).fold(ok(""), |page, _| page.then(ms(10), "x".repeat(64 << 10))).cached("max-age=60");
+    let world = world().origin(page).route("cache = true").opens();
+    let mut slow = world.get("/").opens().await;
+    slow.piece().await;
+    let begun = world.clock.now();
+    let fast: Vec<_> = (0..5).map(|_| world.get("/").goes()).collect();
+    for visit in fast {
+        assert_eq!(visit.await.is(200).body.len(), 1 << 20);
+    }
+    assert!(world.clock.now() - begun <= ms(160), "at the origin's own pace");
+    world.breathes().await;
+    world.counts("vaxel_cache_fills_bytes", 0.0); // it is the store's
+    world.slots(0, 0, 0);
+    assert_eq!(slow.reads().await.is(200).body.len(), (1 << 20) - (64 << 10));
+    world.origin.was_asked(1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_what_is_too_large_to_store_costs_bounded_memory() {
+    let page = (0..64).fold(ok(""), |page, _| page.then(ms(10), "x".repeat(64 << 10)));
+    let page = page.cached("max-age=60").unannounced();
+    let world = world().origin(page).route("cache = { max_entry = \"256KiB\" }").opens();
+    let mut slow = world.get("/").opens().await;
+    slow.piece().await;
+    let fast: Vec<_> = (0..5).map(|_| world.get("/").goes()).collect();
+    for _ in 0..100 {
+        world.passes(ms(10)).await;
+        let held = world.metric("vaxel_cache_fills_bytes");
+        assert!(held <= f64::from(512 << 10), "{held} bytes are held for one reader");
+    }
+    assert!(fast.iter().all(|visit| !visit.is_done()), "nobody is further ahead than that");
+    drop(slow);
+    for visit in fast {
+        assert_eq!(visit.await.is(200).body.len(), 4 << 20);
+    }
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_in_the_background_is_one_and_waits_behind_everybody() {
+    let pages = by(|seen| match seen.target.as_str() {
+        "/long" => ok("").after(SECOND),
+        _ => ok(seen.target.clone()).cached("max-age=10, stale-while-revalidate=600"),
+    });
+    let world = world().origin(pages).route("cache = true\nclass = \"batch\"").upstream("slots = 1").opens();
+    world.get("/old").await.is(200);
+    world.passes(11 * SECOND).await;
+    let long = world.get("/long").goes();
+    world.breathes().await;
+    for _ in 0..5 {
+        world.get("/old").await.is(200).says("/old");
+    }
+    world.breathes().await;
+    let others: Vec<_> = (0..3).map(|n| world.get(&format!("/{n}")).goes()).collect();
+    world.breathes().await;
+    world.slots(1, 0, 4);
+    long.await.is(200);
+    for other in others {
+        other.await.is(200);
+    }
+    world.passes(SECOND).await;
+    let targets: Vec<_> = world.origin.seen().into_iter().map(|seen| seen.target).collect();
+    assert_eq!(targets, ["/old", "/long", "/0", "/1", "/2", "/old"]);
     world.rests().await;
 }

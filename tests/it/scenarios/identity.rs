@@ -71,7 +71,7 @@ async fn users_are_told_apart_by_the_cookies_that_matter_alone() {
     world.rests().await;
 }
 
-const UNCACHEABLE: &str = "vaxel; fwd=uri-miss; fwd-status=200; detail=uncacheable";
+const UNCACHEABLE: &str = "vaxel; fwd=miss; fwd-status=200; detail=uncacheable";
 
 #[tokio::test(start_paused = true)]
 async fn only_who_was_let_in_gets_what_is_shared() {

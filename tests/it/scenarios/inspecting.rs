@@ -68,7 +68,7 @@ async fn every_way_past_the_store_has_its_reason() {
         world().origin(ok("hello").cached("max-age=60, no-cache").with("etag", "\"1\"")).route("cache = true").opens();
     world.get("/").await.is(200);
     let look = |method: &str, fields: &[(&str, &str)]| inspect(&world, method, "/", fields);
-    check(&look("GET", &[]), "miss", "vaxel; fwd=request", true, "(no-cache): it is validated");
+    check(&look("GET", &[]), "miss", "vaxel; fwd=stale", true, "(no-cache): it is validated");
     check(&look("POST", &[]), "pass", "vaxel; fwd=method; detail=method", true, "safe GET and HEAD");
     check(&look("GET", &[("if-match", "\"1\"")]), "bypass", "vaxel; fwd=bypass; detail=precondition", true, "If-Match");
     let only = inspect(&world, "GET", "/b", &[("cache-control", "only-if-cached")]);

@@ -2,15 +2,21 @@
 //! metrics.
 
 mod breaker;
+mod cache_status;
 mod caching;
 mod collapsing;
 mod embedding;
+mod expecting;
 mod explaining;
+mod freshening;
 mod gears;
 mod identity;
 mod inspecting;
+mod invalidation;
 mod limit;
+mod posts;
 mod purging;
+mod queries;
 mod rate;
 mod reload;
 mod retrying;

@@ -2,7 +2,7 @@
 
 use vaxel::sim::dice::Dice;
 
-use crate::harness::{MINUTE, SECOND, by, in_turn, ms, ok, with_seeds, world};
+use crate::harness::{MINUTE, SECOND, by, in_turn, ms, ok, status, with_seeds, world};
 
 #[test]
 fn the_origin_never_sees_more_than_its_slots_whoever_leaves() {
@@ -250,5 +250,78 @@ async fn urgent_requests_pass_those_that_can_wait() {
     for job in jobs {
         job.await.is(200);
     }
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_kept_for_the_urgent_is_there_when_jobs_have_taken_the_rest() {
+    let world = world()
+        .origin(ok("").after(SECOND))
+        .upstream("slots = 3\nreserve = { interactive = 1 }\nqueue = { timeout = \"1m\" }")
+        .route("class = \"batch\"")
+        .gateway(
+            "[[route]]\nname = \"urgent\"\nupstream = \"erp\"\nclass = \"interactive\"\nmatch = { path = \"/urgent\" }",
+        )
+        .opens();
+    let jobs: Vec<_> = (0..6).map(|_| world.get("/job").goes()).collect();
+    world.passes(ms(500)).await;
+    world.slots(2, 0, 4);
+    let begun = world.clock.now();
+    world.get("/urgent").await.is(200);
+    assert_eq!(world.clock.now() - begun, SECOND, "it did not wait");
+    for job in jobs {
+        job.await.is(200);
+    }
+    assert_eq!(world.origin.most(), 3);
+    world.rests().await;
+}
+
+const THREE: &str =
+    "endpoints = [\"http://a\", \"http://b\", \"http://c\"]\nslots = 12\nbreaker = false\nretry = false\n";
+
+#[tokio::test(start_paused = true)]
+async fn no_endpoint_works_on_more_than_its_own_slots_and_nobody_is_refused_for_that() {
+    for balance in ["round_robin", "least_of_two"] {
+        // Every third takes long: by turns alone they would pile up at one endpoint.
+        let script = by(|seen| ok("").after(if seen.number % 3 == 0 { SECOND } else { ms(100) }));
+        let upstream =
+            format!("{THREE}endpoint_slots = 2\nbalance = \"{balance}\"\nqueue = {{ max = 200, timeout = \"1m\" }}");
+        let world = world().origin(script).upstream(&upstream).opens();
+        let visits: Vec<_> = (0..100).map(|_| world.get("/").goes()).collect();
+        let mut most = [0.0_f64; 3];
+        for _ in 0..100 {
+            world.passes(ms(70)).await;
+            for (most, name) in most.iter_mut().zip(["a", "b", "c"]) {
+                let series = format!("vaxel_endpoint_requests{{endpoint=\"http://{name}\"}}");
+                *most = most.max(world.metric(&series));
+            }
+        }
+        assert!(most.iter().all(|most| (*most - 2.0).abs() < 0.1), "{balance}: {most:?}");
+        for visit in visits {
+            visit.await.is(200);
+        }
+        assert_eq!(world.origin.most(), 6);
+        world.rests().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_out_takes_its_slots_along_and_brings_them_back() {
+    let script = by(|seen| if seen.field("host") == "c" { status(500) } else { ok("").after(ms(500)) });
+    let upstream =
+        format!("{THREE}endpoint_slots = 2\nhost = \"upstream\"\nqueue = {{ max = 500, timeout = \"10m\" }}");
+    let world = world().origin(script).upstream(&upstream).opens();
+    world.counts("vaxel_slots", 6.0);
+    let visits: Vec<_> = (0..60).map(|_| world.get("/").goes()).collect();
+    world.passes(SECOND).await;
+    world.counts("vaxel_endpoint_up{endpoint=\"http://c\"}", 0.0);
+    world.counts("vaxel_slots", 4.0);
+    world.slots(4, 0, world.standing().queued as u32);
+    for visit in visits {
+        assert!([200, 500].contains(&visit.await.status.as_u16()));
+    }
+    world.passes(10 * MINUTE).await;
+    world.handle.upkeep().await;
+    world.counts("vaxel_slots", 6.0);
     world.rests().await;
 }

@@ -57,7 +57,7 @@ async fn a_stale_answer_stands_in_for_a_server_error() {
     world.get("/").await.says("old");
     world.passes(11 * SECOND).await;
     let stale = world.get("/").await;
-    stale.is(200).says("old").has("cache-status", "vaxel; hit; ttl=-1; detail=stale_if_error");
+    stale.is(200).says("old").has("cache-status", "vaxel; fwd=stale; detail=stale_if_error");
     world.origin.was_asked(2);
     world.counts("vaxel_requests_total{cache=\"stale_error\"}", 1.0);
     world.passes(600 * SECOND).await;
@@ -142,5 +142,36 @@ async fn a_client_that_accepts_stale_answers_gets_them() {
     world.passes(30 * SECOND).await;
     world.get("/").with("cache-control", "max-stale=25").await.is(200).says("old").has("age", "30");
     world.origin.was_asked(1);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_with_a_lifetime_spares_the_origin_the_next_requests() {
+    let world = world().origin(status(503).cached("max-age=10")).route("cache = true").upstream(NO_RETRY).opens();
+    world.get("/").await.is(503).has("cache-status", "vaxel; fwd=uri-miss; fwd-status=503; stored");
+    world.breathes().await;
+    world.get("/").await.is(503).has("cache-status", "vaxel; hit; ttl=10");
+    world.origin.was_asked(1);
+    world.passes(10 * SECOND).await;
+    world.origin.now(status(503));
+    for _ in 0..2 {
+        world.get("/").await.is(503);
+    }
+    world.origin.was_asked(3);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_with_a_lifetime_takes_no_answers_place() {
+    let page = ok("page").cached("max-age=10").with("etag", "\"1\"");
+    let validated = status(304).cached("max-age=10").with("etag", "\"1\"");
+    let script = in_turn([page, status(503).cached("max-age=60"), validated]);
+    let world = world().origin(script).route("cache = true").upstream(NO_RETRY).opens();
+    world.get("/").await.says("page");
+    world.passes(11 * SECOND).await;
+    world.get("/").await.is(503).has("cache-status", "vaxel; fwd=stale; fwd-status=503; detail=status");
+    world.get("/").await.is(200).says("page");
+    assert_eq!(world.origin.last().field("if-none-match"), "\"1\"");
+    world.origin.was_asked(3);
     world.rests().await;
 }

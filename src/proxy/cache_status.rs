@@ -1,0 +1,66 @@
+//! What Cache-Status (RFC 9211) says of an answer: a hit, or why the request went on to the upstream and what came of it.
+
+use std::time::Instant;
+
+use http::{HeaderValue, StatusCode};
+
+use crate::cache::entry::Entry;
+use crate::message::short::Short;
+
+/// A forwarded request: `fwd` and its companions (RFC 9211 sections 2.2 to 2.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Forward {
+    /// Why it was forwarded.
+    pub(super) why: &'static str,
+    /// The upstream's status, where it is known and not the answer's own.
+    pub(super) status: Option<StatusCode>,
+    /// Whether the answer is stored.
+    pub(super) stored: bool,
+    /// Whether it shared another request's answer.
+    pub(super) collapsed: bool,
+    /// More exactly.
+    pub(super) detail: Option<&'static str>,
+}
+
+impl Forward {
+    /// A forwarded request.
+    pub(super) const fn new(why: &'static str) -> Self {
+        Self { why, status: None, stored: false, collapsed: false, detail: None }
+    }
+
+    /// With what the upstream answered.
+    pub(super) const fn answered(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The field's value.
+    pub(super) fn value(self) -> HeaderValue {
+        let mut text = Short::default();
+        text.text("vaxel; fwd=").text(self.why);
+        if let Some(status) = self.status {
+            text.text("; fwd-status=").number(status.as_u16().into());
+        }
+        if self.stored {
+            text.text("; stored");
+        }
+        if self.collapsed {
+            text.text("; collapsed");
+        }
+        if let Some(detail) = self.detail {
+            text.text("; detail=").text(detail);
+        }
+        text.value().unwrap_or(HeaderValue::from_static("vaxel"))
+    }
+}
+
+/// An answer that went no further than the store: `hit` and what is left of its freshness, negative when it is stale.
+pub(super) fn hit(entry: &Entry, now: Instant, detail: Option<&'static str>) -> HeaderValue {
+    let (fresh, age) = (entry.head.life.fresh.as_secs(), entry.age(now).as_secs());
+    let mut text = Short::default();
+    text.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
+    if let Some(detail) = detail {
+        text.text("; detail=").text(detail);
+    }
+    text.value().unwrap_or(HeaderValue::from_static("vaxel; hit"))
+}
