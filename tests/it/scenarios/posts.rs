@@ -145,6 +145,7 @@ async fn a_purge_by_url_or_route_reaches_what_was_read_by_post() {
     question().await.says("0 POST [1]");
     question().await.says("0 POST [1]");
     assert_eq!(purge(Extent::Route("rpc".to_owned())).unwrap(), 1);
+    world.passes(SECOND).await;
     question().await.says("1 POST [1]");
     world.breathes().await;
     assert_eq!(purge(Extent::Url("http://erp.example/rpc?a&b".parse().unwrap())).unwrap(), 1);
