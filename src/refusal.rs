@@ -39,6 +39,25 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// What a policy does with its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// There is none.
+    Off,
+    /// It is counted, and changes nothing.
+    Shadow,
+    /// It counts.
+    #[default]
+    Enforce,
+}
+
+impl Mode {
+    /// Whether requests feel it.
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Enforce)
+    }
+}
+
 /// A refusal in an embedding program's own words. Its client reads them; metrics and logs, whose labels are a closed
 /// set, know it as the reason `hook`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use cache::CACHE;
 pub use cache::{CANONICALS, ON_UNEXPECTED};
 pub use listener::ACCEPTS;
 use listener::LISTENER;
-use upstream::{UPSTREAM, WINDOW};
+use upstream::{MODES, UPSTREAM, WINDOW};
 
 /// The whole file.
 pub static FILE: Section = Section {
@@ -157,6 +157,7 @@ static RATE: Section = Section {
     keys: &[
         Key::new("limit", Rate, "The rate that is kept up.").required(),
         Key::new("burst", Whole, "How many requests may come at once; the number of `limit` if not given."),
+        Key::new("mode", Choice(MODES), "Whether what is over it is refused, or only counted.").default("'enforce'"),
     ],
 };
 

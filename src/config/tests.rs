@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::dictionary::{Kind, Need, Section};
 use super::file::FILE;
 use super::*;
+use crate::refusal::Mode;
 
 /// A configuration that is right, for tests that add to it.
 const SMALL: &str = r#"
@@ -308,11 +309,11 @@ fn slots_are_a_number_or_found() {
     let number = slots("20");
     assert_eq!((number.slots, number.queue, number.most(), number.adaptive), (20, 80, 20, None));
     let found = slots("{ adaptive = 'gradient', min = 2, max = 40 }");
-    let adaptive = AdaptiveParams { policy: Policy::Gradient, min: 2, max: 40, shadow: false };
+    let adaptive = AdaptiveParams { policy: Policy::Gradient, min: 2, max: 40, mode: Mode::Enforce };
     assert_eq!((found.slots, found.queue, found.most(), found.adaptive), (10, 160, 40, Some(adaptive)));
     let watched = slots("{ adaptive = 'aimd', max = 40, start = 30, slow = '2s', mode = 'shadow' }");
     let policy = Policy::Aimd { slow: Some(std::time::Duration::from_secs(2)) };
-    let adaptive = AdaptiveParams { policy, min: 1, max: 40, shadow: true };
+    let adaptive = AdaptiveParams { policy, min: 1, max: 40, mode: Mode::Shadow };
     assert_eq!((watched.slots, watched.most(), watched.adaptive), (30, 30, Some(adaptive)));
 }
 

@@ -19,6 +19,7 @@ use crate::cache::store::Store;
 use crate::config::settings::Settings;
 use crate::message::hop::Pseudonym;
 use crate::metrics::{CacheLive, Metrics};
+use crate::proxy::journal::Journal;
 use crate::proxy::snapshot::{Core, Worker};
 use crate::upstream::Upstream;
 use crate::upstream::probe::ProbeParams;
@@ -93,6 +94,7 @@ impl Handle {
                     core: Arc::clone(&core),
                     index,
                     snapshot: ArcSwap::from(snapshot::view(&core, &built, &settings)),
+                    journal: Journal::default(),
                     log: log.as_ref().map(crate::proxy::access_log::AccessLog::worker),
                     random: AtomicU64::new(seed.wrapping_mul(index as u64 + 1)),
                 })

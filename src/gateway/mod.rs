@@ -36,6 +36,7 @@ mod handle;
 mod probing;
 mod snapshot;
 pub mod steer;
+pub mod why;
 
 pub use handle::{Handle, StartError};
 

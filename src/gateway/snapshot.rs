@@ -281,6 +281,7 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
     let rate = settings.rate.zip(built.rate(&route_rate(settings)));
     Route {
         name: settings.name.as_str().into(),
+        pattern: settings.matching.to_string().into(),
         number: core.store.keyer().number(&settings.name),
         meter: core.metrics.route(&settings.name, &upstream.name),
         upstream,

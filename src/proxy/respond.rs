@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use super::body::{Content, ResponseBody};
 use super::cache_status;
 pub(super) use super::cache_status::Forward;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, hexadecimal};
 use super::held::Held;
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::Reader;
@@ -204,6 +204,7 @@ fn problem(
     retry_after: Option<Duration>,
 ) -> Response<ResponseBody> {
     exchange.reason = Some(reason);
+    exchange.retry_after = retry_after;
     let mut body = String::with_capacity(256);
     let id = exchange.request_id();
     let _ = write!(
@@ -228,6 +229,7 @@ fn problem(
     if let Some(value) = proxy_status(reason) {
         headers.insert(PROXY_STATUS, HeaderValue::from_static(value));
     }
+    headers.insert(VAXEL_REQUEST_ID, id_field(id));
     match reason {
         Reason::ConsumerUnknown => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vaxel\""));
@@ -253,6 +255,7 @@ pub(super) fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Respons
         return refuse(exchange, refusal);
     };
     exchange.reason = Some(refusal.reason);
+    exchange.retry_after = refusal.retry_after;
     let mut response = Response::new(Content::Full(answer.body));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
@@ -264,6 +267,7 @@ pub(super) fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Respons
     if let Some(value) = proxy_status(refusal.reason) {
         headers.insert(PROXY_STATUS, HeaderValue::from_static(value));
     }
+    headers.insert(VAXEL_REQUEST_ID, id_field(exchange.request_id()));
     finish(&mut exchange, headers);
     dress(exchange, response)
 }
@@ -317,6 +321,10 @@ fn set_length(headers: &mut HeaderMap, length: u64) {
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
 }
 
+fn id_field(id: u64) -> HeaderValue {
+    HeaderValue::from_str(hexadecimal(id, &mut [0; 16])).unwrap_or(HeaderValue::from_static(""))
+}
+
 /// Whole seconds, never too early, at least one.
 fn seconds_up(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
@@ -360,5 +368,6 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const VAXEL_REQUEST_ID: HeaderName = HeaderName::from_static("vaxel-request-id");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

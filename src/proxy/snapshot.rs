@@ -10,6 +10,7 @@ use http::HeaderValue;
 
 use super::access_log::WorkerLog;
 use super::hooks::Hooks;
+use super::journal::Journal;
 use crate::cache::CacheParams;
 use crate::cache::fence::{Fence, UrlFences};
 use crate::cache::flight::Flights;
@@ -74,6 +75,8 @@ pub struct Rate {
 pub struct Route {
     /// Its name.
     pub name: Box<str>,
+    /// The host and path it takes, as the file has them.
+    pub pattern: Box<str>,
     /// A number made of its name.
     pub number: u64,
     /// Where it leads.
@@ -136,6 +139,8 @@ pub struct Worker {
     pub index: usize,
     /// The configuration in force.
     pub snapshot: ArcSwap<Snapshot>,
+    /// What became of its requests, of those somebody may ask about.
+    pub journal: Journal,
     /// Where its access log lines go.
     pub log: Option<WorkerLog>,
     /// The state of [`Worker::draw`].

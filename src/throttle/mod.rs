@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use self::limit::AdaptiveParams;
 use self::reserve::PerClass;
+use crate::refusal::Mode;
 
 mod acquire;
 mod codel;
@@ -77,6 +78,8 @@ pub struct RateParams {
     pub per: Duration,
     /// How many requests a full bucket holds.
     pub burst: NonZeroU32,
+    /// Whether what is over it is refused, or only counted.
+    pub mode: Mode,
 }
 
 /// How much concurrent work an upstream gets and who may wait for it.
@@ -99,7 +102,7 @@ pub struct SlotsParams {
 impl SlotsParams {
     /// Slots there may ever be.
     pub fn most(&self) -> usize {
-        self.adaptive.filter(|adaptive| !adaptive.shadow).map_or(self.slots, |adaptive| adaptive.max as usize)
+        self.adaptive.filter(|adaptive| !adaptive.is_shadow()).map_or(self.slots, |adaptive| adaptive.max as usize)
     }
 }
 

@@ -18,6 +18,7 @@ use governor::{Quota, RateLimiter as Governor};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::refusal::Mode;
 use crate::throttle::RateParams;
 use crate::throttle::estimate::nanos;
 
@@ -28,6 +29,7 @@ pub struct RateLimiter {
     buckets: Buckets,
     clock: Clock,
     epoch: Instant,
+    mode: Mode,
 }
 
 /// The verdict on one request, and how its key stands afterwards.
@@ -54,7 +56,12 @@ impl RateLimiter {
         let quota = Quota::with_period(Duration::from_nanos(interval.min(LONGEST))).expect("the interval is not zero");
         let quota = quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN));
         let epoch = clock.now();
-        Self { quota, buckets: Buckets::new(capacity), clock, epoch }
+        Self { quota, buckets: Buckets::new(capacity), clock, epoch, mode: params.mode }
+    }
+
+    /// Whether its verdict counts.
+    pub const fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Counts a request of `key` that weighs `cost`. A cost beyond the burst empties the full bucket: such a request is
@@ -65,8 +72,18 @@ impl RateLimiter {
 
     /// As [`RateLimiter::check`], for a caller who has read the clock already.
     pub fn check_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
+        self.judge(key, cost, now, true)
+    }
+
+    /// What [`RateLimiter::check_at`] would say. Takes nothing.
+    pub fn peek_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
+        self.judge(key, cost, now, false)
+    }
+
+    fn judge(&self, key: u64, cost: NonZeroU32, now: Instant, counts: bool) -> Rated {
         let view = View {
             buckets: &self.buckets,
+            counts,
             now: nanos(now.saturating_duration_since(self.epoch)),
             filled: Cell::new(0),
         };
@@ -135,6 +152,11 @@ impl Buckets {
 }
 
 impl Set {
+    /// When the bucket that would count for `key` is full.
+    fn stands(&self, key: u64) -> u64 {
+        self.own.iter().find(|bucket| bucket.key == key).map_or(self.shared, |bucket| bucket.full_at)
+    }
+
     /// The bucket that counts for `key`: its own, else a new one or one to take over, else the shared one.
     fn bucket(&mut self, key: u64, now: u64) -> &mut u64 {
         let own = self.own.iter().position(|bucket| bucket.key == key);
@@ -158,6 +180,8 @@ impl Set {
 /// The buckets as governor sees them for one decision, which is made at its time zero.
 struct View<'a> {
     buckets: &'a Buckets,
+    /// Whether the decision counts.
+    counts: bool,
     /// Now, in nanoseconds since the limiter's epoch.
     now: u64,
     /// Out: nanoseconds until the bucket is full, after the decision.
@@ -172,7 +196,8 @@ impl StateStore for &View<'_> {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let mut set = self.buckets.set(*key).lock();
-        let full_at = set.bucket(*key, self.now);
+        let mut looked_at = if self.counts { 0 } else { set.stands(*key) };
+        let full_at = if self.counts { set.bucket(*key, self.now) } else { &mut looked_at };
         // A bucket that was full before now and one that is full now are the same to GCRA.
         let filled = full_at.saturating_sub(self.now);
         self.filled.set(filled);
@@ -211,7 +236,7 @@ mod tests {
     use super::*;
 
     fn params(limit: u32, per: Duration, burst: u32) -> RateParams {
-        RateParams { limit: limit.try_into().unwrap(), per, burst: burst.try_into().unwrap() }
+        RateParams { limit: limit.try_into().unwrap(), per, burst: burst.try_into().unwrap(), mode: Mode::Enforce }
     }
 
     /// 10 per second, of which 5 at once.
@@ -244,6 +269,19 @@ mod tests {
         check(limiter.check(8, ONE), true, 4, 100, 0);
         tokio::time::advance(Duration::from_secs(60)).await;
         check(limiter.check(7, ONE), true, 4, 100, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_says_what_a_check_would_and_takes_nothing() {
+        let limiter = limiter(100);
+        let now = limiter.clock.now();
+        for _ in 0..7 {
+            let look = limiter.peek_at(7, ONE, now);
+            assert_eq!(limiter.peek_at(7, ONE, now), look);
+            assert_eq!(limiter.check_at(7, ONE, now), look);
+        }
+        limiter.peek_at(8, ONE, now);
+        assert_eq!(limiter.keys(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use super::super::reader::Reader;
 use super::super::units::rate;
 use super::super::values::{digest, header_name, header_value, network, secret, whole};
 use super::route::class;
-use super::{no_twice, unspan};
+use super::{MODES, no_twice, unspan};
 use crate::consumer::{ConsumerParams, Identify};
 use crate::throttle::RateParams;
 
@@ -54,9 +54,10 @@ pub(super) fn rate_params(reader: &mut Reader<'_>) -> Option<RateParams> {
     let params = reader.optional_table("rate", |table| {
         let limit = table.required("limit", rate);
         let burst = table.optional("burst", whole::<u32>(1));
+        let mode = table.choice("mode", &MODES);
         let limit = limit?;
         let burst = burst.and_then(std::num::NonZeroU32::new).unwrap_or(limit.limit);
-        Some(RateParams { limit: limit.limit, per: limit.per, burst })
+        Some(RateParams { limit: limit.limit, per: limit.per, burst, mode })
     });
     params.flatten()
 }

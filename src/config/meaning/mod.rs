@@ -15,6 +15,7 @@ use super::values::{address, flag, network, secret, whole, word};
 use crate::cache::persist::PersistParams;
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::Format;
+use crate::refusal::Mode;
 
 mod consumer;
 mod listener;
@@ -153,6 +154,9 @@ fn absolute_path(value: &DeValue<'_>) -> Result<String, Mistake> {
 fn unspan<T>(values: Vec<Spanned<T>>) -> Vec<T> {
     values.into_iter().map(Spanned::into_inner).collect()
 }
+
+/// What a policy does with its verdict.
+const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
 
 const FORWARD_MODES: [(&str, ForwardMode); 4] = [
     ("x-forwarded", ForwardMode::XForwarded),
