@@ -22,6 +22,7 @@ use crate::message::target::Target;
 use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
+use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
 use crate::upstream::body::Inbound;
 
@@ -151,6 +152,8 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         started: worker.core.clock.moment(),
         noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
         rated: None,
+        own: None,
+        quotas: Standing::default(),
         cache: CacheResult::Off,
         reason: None,
         status: StatusCode::OK,
@@ -220,17 +223,24 @@ fn identify(exchange: &Exchange, parts: &Parts) -> Identity {
     identity
 }
 
-/// The consumer's own rate, then the route's. What the route's says goes into the RateLimit fields, of a refusal too.
+/// The consumer's own rate, the route's, then the consumer's quotas: what a rate refuses, no quota is charged. What they
+/// say goes into the RateLimit fields, of a refusal too.
 fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
     let (caller, number) = exchange.caller();
     let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-    if let Some(limiter) = &caller.rate {
-        allowed(&limiter.check(number, cost))?;
+    if let Some(rate) = &caller.rate {
+        let rated = rate.limiter.check(number, cost);
+        allowed(exchange.own.insert(rated))?;
     }
     if let Some(rate) = &route.rate {
         allowed(exchange.rated.insert(rate.limiter.check(number, cost)))?;
     }
-    Ok(())
+    let Some(quota) = &exchange.caller().0.quota else { return Ok(()) };
+    let standing = quota.counts.lock().check(&quota.quotas, cost.get(), exchange.started.wall);
+    exchange.quotas = standing;
+    // Of two that are used up, the one that is so for longer says when it makes sense to come back.
+    let over = standing.iter().flatten().filter(|quota| !quota.allowed).max_by_key(|quota| quota.reset);
+    over.map_or(Ok(()), |over| Err(Refusal::from(over.per.reason()).after(over.reset)))
 }
 
 fn allowed(rated: &Rated) -> Result<(), Refusal> {

@@ -16,6 +16,7 @@ mod limit;
 mod posts;
 mod purging;
 mod queries;
+mod quota;
 mod rate;
 mod reload;
 mod retrying;
