@@ -296,8 +296,10 @@ fn addresses(snapshot: &Snapshot, url: &Uri) -> Result<Vec<String>, PurgeError> 
         partition: None,
         body: None,
     };
-    let routes = snapshot.router.candidates(&target.host, &target.route_path(), &Method::GET);
-    let caching = routes.into_iter().filter_map(|index| snapshot.routes.get(*index)?.cache.as_ref());
+    // Reads and declared POST reads of one URL may be different routes' business.
+    let routes = [Method::GET, Method::POST]
+        .map(|method| snapshot.router.candidates(&target.host, &target.route_path(), &method));
+    let caching = routes.into_iter().flatten().filter_map(|index| snapshot.routes.get(*index)?.cache.as_ref());
     // What an earlier configuration has stored may lie under the plain spelling.
     let plain = crate::cache::QueryRule::default();
     let rules = caching.map(|params| &params.query).chain([&plain]);
@@ -329,7 +331,8 @@ fn url_of(address: &str) -> &str {
 fn candidates<'s>(snapshot: &'s Snapshot, head: &Head) -> impl Iterator<Item = (usize, &'s Route)> + use<'s> {
     let indices = split(head.url()).map_or_else(Vec::new, |(host, path, query)| {
         let target = Target { host: host.into(), path: path.into(), query };
-        let routes = snapshot.router.candidates(host, &target.route_path(), &Method::GET);
+        let method = if head.is_to_post() { Method::POST } else { Method::GET };
+        let routes = snapshot.router.candidates(host, &target.route_path(), &method);
         routes.into_iter().copied().collect()
     });
     let routes = indices.into_iter().filter_map(|index| Some((index, snapshot.routes.get(index)?)));

@@ -124,7 +124,7 @@ impl Errand {
                 if let Ok((_, body, held)) = result {
                     held.leave(body, true);
                 }
-                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), read, tally);
+                return self.revalidated(route, lead, Entry::new(Arc::new(head), stale.body.clone()), read, tally);
             }
             // The 304 speaks of another answer: ask again without conditions.
             if let Ok((_, body, held)) = result {
@@ -226,6 +226,7 @@ impl Errand {
                 if unexpected.is_some() {
                     return;
                 }
+                standing::prove(&place.worker, route, identity, &Method::GET, parts.status);
                 if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight_now()) {
                     let head = Arc::new(head);
                     if let Ok(fill) = lead.share(Arc::clone(&head), body.size_hint().exact(), params.max_entry)
@@ -251,7 +252,8 @@ impl Errand {
     }
 
     /// What is stored is still good: it goes on with the fields of the 304.
-    fn revalidated(self, lead: Lead, entry: Entry, read: Read, tally: Tally) {
+    fn revalidated(self, route: &Route, lead: Lead, entry: Entry, read: Read, tally: Tally) {
+        standing::prove(&self.worker, route, self.identity, &Method::GET, StatusCode::NOT_MODIFIED);
         let entry = Arc::new(entry.in_generation(read.mark.generation));
         self.place(read).store(Arc::clone(&entry));
         lead.found(Arc::clone(&entry));
@@ -263,6 +265,9 @@ impl Errand {
         let (parts, body, mut held) = reply;
         let core = &self.worker.core;
         let (body, unexpected) = expect::judge(&self.worker, route, &Method::GET, &parts, body, Some(&mut *held)).await;
+        if unexpected.is_none() {
+            standing::prove(&self.worker, route, self.identity, &Method::GET, parts.status);
+        }
         let failed = !classify_status(parts.status, &route.classes).is_success();
         let yields = failed || matches!(unexpected, Some(Otherwise::Stale | Otherwise::Broken));
         if unexpected == Some(Otherwise::Broken) || (yields && self.stands_in(core.clock.now())) {

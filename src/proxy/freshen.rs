@@ -52,6 +52,7 @@ pub(super) async fn head(
         Err(refusal) => return trip::stand_in(exchange, &asked, wanted, forward, refusal),
     };
     standing::witness(&worker, route, exchange.identity, parts.status);
+    standing::prove(&worker, route, exchange.identity, &Method::HEAD, parts.status);
     let forward = forward.answered(parts.status);
     let failed = !classify_status(parts.status, &route.classes).is_success();
     let entry = if failed && trip::stands_in(&exchange, wanted) {

@@ -20,6 +20,7 @@ use super::respond::{self, Forward};
 use super::snapshot::Route;
 use super::standing;
 use super::write::Write;
+use crate::cache::CacheParams;
 use crate::cache::entry::Head;
 use crate::cache::flight::{Joined, Lead, Verdict};
 use crate::cache::key::Key;
@@ -110,7 +111,10 @@ async fn alone(
             let forward = Forward { detail: Some(Unstorable::Unexpected.code()), ..forward };
             respond::reply(exchange, parts, body, Some(held), Some(forward))
         }
-        (body, None) => adopt(exchange, route, address, asked, (parts, body, held), read, forward),
+        (body, None) => {
+            standing::prove(&worker, route, exchange.identity, &exchange.method, parts.status);
+            adopt(exchange, route, address, asked, (parts, body, held), read, forward)
+        }
     }
 }
 
@@ -177,12 +181,12 @@ async fn fetch(
     };
     match waiter.verdict().await {
         Verdict::Lead(lead) => bring(exchange, outgoing, asked, wanted, forward, lead).await,
-        Verdict::Stream(head, reader) if head.selects(&asked) && is_at(&head, &exchange, &wanted) => {
+        Verdict::Stream(head, reader) if is_for(&head, &asked, &exchange, &wanted) => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Collapsed;
             respond::filled(exchange, &head, reader, &asked, Forward { collapsed: true, ..forward }, None)
         }
-        Verdict::Found(entry) if entry.head.selects(&asked) && is_at(&entry.head, &exchange, &wanted) => {
+        Verdict::Found(entry) if is_for(&entry.head, &asked, &exchange, &wanted) => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Collapsed;
             let now = exchange.worker.core.clock.now();
@@ -274,8 +278,10 @@ pub(super) fn stands_in(exchange: &Exchange, wanted: &Wanted) -> bool {
     wanted.stale.as_ref().is_some_and(|entry| reuse::on_error(&entry.head, &wanted.control, now))
 }
 
-/// Whether what a fill brings is an answer to this very request and not to one with the same hash.
-fn is_at(head: &Head, exchange: &Exchange, wanted: &Wanted) -> bool {
+/// Whether what a fill brings is an answer for others too, and to this very request: not to another variant of it, nor
+/// to one with the same hash.
+fn is_for(head: &Head, asked: &HeaderMap, exchange: &Exchange, wanted: &Wanted) -> bool {
     let params = exchange.route().and_then(|route| route.cache.as_ref());
-    params.is_some_and(|params| wanted.address.parts().is_at(&head.address, &params.query))
+    let is_at = |params: &CacheParams| wanted.address.parts().is_at(&head.address, &params.query);
+    !head.asks_back() && head.selects(asked) && params.is_some_and(is_at)
 }

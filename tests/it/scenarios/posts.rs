@@ -1,5 +1,8 @@
 //! POST requests that only read, where the route says so.
 
+use vaxel::cache::purge::Depth;
+use vaxel::gateway::cache::Extent;
+
 use crate::harness::{SECOND, Script, World, by, in_turn, ok, reset, status, world};
 
 const READS: &str = "cache = { ttl = \"10s\", stale_while_revalidate = \"1m\", stale_if_error = \"1h\", post = true }";
@@ -127,5 +130,25 @@ async fn without_the_routes_word_a_post_is_a_write() {
     let world = opened("cache = { ttl = \"1h\" }");
     says(&world, "[1]", "0 POST [1]").await;
     says(&world, "[1]", "1 POST [1]").await;
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_by_url_or_route_reaches_what_was_read_by_post() {
+    let world = world().origin(echo()).gateway(
+        "[[route]]\nname = \"rpc\"\nupstream = \"erp\"\nmatch = { path = \"/rpc\", methods = \"POST\" }\n\
+         cache = { ttl = \"1m\", post = true, query = { sort = true } }\n",
+    );
+    let world = world.opens();
+    let question = || world.asks("POST", "/rpc?b&a").saying("[1]");
+    let purge = |extent| world.handle.purge(&extent, Depth::Hard);
+    question().await.says("0 POST [1]");
+    question().await.says("0 POST [1]");
+    assert_eq!(purge(Extent::Route("rpc".to_owned())).unwrap(), 1);
+    world.passes(SECOND).await;
+    question().await.says("1 POST [1]");
+    world.breathes().await;
+    assert_eq!(purge(Extent::Url("http://erp.example/rpc?a&b".parse().unwrap())).unwrap(), 1);
+    question().await.says("2 POST [1]");
     world.rests().await;
 }
