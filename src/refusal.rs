@@ -195,6 +195,12 @@ reasons! {
     ConsumerUnknown = "consumer.unknown", UNAUTHORIZED;
     /// The consumer is over its rate.
     RateExceeded = "rate.exceeded", TOO_MANY_REQUESTS;
+    /// The consumer has used up its quota of this hour.
+    QuotaHour = "quota.hour", TOO_MANY_REQUESTS;
+    /// The consumer has used up its quota of this day.
+    QuotaDay = "quota.day", TOO_MANY_REQUESTS;
+    /// The consumer has used up its quota of this month.
+    QuotaMonth = "quota.month", TOO_MANY_REQUESTS;
     /// Only a cached answer was wanted and there is none (RFC 9111 section 5.2.1.7).
     CacheOnly = "cache.only_if_cached", GATEWAY_TIMEOUT;
     /// The queue before the upstream is full.

@@ -11,6 +11,8 @@ use super::file::FILE;
 use super::*;
 use crate::refusal::Mode;
 
+mod quotas;
+
 /// A configuration that is right, for tests that add to it.
 const SMALL: &str = r#"
 [[listener]]
@@ -443,7 +445,7 @@ fn keys_of_file(table: &DeTable<'_>, section: &Section, path: &str, keys: &mut B
         }
         let Some(inner) = key.kind.section() else { continue };
         let tables: Vec<&DeTable<'_>> = match (key.kind, value.get_ref()) {
-            (Kind::Tables(_), DeValue::Array(tables)) => {
+            (Kind::Tables(_) | Kind::OneOrMore(_), DeValue::Array(tables)) => {
                 tables.iter().filter_map(|table| table.get_ref().as_table()).collect()
             }
             (Kind::Named(_), DeValue::Table(named)) => {
@@ -472,7 +474,8 @@ fn keys_of_schema(schema: &Json, path: &str, keys: &mut BTreeSet<String>) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}/{name}");
         keys_of_schema(property, &path, keys);
-        for inner in [&property["items"], &property["additionalProperties"], &property["anyOf"][1]] {
+        let [one, other] = [0, 1].map(|choice| &property["anyOf"][choice]);
+        for inner in [&property["items"], &property["additionalProperties"], one, other] {
             keys_of_schema(inner, &path, keys);
         }
         keys.insert(path);

@@ -33,6 +33,7 @@ use crate::upstream::origin::Origin;
 
 pub mod cache;
 mod handle;
+mod ledger;
 mod probing;
 mod snapshot;
 pub mod steer;

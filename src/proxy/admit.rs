@@ -24,6 +24,7 @@ use crate::message::target::Target;
 use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
 use crate::refusal::{Mode, Reason, Refusal};
+use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
 use crate::upstream::body::Inbound;
 
@@ -166,6 +167,8 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
         rated: None,
         over: None,
+        own: None,
+        quotas: Standing::default(),
         cache: CacheResult::Off,
         forward: None,
         reason: None,
@@ -237,12 +240,14 @@ fn identify(exchange: &Exchange, parts: &Parts) -> Identity {
     identity
 }
 
-/// The consumer's own rate, then the route's. What the route's says goes into the RateLimit fields, of a refusal too.
+/// The consumer's own rate, the route's, then the consumer's quotas: what a rate refuses, no quota is charged. What they
+/// say goes into the RateLimit fields, of a refusal too.
 fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
     let (caller, number) = exchange.caller();
     let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-    if let Some(limiter) = &caller.rate {
-        let (rated, mode) = (limiter.check(number, cost), limiter.mode());
+    if let Some(rate) = &caller.rate {
+        let (rated, mode) = (rate.limiter.check(number, cost), rate.limiter.mode());
+        exchange.own = mode.counts().then_some(rated);
         heed(exchange, route, Over::Consumer, &rated, mode)?;
     }
     if let Some(Rate { limiter, .. }) = &route.rate {
@@ -251,7 +256,13 @@ fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
         exchange.rated = mode.counts().then_some(rated);
         heed(exchange, route, Over::Route, &rated, mode)?;
     }
-    Ok(())
+    let Some(quota) = &exchange.caller().0.quota else { return Ok(()) };
+    let standing =
+        quota.counts.lock().check(&quota.quotas, cost.get(), exchange.worker.core.clock.wall_at(exchange.started));
+    exchange.quotas = standing;
+    // Of two that are used up, the one that is so for longer says when it makes sense to come back.
+    let over = standing.iter().flatten().filter(|quota| !quota.allowed).max_by_key(|quota| quota.reset);
+    over.map_or(Ok(()), |over| Err(Refusal::from(over.per.reason()).after(over.reset)))
 }
 
 /// Refuses what is over a rate; in shadow mode it is only counted.

@@ -20,6 +20,7 @@ use crate::message::trace::{TRACEPARENT, TraceId};
 use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
 use crate::throttle::Ticket;
+use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
 use crate::upstream::body::Source;
 
@@ -49,10 +50,14 @@ pub(super) struct Exchange {
     pub(super) present: Present,
     /// What the access log wants of the request, if there is one; and the journal, if it is no plain hit.
     pub(super) noted: Option<Noted>,
-    /// What the rate limit said, for the RateLimit fields.
+    /// What the route's rate limit said, for the RateLimit fields.
     pub(super) rated: Option<Rated>,
     /// Whose rate it is over, if it is.
     pub(super) over: Option<Over>,
+    /// The same of its consumer's own.
+    pub(super) own: Option<Rated>,
+    /// How its consumer stands with its quotas.
+    pub(super) quotas: Standing,
     /// What the cache did.
     pub(super) cache: CacheResult,
     /// Why it was sent on.

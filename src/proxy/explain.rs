@@ -234,7 +234,9 @@ impl Explanation {
         let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
         let now = exchange.started;
         let route_rate = route.rate.as_ref().map(|rate| &rate.limiter);
-        for (of, limiter) in [(Over::Consumer, caller.rate.as_ref()), (Over::Route, route_rate)] {
+        for (of, limiter) in
+            [(Over::Consumer, caller.rate.as_ref().map(|rate| &rate.limiter)), (Over::Route, route_rate)]
+        {
             let Some(limiter) = limiter else { continue };
             let rated = limiter.peek_at(number, cost, now);
             self.rates.push(RateLook {

@@ -16,13 +16,13 @@ use super::cache_status;
 pub(super) use super::cache_status::Forward;
 use super::exchange::{Exchange, hexadecimal};
 use super::held::Held;
+use super::limits;
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::Reader;
 use crate::cache::range;
 use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
 use crate::message::present::Present;
-use crate::message::short::Short;
 use crate::metrics::CacheResult;
 use crate::refusal::{Denied, Reason, Refusal};
 use crate::upstream::body::ReplyBody;
@@ -207,12 +207,17 @@ fn problem(
     exchange.retry_after = retry_after;
     let mut body = String::with_capacity(256);
     let id = exchange.request_id();
+    let violated: Vec<_> = limits::violated(&exchange).collect();
+    let plain = ("about:blank", status.canonical_reason().unwrap_or_default());
+    let (kind, title) = if violated.is_empty() { plain } else { limits::EXCEEDED };
     let _ = write!(
         body,
-        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"detail\":\"{detail}\",\"reason\":\"{code}\",\"request_id\":\"{id:016x}\"",
-        status.canonical_reason().unwrap_or_default(),
+        "{{\"type\":\"{kind}\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\",\"reason\":\"{code}\",\"request_id\":\"{id:016x}\"",
         status.as_u16(),
     );
+    if !violated.is_empty() {
+        let _ = write!(body, ",\"violated-policies\":{violated:?}");
+    }
     if let Some(wait) = retry_after {
         let _ = write!(body, ",\"retry_after_ms\":{}", wait.as_millis());
     }
@@ -277,10 +282,8 @@ fn finish(exchange: &mut Exchange, headers: &mut HeaderMap) {
     exchange.worker.core.pseudonym.sign(headers, http::Version::HTTP_11);
     if let Some(route) = exchange.route() {
         route.response_headers.apply(headers);
-        if let (Some(rated), Some(rate)) = (&exchange.rated, &route.rate) {
-            rate_fields(headers, rated, &rate.policy);
-        }
     }
+    limits::fields(exchange, headers);
 }
 
 /// Wraps the content so that the exchange ends with the body.
@@ -307,16 +310,6 @@ fn not_modified(response: &mut Response<Content>) {
     }
 }
 
-/// draft-ietf-httpapi-ratelimit-headers-11.
-fn rate_fields(headers: &mut HeaderMap, rated: &crate::throttle::rate::Rated, policy: &HeaderValue) {
-    headers.insert(RATELIMIT_POLICY, policy.clone());
-    let mut text = Short::default();
-    text.text("\"route\";r=").number(rated.remaining.into()).text(";t=").number(seconds_up(rated.reset));
-    if let Some(value) = text.value() {
-        headers.insert(RATELIMIT, value);
-    }
-}
-
 fn set_length(headers: &mut HeaderMap, length: u64) {
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
 }
@@ -326,7 +319,7 @@ fn id_field(id: u64) -> HeaderValue {
 }
 
 /// Whole seconds, never too early, at least one.
-fn seconds_up(wait: Duration) -> u64 {
+pub(super) fn seconds_up(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
@@ -351,6 +344,9 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::QueueHopeless => "vaxel; error=connection_limit_reached; details=\"queue.hopeless\"",
         Reason::RequestLoop => "vaxel; error=proxy_loop_detected",
         Reason::RateExceeded => "vaxel; error=http_request_denied; details=\"rate.exceeded\"",
+        Reason::QuotaHour => "vaxel; error=http_request_denied; details=\"quota.hour\"",
+        Reason::QuotaDay => "vaxel; error=http_request_denied; details=\"quota.day\"",
+        Reason::QuotaMonth => "vaxel; error=http_request_denied; details=\"quota.month\"",
         Reason::ConsumerUnknown | Reason::RequestMethod | Reason::Hook => "vaxel; error=http_request_denied",
         Reason::RouteNone => "vaxel; error=destination_not_found",
         Reason::Internal => "vaxel; error=proxy_internal_error",
@@ -369,5 +365,3 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const VAXEL_REQUEST_ID: HeaderName = HeaderName::from_static("vaxel-request-id");
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

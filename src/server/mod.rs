@@ -29,6 +29,7 @@ use crate::listen::{Accept, Callers, Peer, socket};
 use crate::metrics::WorkerMeter;
 use crate::proxy::access_log::{AccessLog, LogWriter};
 
+mod keeping;
 mod sites;
 mod source;
 
@@ -130,7 +131,8 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
     runtime.spawn(upkeep(Arc::clone(&control)));
-    runtime.spawn(keep(handle.clone()));
+    runtime.spawn(keeping::answers(handle.clone()));
+    runtime.spawn(keeping::state(handle.clone()));
     let probing = handle.clone();
     runtime.spawn(async move { probing.probe().await });
     Ok(Running { handle, control, threads, runtime, log: writer, listeners, admin })
@@ -175,6 +177,7 @@ impl Running {
             }
         }
         self.handle.save(ended.is_ok());
+        self.handle.save_state();
         if let Some(log) = self.log {
             log.finish(LOG_PATIENCE);
         }
@@ -356,16 +359,6 @@ async fn upkeep(control: Arc<Control>) {
         let control = Arc::clone(&control);
         // Files may be slow.
         let _ = tokio::task::spawn_blocking(move || control.sites.refresh()).await;
-    }
-}
-
-/// Writes what is stored to disk now and then, for the case of a crash.
-async fn keep(handle: Handle) {
-    let Some(every) = handle.saves_every() else { return };
-    loop {
-        tokio::time::sleep(every).await;
-        let handle = handle.clone();
-        let _ = tokio::task::spawn_blocking(move || handle.save(false)).await;
     }
 }
 

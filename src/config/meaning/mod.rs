@@ -27,12 +27,12 @@ use route::Route;
 
 /// The whole file; `None` only when something was reported.
 pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
-    let (workers, drain) = file.table("server", |server| {
+    let (workers, drain, state) = file.table("server", |server| {
         let workers = server.value("workers", whole::<usize>(0));
         if workers > MOST_WORKERS {
             server.error(server.span("workers"), Mistake::new(format!("at most {MOST_WORKERS} workers")));
         }
-        (workers, server.value("drain", duration))
+        (workers, server.value("drain", duration), server.optional("state", word).map(PathBuf::from))
     });
     let admin = file.optional_table("admin", admin);
     let log = file.table("log", log);
@@ -57,6 +57,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         admin,
         workers: if workers == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { workers },
         drain,
+        state,
         log,
         forwarding,
         cache,

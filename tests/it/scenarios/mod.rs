@@ -17,6 +17,7 @@ mod limit;
 mod posts;
 mod purging;
 mod queries;
+mod quota;
 mod rate;
 mod reload;
 mod retrying;
