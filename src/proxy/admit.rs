@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
@@ -19,6 +19,7 @@ use super::snapshot::{Rate, Route, Snapshot, Worker};
 use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
+use crate::message::present::Present;
 use crate::message::target::Target;
 use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
@@ -27,9 +28,10 @@ use crate::throttle::rate::Rated;
 use crate::upstream::body::Inbound;
 
 /// How far a request came without waiting.
+#[expect(clippy::large_enum_variant, reason = "the large one is the hot one, and is moved out at once")]
 pub(super) enum Begun {
     /// All the way.
-    Answered(Box<Response<ResponseBody>>),
+    Answered(Response<ResponseBody>),
     /// The rest may wait.
     Onward(Box<Trip>),
     /// Its body is to be read first.
@@ -43,16 +45,17 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
     if let Some(hooks) = &worker.core.hooks {
         let hooked = hooks.request(&mut parts, &peer);
         exchange.method = parts.method.clone();
+        exchange.present = Present::of(&parts.headers);
         if let Err(denied) = hooked {
             exchange.note(&parts);
             return answered(respond::deny(exchange, denied));
         }
     }
     let snapshot = Arc::clone(&exchange.snapshot);
-    let safe = is_safe(&parts.method, &parts.headers);
+    let safe = is_safe(&parts.method, exchange.present);
     let looked = (|| {
         let old = matches!(parts.version, Version::HTTP_10 | Version::HTTP_09);
-        check(worker, &parts)?;
+        check(worker, &parts, exchange.present)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
         let content = if body.is_end_stream() { Content::None } else { Content::Unread };
@@ -84,7 +87,7 @@ pub(super) fn proceed(
             if let Some(wanted) = refresh {
                 trip::refresh(&mut exchange, route, &parts, whole, wanted);
             }
-            let now = exchange.started.mono;
+            let now = exchange.started;
             answered(respond::stored(exchange, &entry, &parts.headers, now, None))
         }
         looked => {
@@ -97,7 +100,7 @@ pub(super) fn proceed(
 }
 
 fn answered(response: Response<ResponseBody>) -> Begun {
-    Begun::Answered(Box::new(response))
+    Begun::Answered(response)
 }
 
 fn onward(
@@ -147,6 +150,7 @@ pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
 /// The facts of a request as it comes.
 pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
     let snapshot = worker.snapshot.load_full();
+    let present = Present::of(&parts.headers);
     let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
     Box::new(Exchange {
         worker: Arc::clone(worker),
@@ -157,7 +161,8 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         identity: None,
         method: parts.method.clone(),
         version: parts.version,
-        started: worker.core.clock.moment(),
+        started: worker.core.clock.now(),
+        present,
         noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
         rated: None,
         over: None,
@@ -168,7 +173,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,
-        trace: TraceId::sampled(&parts.headers),
+        trace: if present.has(Present::TRACE) { TraceId::sampled(&parts.headers) } else { None },
         request_id: None,
         told: false,
         snapshot,
@@ -176,7 +181,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
 }
 
 /// What is never relayed.
-pub(super) fn check(worker: &Worker, parts: &Parts) -> Result<(), Refusal> {
+pub(super) fn check(worker: &Worker, parts: &Parts, present: Present) -> Result<(), Refusal> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::RequestMethod.into());
     }
@@ -184,7 +189,7 @@ pub(super) fn check(worker: &Worker, parts: &Parts) -> Result<(), Refusal> {
     if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Reason::RequestTarget.into());
     }
-    if worker.core.pseudonym.seen_in(&parts.headers) {
+    if present.has(Present::VIA) && worker.core.pseudonym.seen_in(&parts.headers) {
         return Err(Reason::RequestLoop.into());
     }
     Ok(())
@@ -267,12 +272,6 @@ pub(super) fn exceeded(rated: &Rated) -> Refusal {
 }
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.
-pub(super) fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
-    method.is_safe() && !METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name))
+pub(super) fn is_safe(method: &Method, present: Present) -> bool {
+    method.is_safe() && !present.has(Present::OVERRIDE)
 }
-
-static METHOD_OVERRIDES: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-];

@@ -38,6 +38,8 @@ pub(super) struct Outgoing {
     pub(super) body: Option<Arc<Source>>,
     /// Whether it changes nothing at the upstream, whatever its method is called.
     pub(super) safe: bool,
+    /// The trace it belongs to, if its caller records it.
+    pub(super) trace: Option<TraceId>,
     /// The client's side of a protocol switch.
     pub(super) upgrade: Option<OnUpgrade>,
 }
@@ -68,7 +70,6 @@ pub(super) async fn attempts(
 ) -> Result<Reply, Refusal> {
     let Ask { worker, route, .. } = ask;
     let upstream = &route.upstream;
-    let trace = TraceId::sampled(&outgoing.headers);
     let mut course = Course { upstream, worker, begun: None, tries: Tries::default(), fresh: false };
     loop {
         let (permit, pass) = gate::pass(ask, outgoing.safe, tally).await?;
@@ -78,7 +79,7 @@ pub(super) async fn attempts(
             now
         });
         let chosen = upstream.enter(worker.draw(), now);
-        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now).traced(trace);
+        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now).traced(outgoing.trace);
         let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());
         };

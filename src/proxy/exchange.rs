@@ -13,9 +13,9 @@ use super::hooks::Parties;
 use super::journal::{Account, Kept, Over, Stood, TEXT, Tries, cut, named};
 use super::respond::Forward;
 use super::snapshot::{Caller, Route, Snapshot, Worker};
-use crate::clock::Moment;
 use crate::consumer::Identity;
 use crate::listen::Peer;
+use crate::message::present::Present;
 use crate::message::trace::{TRACEPARENT, TraceId};
 use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
@@ -44,7 +44,9 @@ pub(super) struct Exchange {
     /// The version it came in.
     pub(super) version: Version,
     /// When it came.
-    pub(super) started: Moment,
+    pub(super) started: Instant,
+    /// Which of its fields are to be looked at.
+    pub(super) present: Present,
     /// What the access log wants of the request, if there is one; and the journal, if it is no plain hit.
     pub(super) noted: Option<Noted>,
     /// What the rate limit said, for the RateLimit fields.
@@ -213,7 +215,7 @@ impl Exchange {
             request_id: self.request_id.unwrap_or_default(),
             client_request_id: noted.named.as_ref().and_then(named),
             kept,
-            ended: self.started.wall + facts.duration,
+            ended: self.worker.core.clock.wall_at(self.started + facts.duration),
             client: self.client,
             method: self.method.clone(),
             host: noted.host.as_ref().and_then(|host| host.to_str().ok()).map(|host| cut(host, TEXT)),
@@ -244,7 +246,7 @@ impl Exchange {
             status: self.status,
             cache: self.cache,
             reason: self.reason,
-            duration: now.saturating_duration_since(self.started.mono),
+            duration: now.saturating_duration_since(self.started),
             upstream_time: self.tally.upstream,
             queued: self.tally.queued,
             request_bytes: self.body.as_ref().map_or(0, |body| body.bytes()),

@@ -163,7 +163,7 @@ impl Explanation {
         peer: Peer,
     ) -> Result<(), Refusal> {
         let worker = Arc::clone(&exchange.worker);
-        admit::check(&worker, parts)?;
+        admit::check(&worker, parts, exchange.present)?;
         let target = Target::of(&parts.uri, &parts.headers, parts.version < Version::HTTP_11)?;
         self.routes(snapshot, &target, parts);
         let placed = admit::place(exchange, snapshot, parts, &target);
@@ -189,7 +189,7 @@ impl Explanation {
             self.say("answer", "from the store; the upstream is not asked");
             return Ok(());
         }
-        let safe = admit::is_safe(&parts.method, &parts.headers);
+        let safe = admit::is_safe(&parts.method, exchange.present);
         let gate = self.upstream(exchange, route, safe);
         self.sent(exchange, route, parts, safe, result == "miss")?;
         if serves {
@@ -232,7 +232,7 @@ impl Explanation {
     fn rates(&mut self, exchange: &Exchange, route: &Route) -> Result<(), Refusal> {
         let (caller, number) = exchange.caller();
         let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-        let now = exchange.started.mono;
+        let now = exchange.started;
         let route_rate = route.rate.as_ref().map(|rate| &rate.limiter);
         for (of, limiter) in [(Over::Consumer, caller.rate.as_ref()), (Over::Route, route_rate)] {
             let Some(limiter) = limiter else { continue };
@@ -260,7 +260,7 @@ impl Explanation {
 
     /// How the upstream stands; what would refuse the request there.
     fn upstream(&mut self, exchange: &Exchange, route: &Route, safe: bool) -> Result<(), Refusal> {
-        let (upstream, now) = (&route.upstream, exchange.started.mono);
+        let (upstream, now) = (&route.upstream, exchange.started);
         let (stand, stats) = (upstream.gears.now(), upstream.slots.stats());
         let ticket = exchange.ticket(route);
         let breaker = upstream.breaker.as_ref().map(|breaker| {

@@ -194,6 +194,7 @@ impl Errand {
             headers: self.outgoing.headers.clone(),
             body: self.outgoing.body.clone().filter(|_| is_post),
             safe: true,
+            trace: self.outgoing.trace,
             upgrade: None,
         };
         let (parts, body, held) = attempt::attempts(ask, &mut outgoing, tally, || {

@@ -21,6 +21,7 @@ use crate::cache::flight::Reader;
 use crate::cache::range;
 use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
+use crate::message::present::Present;
 use crate::message::short::Short;
 use crate::metrics::CacheResult;
 use crate::refusal::{Denied, Reason, Refusal};
@@ -35,7 +36,7 @@ pub(super) fn stored(
     forward: Option<Forward>,
 ) -> Response<ResponseBody> {
     let body = &entry.body;
-    let answer = reuse::answer(&entry.head, body.len() as u64, &exchange.method, request);
+    let answer = answer(&exchange, &entry.head, body.len() as u64, request);
     let mut response = Response::new(Content::Empty);
     *response.status_mut() = entry.head.status;
     *response.headers_mut() = entry.head.headers.clone();
@@ -68,17 +69,26 @@ pub(super) fn stored(
             response.headers_mut().remove(header::CONTENT_TYPE);
         }
     }
+    let age = entry.age(now).as_secs();
     let status = match forward {
         Some(forward) => forward.value(),
         None => {
-            cache_status::hit(entry, now, matches!(exchange.cache, CacheResult::StaleError).then_some("stale_if_error"))
+            cache_status::hit(entry, age, matches!(exchange.cache, CacheResult::StaleError).then_some("stale_if_error"))
         }
     };
     let headers = response.headers_mut();
-    headers.insert(header::AGE, HeaderValue::from(entry.age(now).as_secs()));
+    headers.insert(header::AGE, HeaderValue::from(age));
     headers.insert(CACHE_STATUS, status);
     finish(&mut exchange, response.headers_mut());
     dress(exchange, response)
+}
+
+/// What of a stored answer goes to the client, whose own fields `request` is.
+fn answer(exchange: &Exchange, head: &Head, length: u64, request: &HeaderMap) -> Answer {
+    if !exchange.present.has(Present::CONDITION) {
+        return Answer::Full;
+    }
+    reuse::answer(head, length, &exchange.method, request)
 }
 
 /// Answers with what a fill streams. The one who asked the upstream gets all fields of `own`, its answer; the others
@@ -95,7 +105,7 @@ pub(super) fn filled(
     *response.status_mut() = head.status;
     *response.headers_mut() = own.map_or_else(|| head.headers.clone(), |own| own_fields(own, head));
     // Ranges never come here: a request for a part of what is not stored goes alone.
-    if reuse::answer(head, u64::MAX, &exchange.method, request) == Answer::NotModified {
+    if answer(&exchange, head, u64::MAX, request) == Answer::NotModified {
         not_modified(&mut response);
     } else if exchange.method != Method::HEAD {
         *response.body_mut() = Content::Fill(reader);

@@ -50,39 +50,46 @@ pub(super) enum Plan {
 
 impl Trip {
     /// Travels to the end.
-    pub(super) async fn travel(self: Box<Self>) -> Response<ResponseBody> {
-        let Self { exchange, outgoing, asked, plan } = *self;
-        match plan {
-            Plan::Alone(forward, address) => alone(exchange, outgoing, asked, forward, address).await,
-            Plan::Fetch(wanted, forward) => {
-                let asked = asked.unwrap_or_default();
-                if freshen::is_for(&exchange, &wanted) {
-                    return freshen::head(exchange, outgoing, asked, &wanted, forward).await;
-                }
-                fetch(exchange, outgoing, asked, wanted, forward).await
+    pub(super) async fn travel(mut self: Box<Self>) -> Response<ResponseBody> {
+        match &mut self.plan {
+            Plan::Alone(forward, address) => {
+                let (forward, address) = (*forward, address.take());
+                alone(self, forward, address).await
             }
+            // Boxed: what is moved for every request that goes alone should be small.
+            Plan::Fetch(..) => Box::pin(self.fetch()).await,
         }
+    }
+
+    async fn fetch(self: Box<Self>) -> Response<ResponseBody> {
+        let Self { exchange, outgoing, asked, plan } = *self;
+        let Plan::Fetch(wanted, forward) = plan else { return respond::refuse(exchange, Reason::Internal.into()) };
+        let asked = asked.unwrap_or_default();
+        if freshen::is_for(&exchange, &wanted) {
+            return freshen::head(exchange, outgoing, asked, &wanted, forward).await;
+        }
+        fetch(exchange, outgoing, asked, wanted, forward).await
     }
 }
 
 /// One request for one client.
 async fn alone(
-    mut exchange: Box<Exchange>,
-    mut outgoing: Outgoing,
-    asked: Option<HeaderMap>,
+    mut trip: Box<Trip>,
     forward: Option<Forward>,
     address: Option<(Key, Address)>,
 ) -> Response<ResponseBody> {
-    let snapshot = Arc::clone(&exchange.snapshot);
-    let Some(route) = exchange.route.and_then(|index| snapshot.routes.get(index)) else {
-        return respond::refuse(exchange, Reason::Internal.into());
+    let snapshot = Arc::clone(&trip.exchange.snapshot);
+    let Some(route) = trip.exchange.route.and_then(|index| snapshot.routes.get(index)) else {
+        return respond::refuse(trip.exchange, Reason::Internal.into());
     };
-    let worker = Arc::clone(&exchange.worker);
+    let worker = Arc::clone(&trip.exchange.worker);
+    let Trip { exchange, outgoing, .. } = &mut *trip;
     let ask = Ask { worker: &worker, route, ticket: exchange.ticket(route) };
     let safe = outgoing.safe;
-    let write = if safe { None } else { Write::of(&exchange, route, address.as_ref()) };
+    let write = if safe { None } else { Write::of(exchange, route, address.as_ref()) };
     let read = address.as_ref().filter(|_| safe).and_then(|(_, address)| Read::now(&worker, route, address));
-    let result = attempt::attempts(ask, &mut outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
+    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
+    let Trip { exchange, asked, .. } = *trip;
     let (parts, body, held) = match result {
         Ok(reply) => reply,
         Err(refusal) => {
@@ -207,7 +214,8 @@ async fn fetch(
             let mut exchange = exchange;
             exchange.cache = CacheResult::Pass;
             let address = Some((wanted.primary, wanted.address.clone()));
-            Box::pin(alone(exchange, outgoing, Some(asked), Some(forward), address)).await
+            let plan = Plan::Alone(Some(forward), address);
+            Box::pin(Box::new(Trip { exchange, outgoing, asked: Some(asked), plan }).travel()).await
         }
     }
 }
