@@ -1,6 +1,6 @@
 //! What became of the requests somebody may ask about: the memory behind `vaxel why`.
 //!
-//! Not every request is worth remembering; [`Kept::of`] says which. Each worker has a journal of its own, of a fixed
+//! Not every request is worth remembering; `Kept::of` says which. Each worker has a journal of its own, of a fixed
 //! number of accounts with bounded texts. Those that vaxel turned away before the upstream was asked have a half of
 //! their own: a flood of them must not wash away how the upstream failed. A plain hit is never kept, and costs a
 //! comparison.
@@ -121,7 +121,7 @@ pub enum Kept {
     Waited,
     /// It took long.
     Slow,
-    /// It is one of [`SAMPLE`] that passed the store: so that there is something to compare with.
+    /// It is one of 64 that passed the store: so that there is something to compare with.
     Sampled,
 }
 
