@@ -7,7 +7,7 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 
-use crate::cache::key;
+use crate::cache::{key, loose_name};
 
 /// Which POST requests of a route only read, and how they are told apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,8 @@ pub enum Canonical {
     #[default]
     None,
     /// JSON texts that differ in white space between tokens and in the order of object members (RFC 8259 sections 2
-    /// and 4). Numbers and strings are taken as they are spelled.
+    /// and 4). Numbers and strings are taken as they are spelled. A text with a name that is not plain ASCII is taken as
+    /// it is: it may say the same name twice in two spellings.
     Json,
     /// Forms that differ in the order of fields of unlike name.
     Form,
@@ -62,8 +63,12 @@ impl Canonical {
             Self::None => Cow::Borrowed(body),
             Self::Json => Json { rest: body }.text().map_or(Cow::Borrowed(body), Cow::Owned),
             Self::Form => {
+                if body.contains(&b';') {
+                    return Cow::Borrowed(body); // to old servers it separates fields
+                }
                 let mut fields: Vec<_> = body.split(|byte| *byte == b'&').filter(|field| !field.is_empty()).collect();
-                fields.sort_by_key(|field| field.split(|byte| *byte == b'=').next()); // stable: repeated names keep order
+                // Stable: repeated names keep their order, also if they are spelled in different ways.
+                fields.sort_by_cached_key(|field| loose_name(field));
                 Cow::Owned(fields.join(&b'&'))
             }
         }
@@ -106,12 +111,17 @@ impl<'a> Json<'a> {
             let name = json.string()?;
             json.blank();
             json.token(b':')?;
+            // One name may be spelled in many ways, and of equal names some readers take the first, others the last.
+            if !name.is_ascii() || name.contains(&b'\\') {
+                return None;
+            }
             let mut value = Vec::new();
             json.value(&mut value, depth)?;
             members.push((name, value));
             Some(())
         })?;
-        members.sort_by_key(|(name, _)| *name); // stable: of repeated names readers take the first or the last
+        // Stable, and in any case: to some readers `id` and `ID` are one name.
+        members.sort_by_cached_key(|(name, _)| name.to_ascii_lowercase());
         to.push(b'{');
         for (index, (name, value)) in members.iter().enumerate() {
             to.extend_from_slice(if index == 0 { b"" } else { b"," });
@@ -226,6 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn one_name_in_two_spellings_keeps_its_order() {
+        for (canonical, one, other) in [
+            (Canonical::Json, r#"{"a":1,"\u0061":2}"#, r#"{"\u0061":2,"a":1}"#),
+            (Canonical::Json, r#"{"id":1,"ID":2}"#, r#"{"ID":2,"id":1}"#),
+            (Canonical::Json, "{\"k\":1,\"\u{212a}\":2}", "{\"\u{212a}\":2,\"k\":1}"),
+            (Canonical::Form, "a=1&%61=2", "%61=2&a=1"),
+            (Canonical::Form, "a=1&A=2", "A=2&a=1"),
+            (Canonical::Form, "a+b=1&a%20b=2", "a%20b=2&a+b=1"),
+            (Canonical::Form, "a=1;b=2&b=3", "b=3&a=1;b=2"),
+        ] {
+            assert_ne!(canonical.form(one.as_bytes()), canonical.form(other.as_bytes()), "{one}");
+        }
+    }
+
+    #[test]
     fn forms_are_sorted_by_name() {
         check(Canonical::Form, "b=1&a=2&b=0&&c", "a=2&b=1&b=0&c");
         check(Canonical::None, "b=1&a=2", "b=1&a=2");
@@ -266,7 +291,7 @@ mod tests {
         leaf.prop_recursive(4, 32, 5, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-                proptest::collection::btree_map(".{0,4}", inner, 0..5)
+                proptest::collection::btree_map("[ !#-\\[\\]-~]{0,4}", inner, 0..5)
                     .prop_map(|members| Value::Object(members.into_iter().collect())),
             ]
         })

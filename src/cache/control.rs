@@ -50,17 +50,19 @@ pub struct ResponseControl<'a> {
 impl<'a> ResponseControl<'a> {
     /// Reads the first of the fields `targeted` that is present, valid and not empty, else Cache-Control.
     pub fn parse(headers: &'a HeaderMap, targeted: &[HeaderName]) -> Self {
+        // Names are compared faster than looked up, and almost no answer has one of these.
+        let targeted = if headers.keys().any(|name| targeted.contains(name)) { targeted } else { &[] };
         if let Some(control) = targeted.iter().find_map(|name| Self::parse_targeted(headers, name)) {
             return control;
         }
         let mut control = Self::default();
-        for line in headers.get_all(CACHE_CONTROL) {
-            for (name, argument) in Directives(line.as_bytes()) {
-                control.apply(name, argument);
-            }
-        }
+        let mut lines = headers.get_all(CACHE_CONTROL).iter().peekable();
         // RFC 9111 section 5.4 leaves Pragma in answers open; old servers mean what they say with it.
-        control.no_cache |= !headers.contains_key(CACHE_CONTROL) && has_pragma_no_cache(headers);
+        let old = lines.peek().is_none();
+        for (name, argument) in lines.flat_map(|line| Directives(line.as_bytes())) {
+            control.apply(name, argument);
+        }
+        control.no_cache |= old && has_pragma_no_cache(headers);
         control
     }
 
@@ -171,7 +173,8 @@ pub struct RequestControl {
 }
 
 impl RequestControl {
-    /// Reads Cache-Control, and Pragma where there is none.
+    /// Reads Cache-Control, and Pragma where there is none: the fields of
+    /// [`Present::CONTROL`](crate::message::present::Present::CONTROL).
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut control = Self::default();
         for line in headers.get_all(CACHE_CONTROL) {

@@ -204,6 +204,14 @@ impl Head {
         self
     }
 
+    /// Whether it serves nobody but the one it was made for unless the origin says so, whenever he asks (RFC 9111
+    /// sections 5.2.2.2 and 5.2.2.4). Such an answer may be a user's own though its origin does not say `private`.
+    pub fn asks_back(&self) -> bool {
+        let life = &self.life;
+        let never_fresh = life.always_validate || (life.must_revalidate && self.initial_age >= life.fresh);
+        never_fresh && self.partition().is_none()
+    }
+
     fn weight(&self) -> usize {
         let headers = &self.headers;
         let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();

@@ -411,6 +411,9 @@ const fn concerns_the_asker(reason: Reason) -> bool {
             | Reason::GearLimp
             | Reason::RateExceeded
             | Reason::DeadlineExceeded
+            | Reason::QuotaHour
+            | Reason::QuotaDay
+            | Reason::QuotaMonth
     )
 }
 

@@ -10,7 +10,7 @@ use foldhash::quality::{FixedState, FoldHasher};
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName};
 
-use crate::cache::{QueryRule, parameter_name};
+use crate::cache::{QueryRule, loose_name};
 
 /// A key: two hashes of the same pieces under different seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -221,9 +221,11 @@ pub(crate) fn each_parameter(query: Option<&str>, rule: &QueryRule, sink: &mut d
         return sink(query);
     }
     let mut parameters = query.split('&').filter(|parameter| !parameter.is_empty() && rule.counts(parameter));
-    if rule.sort {
+    // Where `;` separates for the origin, its order is not ours to change.
+    if rule.sort && !query.contains(';') {
         let mut sorted: Vec<_> = parameters.collect();
-        sorted.sort_by_key(|parameter| parameter_name(parameter)); // stable: repeated names keep their order
+        // Stable: repeated names keep their order, also if they are spelled in different ways.
+        sorted.sort_by_cached_key(|parameter| loose_name(parameter.as_bytes()));
         sorted.into_iter().all(sink)
     } else {
         parameters.all(sink)
@@ -357,6 +359,20 @@ mod tests {
         check(&kept, Some("x=1&c=2&a=1"), Some("a=1&c=2&y=9"), true);
         check(&kept, Some("a=1&b=1"), Some("a=1&b=2"), true);
         check(&kept, Some("a=1"), Some("A=1"), false);
+        // What some server takes for a name that counts, counts.
+        let kept = rule(false, &[], Some(&["id"]));
+        for other in ["i%64=2", "%69d=2", "ID=2", "+id=2", "id%20=2", "id[]=2", "id%5B0%5D=2", "x=1;id=2", "x;id=2"] {
+            check(&kept, Some(other), None, false);
+            check(&kept, Some(&format!("id=1&{other}")), Some("id=1"), false);
+        }
+        let dropped = rule(false, &["utm"], None);
+        check(&dropped, Some("utm=1;id=2"), None, false);
+        check(&dropped, Some("UTM=1"), None, false);
+        // Of one name in two spellings servers take the first, or the last.
+        for (one, other) in [("a=1&%61=2", "%61=2&a=1"), ("a=1&A=2", "A=2&a=1"), ("a=1;b=2&b=3", "b=3&a=1;b=2")] {
+            check(&sorted, Some(one), Some(other), false);
+        }
+        check(&sorted, Some("%62=1&a=1"), Some("a=1&%62=1"), true);
     }
 
     #[test]

@@ -20,9 +20,11 @@
 //! A request walks: `reuse::bypass` → `key` → `store` → `reuse::decide` → `reuse::answer`; a miss or a validation
 //! comes back through `storing::decide` or `freshness::refreshed`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::HeaderName;
+use percent_encoding::percent_decode;
 
 use canonical::PostRule;
 use identity::{CookiePattern, IdentityRule};
@@ -141,8 +143,11 @@ impl CacheParams {
     }
 }
 
-/// Which query parameters count for the key, by their names as they are written (not percent-decoded: another spelling
-/// is another key, never a wrong answer). The default takes the query as it is.
+/// Which query parameters count for the key. The default takes the query as it is.
+///
+/// The whole query goes to the origin, so what does not count here must not count there either. Servers read names in
+/// many ways: what any of them might take for a name that counts does count, as it is spelled (`loose_name`). Only
+/// the very name that is to be dropped is dropped. What holds a `;` counts, for old servers find parameters behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueryRule {
     /// Parameters count in the order of their names; repeated names keep their order.
@@ -161,13 +166,29 @@ impl QueryRule {
 
     /// Whether the parameter (`name=value` or `name`) counts.
     pub(crate) fn counts(&self, parameter: &str) -> bool {
-        let name = parameter_name(parameter);
-        let kept = self.keep.as_ref().is_none_or(|keep| keep.iter().any(|kept| kept == name));
-        kept && !self.drop.iter().any(|dropped| dropped == name)
+        if parameter.contains(';') {
+            return true;
+        }
+        let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
+        let is_kept = |keep: &Vec<String>| {
+            let name = loose_name(name.as_bytes());
+            keep.iter().any(|kept| loose_name(kept.as_bytes()) == name)
+        };
+        self.keep.as_ref().is_none_or(is_kept) && !self.drop.iter().any(|dropped| dropped == name)
     }
 }
 
-/// The name of a query parameter `name=value`.
-pub(crate) fn parameter_name(parameter: &str) -> &str {
-    parameter.split_once('=').map_or(parameter, |(name, _)| name)
+/// The name of a parameter `name=value` of a query or a form, as the most lenient servers read it together: decoded, in
+/// any case (ASP.NET), without white space around it, without an index, and with `_` for what no variable may hold (PHP).
+/// What any server takes for one name has one such form; what has one such form may be two names.
+pub(crate) fn loose_name(parameter: &[u8]) -> Cow<'_, [u8]> {
+    let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
+    if name.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'$')) {
+        return Cow::Borrowed(name);
+    }
+    let spaced: Vec<u8> = name.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let decoded: Vec<u8> = percent_decode(&spaced).collect();
+    let name = decoded.trim_ascii().split(|byte| *byte == b'[').next().unwrap_or_default();
+    let loose = |byte: &u8| if matches!(byte, b' ' | b'.') { b'_' } else { byte.to_ascii_lowercase() };
+    Cow::Owned(name.iter().map(loose).collect())
 }

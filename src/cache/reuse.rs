@@ -45,7 +45,8 @@ impl Bypass {
 }
 
 /// Whether a request goes past the cache, and why; `content`: it has some. A token *value* in X-CSRF-Token does not
-/// prevent a hit.
+/// prevent a hit. The fields are those of [`Present::PAST`](crate::message::present::Present::PAST): where none of them is
+/// there, nobody asks.
 pub fn bypass(method: &Method, headers: &HeaderMap, content: bool) -> Option<Bypass> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         Some(Bypass::Method)
@@ -167,6 +168,7 @@ pub enum Answer {
 
 /// Meets the conditions of a request with the stored answer, whose body is `body_len` bytes long, in the order of RFC
 /// 9110 section 13.2.2. Only a stored 200 has conditions and ranges (RFC 9111 section 4.3.2); only GET has ranges.
+/// The fields are those of [`Present::CONDITION`](crate::message::present::Present::CONDITION).
 pub fn answer(head: &Head, body_len: u64, method: &Method, request: &HeaderMap) -> Answer {
     let has_conditions = matches!(*method, Method::GET | Method::HEAD); // RFC 9110 section 13.1.3
     if head.status != StatusCode::OK || !has_conditions {

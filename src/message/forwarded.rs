@@ -68,15 +68,17 @@ impl Forwarding {
 
     /// Writes the fields for a request that came from `peer` for `host`, encrypted or not.
     pub fn write(&self, headers: &mut HeaderMap, peer: IpAddr, host: &HeaderValue, tls: bool) {
-        if self.trusted.is_empty() || !self.trusts(peer) {
+        let mut claims = headers.keys().any(|name| CLAIMS.contains(name));
+        if claims && (self.trusted.is_empty() || !self.trusts(peer)) {
             for name in &CLAIMS {
                 headers.remove(name);
             }
+            claims = false;
         }
         let peer = peer.to_canonical();
         let proto = if tls { "https" } else { "http" };
         if matches!(self.mode, ForwardMode::XForwarded | ForwardMode::Both) {
-            if headers.contains_key(FOR) {
+            if claims && headers.contains_key(FOR) {
                 append_list(headers, FOR, |value| write!(value, "{peer}"));
             } else if let Some(value) = Short::default().address(peer).value() {
                 headers.insert(FOR, value);

@@ -5,6 +5,7 @@
 //! - [`date`]: dates as HTTP writes them
 //! - [`trace`]: the trace a request belongs to
 //! - [`short`]: field values, written quickly
+//! - [`present`]: which of the fields that steer a proxy there are
 //! - [`edits`]: header edits and static answers that an operator asked for
 
 pub mod date;
@@ -12,6 +13,7 @@ pub mod deadline;
 pub mod edits;
 pub mod forwarded;
 pub mod hop;
+pub mod present;
 pub mod short;
 pub mod target;
 pub mod trace;

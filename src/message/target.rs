@@ -1,7 +1,8 @@
 //! Host and path of a request, checked and normalised once, before routing and cache key alike.
 //!
-//! What is sent upstream is the client's own spelling: servers of the SAP kind tell `%2F` from `/`, so a path is never
-//! decoded or encoded again (see [`Target::path`] for what the normal form is good for).
+//! What is sent upstream is the client's own spelling: servers of the SAP kind tell `%2F` from `/`, so a path is not
+//! decoded or encoded again (see [`Target::path`] for what the normal form is good for). But dot segments stay behind:
+//! servers disagree on what they name, and what is routed and stored as one resource must be no other (see [`sent`]).
 
 use std::borrow::Cow;
 
@@ -40,7 +41,7 @@ impl<'a> Target<'a> {
     /// The path with runs of slashes merged, for route matching: many servers merge them, so `//admin` must not slip
     /// past a rule for `/admin`. The cache key keeps them apart, as others do not merge.
     pub fn route_path(&self) -> Cow<'_, str> {
-        if !self.path.contains("//") {
+        if !self.path.as_bytes().array_windows().any(|pair| pair == b"//") {
             return Cow::Borrowed(&self.path);
         }
         let mut merged = String::with_capacity(self.path.len());
@@ -51,6 +52,20 @@ impl<'a> Target<'a> {
         }
         Cow::Owned(merged)
     }
+}
+
+/// The path as it goes upstream: as spelled, but in normal form if it holds dot segments, or if `is_rewritten`: a rule for
+/// `/old` is one for `/%6Fld` and `//old`. `None`: as spelled.
+///
+/// # Errors
+/// [`Reason::RequestTarget`], as of [`Target::of`].
+pub fn sent(path: &str, is_rewritten: bool) -> Result<Option<String>, Reason> {
+    let mut normal = normal_path(path)?;
+    if is_rewritten && normal.starts_with("//") {
+        normal = Cow::Owned(format!("/{}", normal.trim_start_matches('/')));
+    }
+    let goes = normal != path && (is_rewritten || normal != decode_unreserved(path)?);
+    Ok(goes.then(|| normal.into_owned()))
 }
 
 /// The one host of a request. `old` is HTTP/1.0, which may come without.
@@ -92,7 +107,7 @@ fn valid_host(host: &str) -> bool {
         }
         (address, port)
     } else {
-        host.split_at(host.find(':').unwrap_or(host.len()))
+        host.split_at(memchr::memchr(b':', host.as_bytes()).unwrap_or(host.len()))
     };
     let name_fits = !name.is_empty()
         && name.len() <= 255
@@ -106,12 +121,15 @@ fn valid_host(host: &str) -> bool {
 
 /// The normal form of a path; `*` (of `OPTIONS *`) is its own.
 fn normal_path(path: &str) -> Result<Cow<'_, str>, Reason> {
-    let bytes = path.as_bytes();
-    if bytes.iter().any(|b| b.is_ascii_control() || matches!(b, b'\\' | b'#')) {
-        return Err(Reason::RequestTarget);
+    let (mut is_normal, mut before) = (true, 0);
+    for byte in path.bytes() {
+        if byte.is_ascii_control() || matches!(byte, b'\\' | b'#') {
+            return Err(Reason::RequestTarget);
+        }
+        is_normal &= byte != b'%' && (before, byte) != (b'/', b'.');
+        before = byte;
     }
-    let dotted = memchr::memmem::find(bytes, b"/.").is_some();
-    if memchr::memchr(b'%', bytes).is_none() && !dotted {
+    if is_normal {
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode_unreserved(path)?;
@@ -175,10 +193,12 @@ fn remove_dot_segments(path: &str) -> Result<String, Reason> {
     Ok(out)
 }
 
-/// Whether a dot segment hides behind an encoded slash: some servers see it, and some do not.
+/// Whether a dot segment hides behind an encoded slash, or before a parameter: some servers see it, and some do not.
 fn hides_dots(segment: &str) -> bool {
-    (segment.contains("%2F") || segment.contains("%5C"))
-        && segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(|piece| matches!(piece, "." | ".."))
+    let before = segment.split_once(';').map(|(before, _)| before);
+    matches!(before, Some("." | ".."))
+        || (segment.contains("%2F") || segment.contains("%5C"))
+            && segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(|piece| matches!(piece, "." | ".."))
 }
 
 #[cfg(test)]
@@ -226,6 +246,9 @@ mod tests {
             "/a\\b",
             "/a/..%2fb/../c",
             "/a/%5c../..",
+            "/a/..;/b",
+            "/a/.;x=1/b",
+            "/a/%2e%2e;",
         ] {
             assert_eq!(path(raw), Err(Reason::RequestTarget), "{raw}");
         }

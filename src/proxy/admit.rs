@@ -6,29 +6,33 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
+use super::journal::Over;
 use super::lookup::{self, Content, Looked};
 use super::outgoing;
 use super::post::Reading;
 use super::respond;
-use super::snapshot::{Route, Snapshot, Worker};
+use super::snapshot::{Rate, Route, Snapshot, Worker};
 use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
+use crate::message::present::Present;
 use crate::message::target::Target;
 use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Mode, Reason, Refusal};
+use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
 use crate::upstream::body::Inbound;
 
 /// How far a request came without waiting.
+#[expect(clippy::large_enum_variant, reason = "the large one is the hot one, and is moved out at once")]
 pub(super) enum Begun {
     /// All the way.
-    Answered(Box<Response<ResponseBody>>),
+    Answered(Response<ResponseBody>),
     /// The rest may wait.
     Onward(Box<Trip>),
     /// Its body is to be read first.
@@ -42,20 +46,25 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
     if let Some(hooks) = &worker.core.hooks {
         let hooked = hooks.request(&mut parts, &peer);
         exchange.method = parts.method.clone();
+        exchange.present = Present::of(&parts.headers);
         if let Err(denied) = hooked {
+            exchange.note(&parts);
             return answered(respond::deny(exchange, denied));
         }
     }
     let snapshot = Arc::clone(&exchange.snapshot);
-    let safe = is_safe(&parts.method, &parts.headers);
+    let safe = is_safe(&parts.method, exchange.present);
     let looked = (|| {
         let old = matches!(parts.version, Version::HTTP_10 | Version::HTTP_09);
-        check(worker, &parts)?;
+        check(worker, &parts, exchange.present)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
         let route = admit(&mut exchange, &snapshot, &parts, &target)?;
         let content = if body.is_end_stream() { Content::None } else { Content::Unread };
         Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, content)))
     })();
+    if !matches!(looked, Ok((_, Looked::Serve(_, CacheResult::Hit, _)))) {
+        exchange.note(&parts);
+    }
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
         Ok((route, looked)) => proceed(exchange, route, parts, (body, None), safe, looked),
@@ -79,7 +88,7 @@ pub(super) fn proceed(
             if let Some(wanted) = refresh {
                 trip::refresh(&mut exchange, route, &parts, whole, wanted);
             }
-            let now = exchange.started.mono;
+            let now = exchange.started;
             answered(respond::stored(exchange, &entry, &parts.headers, now, None))
         }
         looked => {
@@ -92,7 +101,7 @@ pub(super) fn proceed(
 }
 
 fn answered(response: Response<ResponseBody>) -> Begun {
-    Begun::Answered(Box::new(response))
+    Begun::Answered(response)
 }
 
 fn onward(
@@ -112,10 +121,12 @@ fn onward(
     let plan = match looked {
         Looked::Fetch(wanted, forward) => {
             exchange.cache = CacheResult::Miss;
+            exchange.forward = Some(forward);
             Plan::Fetch(Arc::new(wanted), forward)
         }
         Looked::Alone(result, forward, address) => {
             exchange.cache = result;
+            exchange.forward = forward;
             Plan::Alone(forward, address)
         }
         Looked::Serve(..) | Looked::Read | Looked::Refuse(_) => {
@@ -132,12 +143,15 @@ pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
     parts.uri = Uri::from_static("-");
     parts.method = Method::from_bytes(b"-").unwrap_or_default();
     parts.version = Version::HTTP_11;
-    open(worker, &parts, peer)
+    let mut exchange = open(worker, &parts, peer);
+    exchange.note(&parts);
+    exchange
 }
 
 /// The facts of a request as it comes.
 pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
     let snapshot = worker.snapshot.load_full();
+    let present = Present::of(&parts.headers);
     let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
     Box::new(Exchange {
         worker: Arc::clone(worker),
@@ -148,17 +162,23 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         identity: None,
         method: parts.method.clone(),
         version: parts.version,
-        started: worker.core.clock.moment(),
         deadline: None,
+        started: worker.core.clock.now(),
+        present,
         noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
         rated: None,
+        over: None,
+        own: None,
+        quotas: Standing::default(),
         cache: CacheResult::Off,
+        forward: None,
         reason: None,
         by_spare: false,
+        retry_after: None,
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,
-        trace: TraceId::sampled(&parts.headers),
+        trace: if present.has(Present::TRACE) { TraceId::sampled(&parts.headers) } else { None },
         request_id: None,
         told: false,
         snapshot,
@@ -166,7 +186,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
 }
 
 /// What is never relayed.
-fn check(worker: &Worker, parts: &Parts) -> Result<(), Refusal> {
+pub(super) fn check(worker: &Worker, parts: &Parts, present: Present) -> Result<(), Refusal> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::RequestMethod.into());
     }
@@ -174,7 +194,7 @@ fn check(worker: &Worker, parts: &Parts) -> Result<(), Refusal> {
     if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Reason::RequestTarget.into());
     }
-    if worker.core.pseudonym.seen_in(&parts.headers) {
+    if present.has(Present::VIA) && worker.core.pseudonym.seen_in(&parts.headers) {
         return Err(Reason::RequestLoop.into());
     }
     Ok(())
@@ -222,30 +242,49 @@ fn identify(exchange: &Exchange, parts: &Parts) -> Identity {
     identity
 }
 
-/// The consumer's own rate, then the route's. What the route's says goes into the RateLimit fields, of a refusal too.
+/// The consumer's own rate, the route's, then the consumer's quotas: what a rate refuses, no quota is charged. What they
+/// say goes into the RateLimit fields, of a refusal too.
 fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
     let (caller, number) = exchange.caller();
     let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-    if let Some(limiter) = &caller.rate {
-        allowed(&limiter.check(number, cost))?;
+    if let Some(rate) = &caller.rate {
+        let (rated, mode) = (rate.limiter.check(number, cost), rate.limiter.mode());
+        exchange.own = mode.counts().then_some(rated);
+        heed(exchange, route, Over::Consumer, &rated, mode)?;
     }
-    if let Some(rate) = &route.rate {
-        allowed(exchange.rated.insert(rate.limiter.check(number, cost)))?;
+    if let Some(Rate { limiter, .. }) = &route.rate {
+        let (rated, mode) = (limiter.check(number, cost), limiter.mode());
+        // What only counts is not told.
+        exchange.rated = mode.counts().then_some(rated);
+        heed(exchange, route, Over::Route, &rated, mode)?;
     }
+    let Some(quota) = &exchange.caller().0.quota else { return Ok(()) };
+    let standing =
+        quota.counts.lock().check(&quota.quotas, cost.get(), exchange.worker.core.clock.wall_at(exchange.started));
+    exchange.quotas = standing;
+    // Of two that are used up, the one that is so for longer says when it makes sense to come back.
+    let over = standing.iter().flatten().filter(|quota| !quota.allowed).max_by_key(|quota| quota.reset);
+    over.map_or(Ok(()), |over| Err(Refusal::from(over.per.reason()).after(over.reset)))
+}
+
+/// Refuses what is over a rate; in shadow mode it is only counted.
+fn heed(exchange: &mut Exchange, route: &Route, over: Over, rated: &Rated, mode: Mode) -> Result<(), Refusal> {
+    if rated.allowed {
+        return Ok(());
+    }
+    exchange.over = Some(over);
+    if mode.counts() {
+        return Err(exceeded(rated));
+    }
+    route.meter.shadow(exchange.worker.index, Reason::RateExceeded);
     Ok(())
 }
 
-fn allowed(rated: &Rated) -> Result<(), Refusal> {
-    if rated.allowed { Ok(()) } else { Err(Refusal::from(Reason::RateExceeded).after(rated.retry_after)) }
+pub(super) fn exceeded(rated: &Rated) -> Refusal {
+    Refusal::from(Reason::RateExceeded).after(rated.retry_after)
 }
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.
-pub(super) fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
-    method.is_safe() && !METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name))
+pub(super) fn is_safe(method: &Method, present: Present) -> bool {
+    method.is_safe() && !present.has(Present::OVERRIDE)
 }
-
-static METHOD_OVERRIDES: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-];

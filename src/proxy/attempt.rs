@@ -14,6 +14,7 @@ use super::deadline::{self, Deadline};
 use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
+use super::journal::End;
 use super::snapshot::{Route, Worker};
 use crate::gear::Gear;
 use crate::message::chain;
@@ -38,6 +39,8 @@ pub(super) struct Outgoing {
     pub(super) body: Option<Arc<Source>>,
     /// Whether it changes nothing at the upstream, whatever its method is called.
     pub(super) safe: bool,
+    /// The trace it belongs to, if its caller records it.
+    pub(super) trace: Option<TraceId>,
     /// The client's side of a protocol switch.
     pub(super) upgrade: Option<OnUpgrade>,
     /// Until when its caller waits, if it is for that one alone.
@@ -70,21 +73,20 @@ pub(super) async fn attempts(
     tally: &mut Tally,
     late: impl Fn() -> Option<Late>,
 ) -> Result<Reply, Refusal> {
-    let Ask { worker, route, upstream, ticket } = ask;
-    let trace = TraceId::sampled(&outgoing.headers);
+    let Ask { worker, route, upstream, .. } = ask;
     let deadline = outgoing.deadline.as_ref().map(|deadline| deadline.at);
     // What stands in is asked once.
     let once = !Arc::ptr_eq(upstream, &route.upstream);
     let mut course = Course { upstream, worker, deadline, once, begun: None, tries: Tries::default(), fresh: false };
     loop {
-        let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, deadline, tally).await?;
+        let (permit, pass) = gate::pass(ask, outgoing.safe, deadline, tally).await?;
         let now = worker.core.clock.now();
         let begun = *course.begun.get_or_insert_with(|| {
             upstream.budget.lock().deposit(now);
             now
         });
         let chosen = upstream.enter(worker.draw(), now);
-        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now).traced(trace);
+        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now).traced(outgoing.trace);
         let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());
         };
@@ -92,12 +94,17 @@ pub(super) async fn attempts(
         let call = Call { worker: worker.index, fresh: course.fresh };
         let sending = Arc::clone(&endpoint.origin).send(request, call);
         tally.attempts += 1;
+        tally.tries.begin(chosen.unwrap_or(usize::MAX), now);
         let patience = upstream.timeouts.head.min(course.total_left(now));
         let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes);
         let head = deadline::within(deadline, head).await.unwrap_or_else(|_| Err(OriginError::late()));
         let now = worker.core.clock.now();
         tally.upstream = Some(now.saturating_duration_since(begun));
         tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
+        match &head {
+            Ok((response, _)) => tally.tries.end(End::Answered(response.status()), now),
+            Err(error) => tally.tries.failed(error, now),
+        }
         let wait = match head {
             Ok((response, held)) => match course.after_answer(outgoing, &response, held.verdict().outcome, now) {
                 None => return Ok(received(response, held, outgoing.upgrade.take())),
@@ -114,6 +121,7 @@ pub(super) async fn attempts(
                 wait
             }
         };
+        tally.tries.again(wait);
         pause(worker, upstream, wait).await;
     }
 }
@@ -224,6 +232,7 @@ impl Outgoing {
             headers: self.headers.clone(),
             body: self.body.clone(),
             safe: self.safe,
+            trace: self.trace,
             upgrade: None,
             deadline: self.deadline.clone(),
         }

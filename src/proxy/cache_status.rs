@@ -1,7 +1,5 @@
 //! What Cache-Status (RFC 9211) says of an answer: a hit, or why the request went on to the upstream and what came of it.
 
-use std::time::Instant;
-
 use http::{HeaderValue, StatusCode};
 
 use crate::cache::entry::Entry;
@@ -55,8 +53,9 @@ impl Forward {
 }
 
 /// An answer that went no further than the store: `hit` and what is left of its freshness, negative when it is stale.
-pub(super) fn hit(entry: &Entry, now: Instant, detail: Option<&'static str>) -> HeaderValue {
-    let (fresh, age) = (entry.head.life.fresh.as_secs(), entry.age(now).as_secs());
+/// `age` in seconds.
+pub(super) fn hit(entry: &Entry, age: u64, detail: Option<&'static str>) -> HeaderValue {
+    let fresh = entry.head.life.fresh.as_secs();
     let mut text = Short::default();
     text.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
     if let Some(detail) = detail {

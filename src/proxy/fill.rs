@@ -128,7 +128,7 @@ impl Errand {
                 if let Ok((_, body, held)) = result {
                     held.leave(body, true);
                 }
-                return self.revalidated(lead, Entry::new(Arc::new(head), stale.body.clone()), read, tally);
+                return self.revalidated(route, lead, Entry::new(Arc::new(head), stale.body.clone()), read, tally);
             }
             // The 304 speaks of another answer: ask again without conditions.
             if let Ok((_, body, held)) = result {
@@ -198,6 +198,7 @@ impl Errand {
             headers: self.outgoing.headers.clone(),
             body: self.outgoing.body.clone().filter(|_| is_post),
             safe: true,
+            trace: self.outgoing.trace,
             upgrade: None,
             deadline: None,
         };
@@ -207,7 +208,7 @@ impl Errand {
         })
         .await?;
         let Some(held) = held else { return Err(Reason::UpstreamProtocol.into()) };
-        standing::witness(&self.worker, route, self.identity, parts.status, held.verdict());
+        standing::witness(&self.worker, route, self.identity, parts.status);
         Ok((parts, body, held))
     }
 
@@ -221,7 +222,7 @@ impl Errand {
                 let (snapshot, index) = (Arc::clone(&place.route.0), place.route.1);
                 let Some(route) = snapshot.routes.get(index) else { return };
                 let verdict = look::verdict(&route.classes, parts.status, &parts.headers, &mut body).await;
-                standing::witness(&place.worker, route, identity, parts.status, verdict);
+                standing::witness(&place.worker, route, identity, parts.status);
                 let Some(params) = &route.cache else { return };
                 let answer = (&parts, verdict);
                 let judged =
@@ -230,6 +231,9 @@ impl Errand {
                 let (body, unexpected) = expect::judge(&place.worker, route, &Method::GET, &parts, body, None).await;
                 if unexpected.is_some() {
                     return;
+                }
+                if verdict.is_an_answer() {
+                    standing::prove(&place.worker, route, identity, &Method::GET, parts.status);
                 }
                 if let Joined::Lead(lead) = place.worker.core.flights.join(wanted.flight_now()) {
                     let head = Arc::new(head);
@@ -256,7 +260,8 @@ impl Errand {
     }
 
     /// What is stored is still good: it goes on with the fields of the 304.
-    fn revalidated(self, lead: Lead, entry: Entry, read: Read, tally: Tally) {
+    fn revalidated(self, route: &Route, lead: Lead, entry: Entry, read: Read, tally: Tally) {
+        standing::prove(&self.worker, route, self.identity, &Method::GET, StatusCode::NOT_MODIFIED);
         let entry = Arc::new(entry.in_generation(read.mark.generation));
         self.place(read).store(Arc::clone(&entry));
         lead.found(Arc::clone(&entry));
@@ -269,6 +274,9 @@ impl Errand {
         let core = &self.worker.core;
         let verdict = held.verdict();
         let (body, unexpected) = expect::judge(&self.worker, route, &Method::GET, &parts, body, Some(&mut *held)).await;
+        if unexpected.is_none() && verdict.is_an_answer() {
+            standing::prove(&self.worker, route, self.identity, &Method::GET, parts.status);
+        }
         let failed = !verdict.outcome.is_success();
         let yields = failed || matches!(unexpected, Some(Otherwise::Stale | Otherwise::Broken));
         let is_replaced = unexpected == Some(Otherwise::Broken) || (failed && route.spare.is_some());

@@ -54,7 +54,10 @@ pub(super) async fn head(
         }
     };
     let verdict = held.as_ref().map_or_else(|| Verdict::by_status(parts.status), |held| held.verdict());
-    standing::witness(&worker, route, exchange.identity, parts.status, verdict);
+    standing::witness(&worker, route, exchange.identity, parts.status);
+    if verdict.is_an_answer() {
+        standing::prove(&worker, route, exchange.identity, &Method::HEAD, parts.status);
+    }
     let forward = forward.answered(parts.status);
     let failed = !verdict.outcome.is_success();
     let entry = if failed && trip::stands_in(&exchange, wanted) {

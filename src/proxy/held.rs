@@ -182,14 +182,14 @@ impl Held {
 
     /// Tells breaker, endpoint and meter once how the attempt ended, and gives the slot back.
     fn settle(&mut self, outcome: Outcome) {
-        let now = self.worker.core.clock.now();
         if std::mem::replace(&mut self.settled, true) {
             // The verdict was early; the slot ends now.
             if let Some(permit) = self.permit.take() {
-                permit.finish(now);
+                permit.finish(self.worker.core.clock.now());
             }
             return;
         }
+        let now = self.worker.core.clock.now();
         let took = self.took.unwrap_or_else(|| now.saturating_duration_since(self.sent_at));
         self.learn(outcome, took, now);
         let traced = self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) });

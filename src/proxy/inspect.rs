@@ -136,9 +136,9 @@ pub fn inspect(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Result<Inspec
     let snapshot = Arc::clone(&exchange.snapshot);
     let target = Target::of(&parts.uri, &parts.headers, parts.version < Version::HTTP_11)?;
     let route = admit::place(&mut exchange, &snapshot, parts, &target).map_err(|refusal| refusal.reason)?;
-    let safe = admit::is_safe(&parts.method, &parts.headers);
+    let safe = admit::is_safe(&parts.method, exchange.present);
     let looked = lookup::look(&mut exchange, route, parts, &target, safe, Content::None);
-    let now = exchange.started.mono;
+    let now = exchange.started;
     let mut inspection = Inspection {
         method: parts.method.to_string(),
         route: route.name.to_string(),
@@ -165,7 +165,7 @@ fn find(
     target: &Target<'_>,
 ) -> Option<Arc<Entry>> {
     let store = &exchange.worker.core.store;
-    let now = exchange.started.mono;
+    let now = exchange.started;
     let partition = standing::partition(&exchange.worker, params, exchange.identity);
     let key_parts = lookup::key_parts(exchange, route, target, partition);
     let primary = store.keyer().primary(&key_parts, &params.query);
@@ -198,7 +198,7 @@ fn verdict(
     match looked {
         Looked::Serve(entry, result, refresh) => {
             exchange.cache = result;
-            let status = cache_status::hit(&entry, now, None);
+            let status = cache_status::hit(&entry, entry.age(now).as_secs(), None);
             let why = served(&entry, result, refresh.is_some(), request, now);
             let cache_status = Some(text(status.as_bytes()));
             Verdict { result: result.code(), why, asks_upstream: refresh.is_some(), cache_status }

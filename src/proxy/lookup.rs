@@ -20,6 +20,7 @@ use crate::cache::reuse::{self, Bypass, Reuse};
 use crate::cache::store::{FoundSlot, Lookup};
 use crate::cache::{CacheParams, QueryRule};
 use crate::gear::Gear;
+use crate::message::present::Present;
 use crate::message::target::Target;
 use crate::metrics::{CacheEvent, CacheResult};
 use crate::refusal::Reason;
@@ -174,6 +175,7 @@ pub(super) fn look(
     safe: bool,
     content: Content,
 ) -> Looked {
+    let present = exchange.present;
     let Some(params) = &route.cache else {
         let changed = if safe { None } else { read_elsewhere(exchange, parts, target) };
         return Looked::Alone(CacheResult::Off, None, changed);
@@ -183,7 +185,7 @@ pub(super) fn look(
         Content::None | Content::Unread => None,
     };
     let is_post = parts.method == Method::POST && params.post.is_some();
-    if is_post && body.is_none() && admit::is_safe(&Method::GET, &parts.headers) {
+    if is_post && body.is_none() && admit::is_safe(&Method::GET, present) {
         return Looked::Read;
     }
     exchange.identity = standing::identity(exchange, params, &parts.headers);
@@ -200,18 +202,22 @@ pub(super) fn look(
     if !safe || !matches!(*method, Method::GET | Method::HEAD) {
         return alone(CacheResult::Pass, "method", "method");
     }
-    if let Some(bypass) = reuse::bypass(method, &parts.headers, content == Content::Unread) {
+    let has_content = content == Content::Unread;
+    if (has_content || present.has(Present::PAST))
+        && let Some(bypass) = reuse::bypass(method, &parts.headers, has_content)
+    {
         // What was asked for with content is nobody else's answer.
         return match alone(CacheResult::Bypass, "bypass", bypass.code()) {
             Looked::Alone(result, forward, _) if bypass == Bypass::Content => Looked::Alone(result, forward, None),
             others => others,
         };
     }
-    if parts.headers.contains_key(header::UPGRADE) {
+    if present.has(Present::UPGRADE) {
         return alone(CacheResult::Bypass, "bypass", "upgrade");
     }
-    let now = exchange.started.mono;
-    let control = RequestControl::parse(&parts.headers);
+    let now = exchange.started;
+    let control =
+        if present.has(Present::CONTROL) { RequestControl::parse(&parts.headers) } else { RequestControl::default() };
     if !standing::is_let_in(exchange, route, params, exchange.identity) {
         if control.only_if_cached {
             return Looked::Refuse(Reason::CacheOnly);
@@ -264,12 +270,12 @@ pub(super) fn look(
         return Looked::Refuse(Reason::CacheOnly);
     }
     // A part of what is not stored is asked for as it is; so is a mere head, and what the client forbids to store.
-    let partial = entry.is_none() && parts.headers.contains_key(header::RANGE);
+    let partial = entry.is_none() && present.has(Present::CONDITION) && parts.headers.contains_key(header::RANGE);
     if parts.method == Method::HEAD && entry.is_none() || partial || control.no_store {
         return alone(CacheResult::Pass, why, if partial { "range" } else { "unstored" });
     }
     // Answers to credentials are rarely for all: nobody is made to wait for one.
-    if parts.headers.contains_key(header::AUTHORIZATION) && !params.knows_identities() && entry.is_none() {
+    if present.has(Present::AUTHORIZATION) && !params.knows_identities() && entry.is_none() {
         return alone(CacheResult::Pass, why, "authorization");
     }
     let detail = is_outdated.then_some("outdated");

@@ -1,7 +1,7 @@
 //! The trip of one request. The order of the steps is a product decision and stands here; each step is a file.
 //!
 //! ```text
-//! admit    route · identify · admit: the consumer's rate                        no waiting, no work
+//! admit    route · identify · admit: the consumer's rate and quota              no waiting, no work
 //! lookup   key, Vary, freshness: fresh → respond; stale → respond and refresh; miss → lead or join a fill; pass → alone
 //! gate     breaker → slot (bounded fair queue) → breaker's pass
 //! attempt  endpoint → origin → classify → learn once → perhaps again
@@ -31,12 +31,15 @@ mod cache_status;
 mod deadline;
 mod exchange;
 mod expect;
+pub mod explain;
 mod fill;
 mod freshen;
 mod gate;
 mod held;
 pub mod hooks;
 pub mod inspect;
+pub mod journal;
+pub(crate) mod limits;
 mod look;
 mod lookup;
 mod outgoing;
@@ -54,7 +57,7 @@ use snapshot::Worker;
 /// Answers one request. Never fails: every refusal is rendered into a response.
 pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Handling {
     match admit::begin(worker, request, peer) {
-        admit::Begun::Answered(response) => Handling(Inner::Ready(Some(*response))),
+        admit::Begun::Answered(response) => Handling(Inner::Ready(Some(response))),
         admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
         admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(reading.travel()))),
     }
@@ -63,7 +66,7 @@ pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Ha
 /// Refuses what is no request to begin with; counted and logged like every refusal.
 pub fn refuse(worker: &Arc<Worker>, peer: Peer, reason: Reason) -> Response<Bytes> {
     let exchange = admit::unread(worker, peer);
-    let date = HeaderValue::try_from(httpdate::fmt_http_date(exchange.started.wall));
+    let date = HeaderValue::try_from(httpdate::fmt_http_date(worker.core.clock.wall_at(exchange.started)));
     let mut response = respond::refuse(exchange, reason.into()).map(ResponseBody::into_bytes);
     // hyper adds it to what it is given; this goes past hyper.
     response.headers_mut().extend(date.map(|date| (header::DATE, date)));

@@ -1,5 +1,6 @@
 //! From the request as it came to the request as it goes on: fields of the hop removed, the client named, the
-//! operator's edits and path applied. The path is the client's own spelling unless a rewrite asks for another.
+//! operator's edits and path applied. The path is the client's own spelling, but for dot segments, unless a rewrite asks
+//! for another.
 
 use http::header::{self, HeaderName};
 use http::request::Parts;
@@ -11,7 +12,8 @@ use super::attempt::Outgoing;
 use super::deadline::Deadline;
 use super::exchange::Exchange;
 use super::snapshot::Route;
-use crate::message::hop;
+use crate::message::present::Present;
+use crate::message::{hop, target};
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::{Inbound, Source};
 
@@ -26,12 +28,14 @@ pub(super) fn prepare(
     body: Inbound,
     safe: bool,
 ) -> Result<Outgoing, Refusal> {
-    let target = target(route, &parts)?;
-    let deadline = Deadline::of(route, &parts.headers, exchange.started.mono);
+    let target = path(route, &parts)?;
+    let deadline = Deadline::of(route, &parts.headers, exchange.started);
     exchange.deadline = deadline.as_ref().map(|deadline| deadline.at);
-    let protocol = if parts.version == Version::HTTP_11 { hop::upgrade(&parts.headers) } else { None };
+    let may_switch = parts.version == Version::HTTP_11 && exchange.present.has(Present::UPGRADE);
+    let protocol = if may_switch { hop::upgrade(&parts.headers) } else { None };
     let upgrade = protocol.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
-    let trailers = accepts_trailers(&parts);
+    let trailers =
+        parts.version == Version::HTTP_2 || exchange.present.has(Present::TE) && lists_trailers(&parts.headers);
     let headers = &mut parts.headers;
     hop::strip(headers);
     if trailers {
@@ -47,25 +51,34 @@ pub(super) fn prepare(
     let host = host(&parts.uri, headers);
     if let Some(host) = host {
         exchange.snapshot.forwarding.write(headers, exchange.peer.address.ip(), &host, exchange.peer.tls);
-        headers.insert(header::HOST, host);
+        if !headers.contains_key(header::HOST) {
+            headers.insert(header::HOST, host);
+        }
     }
     exchange.worker.core.pseudonym.sign(headers, parts.version);
     route.request_headers.apply(headers);
     let body = source(route, headers, body, safe || parts.method.is_idempotent())?;
     exchange.body.clone_from(&body);
-    Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, upgrade, deadline })
+    let trace = exchange.trace;
+    Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, trace, upgrade, deadline })
 }
 
-fn target(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {
-    let raw = parts.uri.path_and_query();
-    match (&route.rewrite, raw) {
-        (None, Some(raw)) => Ok(raw.clone()),
-        (None, None) => Ok(PathAndQuery::from_static("/")),
-        (Some(rewrite), raw) => {
-            let raw = raw.map_or("/", PathAndQuery::as_str);
-            rewrite.apply(raw).parse().map_err(|_| Reason::RequestTarget.into())
-        }
+fn path(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {
+    let Some(raw) = parts.uri.path_and_query() else { return Ok(PathAndQuery::from_static("/")) };
+    let normal = target::sent(raw.path(), route.rewrite.is_some())?;
+    if normal.is_none() && route.rewrite.is_none() {
+        return Ok(raw.clone());
     }
+    let mut sent = normal.unwrap_or_else(|| raw.path().to_owned());
+    if let Some(query) = raw.query() {
+        sent.push('?');
+        sent.push_str(query);
+    }
+    let sent = match &route.rewrite {
+        Some(rewrite) => rewrite.apply(&sent),
+        None => sent,
+    };
+    sent.parse().map_err(|_| Reason::RequestTarget.into())
 }
 
 /// HTTP/2 has `:authority` in place of Host (RFC 9113 section 8.3.1).
@@ -77,14 +90,9 @@ fn host(uri: &http::Uri, headers: &http::HeaderMap) -> Option<HeaderValue> {
 }
 
 /// The one member of TE that crosses a proxy (RFC 9110 section 10.1.4).
-fn accepts_trailers(parts: &Parts) -> bool {
-    parts.version == Version::HTTP_2
-        || parts.headers.get_all(header::TE).iter().any(|value| {
-            value
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-        })
+fn lists_trailers(headers: &http::HeaderMap) -> bool {
+    let mut members = headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// HTTP/2 may split Cookie into crumbs; HTTP/1.1 has one field (RFC 9113 section 8.2.3).

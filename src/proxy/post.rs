@@ -53,7 +53,7 @@ impl Reading {
             }
         };
         match admit::proceed(exchange, route, parts, (body, whole), true, looked) {
-            Begun::Answered(response) => *response,
+            Begun::Answered(response) => response,
             Begun::Onward(trip) => trip.travel().await,
             Begun::Reading(again) => respond::refuse(again.exchange, Reason::Internal.into()),
         }

@@ -1,14 +1,13 @@
 //! Who asks, as the cache sees it, and what the upstream's answers say of him: they let him in, turn him away, or end
 //! his session.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::exchange::Exchange;
 use super::snapshot::{Route, Worker};
 use crate::cache::CacheParams;
 use crate::consumer::Identity;
 use crate::metrics::CacheEvent;
-use crate::outcome::classes::Verdict;
 
 /// The number of the identity that asks; `None` where nothing tells users apart, or it does not matter who asks.
 pub(super) fn identity(exchange: &Exchange, params: &CacheParams, headers: &HeaderMap) -> Option<u64> {
@@ -33,25 +32,37 @@ pub(super) fn partition(worker: &Worker, params: &CacheParams, identity: Option<
 /// Whether an identity may have what is shared on a route.
 pub(super) fn is_let_in(exchange: &Exchange, route: &Route, params: &CacheParams, identity: Option<u64>) -> bool {
     let Some(window) = params.shared_after_auth else { return true };
-    let now = exchange.started.mono;
+    let now = exchange.started;
     exchange.worker.core.identities.is_proven(route.number, identity.unwrap_or(NOBODY), window, now)
 }
 
-/// The upstream has answered an identity with `status`, which meant `verdict`: an error that comes as a 200 lets nobody in.
-pub(super) fn witness(worker: &Worker, route: &Route, identity: Option<u64>, status: StatusCode, verdict: Verdict) {
+/// The upstream has let an identity read: it has answered a request of that `method`, which changes nothing, with
+/// `status`, and as its route expects.
+///
+/// A preflight (OPTIONS) is answered to everybody, and a write, a logon above all, by its own rules. Where a route says
+/// what it expects, the status alone proves nothing, so neither does HEAD.
+pub(super) fn prove(worker: &Worker, route: &Route, identity: Option<u64>, method: &Method, status: StatusCode) {
+    let Some(params) = &route.cache else { return };
+    let is_read = match *method {
+        Method::GET | Method::POST => true,
+        Method::HEAD => params.expect.is_none(),
+        _ => false,
+    };
+    // A 304 as well: who may not read is not told that nothing has changed.
+    if let (Some(window), true, 200..300 | 304) = (params.shared_after_auth, is_read, status.as_u16()) {
+        let now = worker.core.clock.now();
+        worker.core.identities.prove(route.number, identity.unwrap_or(NOBODY), window, now);
+    }
+}
+
+/// The upstream has answered an identity with `status`, which may turn it away.
+pub(super) fn witness(worker: &Worker, route: &Route, identity: Option<u64>, status: StatusCode) {
     let Some(params) = &route.cache else { return };
     let known = &worker.core.identities;
-    if let Some(window) = params.shared_after_auth {
-        let identity = identity.unwrap_or(NOBODY);
-        match status.as_u16() {
-            // A 304 as well: who may not read is not told that nothing has changed.
-            200..300 | 304 if verdict.is_an_answer() => {
-                known.prove(route.number, identity, window, worker.core.clock.now());
-            }
-            401 | 403 if known.withdraw(route.number, identity) => {
-                route.meter.event(worker.index, CacheEvent::Withdrawn);
-            }
-            _ => {}
+    if params.shared_after_auth.is_some() {
+        let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if is_refused && known.withdraw(route.number, identity.unwrap_or(NOBODY)) {
+            route.meter.event(worker.index, CacheEvent::Withdrawn);
         }
     } else if let (true, Some(identity), StatusCode::UNAUTHORIZED) = (params.is_partitioned(), identity, status) {
         known.forget(identity);

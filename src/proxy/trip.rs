@@ -21,6 +21,7 @@ use super::respond::{self, Forward};
 use super::snapshot::Route;
 use super::standing;
 use super::write::Write;
+use crate::cache::CacheParams;
 use crate::cache::entry::Head;
 use crate::cache::flight::{Joined, Lead, Verdict};
 use crate::cache::key::Key;
@@ -50,42 +51,49 @@ pub(super) enum Plan {
 
 impl Trip {
     /// Travels to the end.
-    pub(super) async fn travel(self: Box<Self>) -> Response<ResponseBody> {
-        let Self { exchange, outgoing, asked, plan } = *self;
-        match plan {
-            Plan::Alone(forward, address) => alone(exchange, outgoing, asked, forward, address).await,
-            Plan::Fetch(wanted, forward) => {
-                let asked = asked.unwrap_or_default();
-                if freshen::is_for(&exchange, &wanted) {
-                    return freshen::head(exchange, outgoing, asked, &wanted, forward).await;
-                }
-                fetch(exchange, outgoing, asked, wanted, forward).await
+    pub(super) async fn travel(mut self: Box<Self>) -> Response<ResponseBody> {
+        match &mut self.plan {
+            Plan::Alone(forward, address) => {
+                let (forward, address) = (*forward, address.take());
+                alone(self, forward, address).await
             }
+            // Boxed: what is moved for every request that goes alone should be small.
+            Plan::Fetch(..) => Box::pin(self.fetch()).await,
         }
+    }
+
+    async fn fetch(self: Box<Self>) -> Response<ResponseBody> {
+        let Self { exchange, outgoing, asked, plan } = *self;
+        let Plan::Fetch(wanted, forward) = plan else { return respond::refuse(exchange, Reason::Internal.into()) };
+        let asked = asked.unwrap_or_default();
+        if freshen::is_for(&exchange, &wanted) {
+            return freshen::head(exchange, outgoing, asked, &wanted, forward).await;
+        }
+        fetch(exchange, outgoing, asked, wanted, forward).await
     }
 }
 
 /// One request for one client.
 async fn alone(
-    mut exchange: Box<Exchange>,
-    mut outgoing: Outgoing,
-    asked: Option<HeaderMap>,
+    mut trip: Box<Trip>,
     forward: Option<Forward>,
     address: Option<(Key, Address)>,
 ) -> Response<ResponseBody> {
-    let snapshot = Arc::clone(&exchange.snapshot);
-    let Some(route) = exchange.route.and_then(|index| snapshot.routes.get(index)) else {
-        return respond::refuse(exchange, Reason::Internal.into());
+    let snapshot = Arc::clone(&trip.exchange.snapshot);
+    let Some(route) = trip.exchange.route.and_then(|index| snapshot.routes.get(index)) else {
+        return respond::refuse(trip.exchange, Reason::Internal.into());
     };
-    let worker = Arc::clone(&exchange.worker);
-    let ask = Ask { worker: &worker, route, upstream: &route.upstream, ticket: exchange.ticket(route) };
-    if let Err(refusal) = deadline::check(exchange.deadline, worker.core.clock.now()) {
-        return respond::fallback(exchange, refusal);
+    let worker = Arc::clone(&trip.exchange.worker);
+    if let Err(refusal) = deadline::check(trip.exchange.deadline, worker.core.clock.now()) {
+        return respond::fallback(trip.exchange, refusal);
     }
+    let Trip { exchange, outgoing, .. } = &mut *trip;
+    let ask = Ask { worker: &worker, route, upstream: &route.upstream, ticket: exchange.ticket(route) };
     let safe = outgoing.safe;
-    let write = if safe { None } else { Write::of(&exchange, route, address.as_ref()) };
+    let write = if safe { None } else { Write::of(exchange, route, address.as_ref()) };
     let read = address.as_ref().filter(|_| safe).and_then(|(_, address)| Read::now(&worker, route, address));
-    let result = attempt::attempts(ask, &mut outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
+    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
+    let Trip { exchange, outgoing, asked, .. } = *trip;
     let (parts, body, held) = match result {
         Ok(reply) => reply,
         Err(refusal) => {
@@ -105,8 +113,8 @@ async fn alone(
     if let Some(write) = write {
         write.ended(&parts);
     }
-    if let Some(held) = &held {
-        standing::witness(&worker, route, exchange.identity, parts.status, held.verdict());
+    if held.is_some() {
+        standing::witness(&worker, route, exchange.identity, parts.status);
     }
     let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
     let (asked, mut held, read) = match (asked, held, read) {
@@ -123,7 +131,13 @@ async fn alone(
             let forward = Forward { detail: Some(Unstorable::Unexpected.code()), ..forward };
             respond::reply(exchange, parts, body, Some(held), Some(forward))
         }
-        (body, None) => adopt(exchange, route, address, asked, (parts, body, held), read, forward),
+        (body, None) => {
+            // An error that comes as a 200 lets nobody in.
+            if held.verdict().is_an_answer() {
+                standing::prove(&worker, route, exchange.identity, &exchange.method, parts.status);
+            }
+            adopt(exchange, route, address, asked, (parts, body, held), read, forward)
+        }
     }
 }
 
@@ -197,12 +211,12 @@ async fn fetch(
     };
     match verdict {
         Verdict::Lead(lead) => bring(exchange, outgoing, asked, wanted, forward, lead).await,
-        Verdict::Stream(head, reader) if head.selects(&asked) && is_at(&head, &exchange, &wanted) => {
+        Verdict::Stream(head, reader) if is_for(&head, &asked, &exchange, &wanted) => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Collapsed;
             respond::filled(exchange, &head, reader, &asked, Forward { collapsed: true, ..forward }, None)
         }
-        Verdict::Found(entry) if entry.head.selects(&asked) && is_at(&entry.head, &exchange, &wanted) => {
+        Verdict::Found(entry) if is_for(&entry.head, &asked, &exchange, &wanted) => {
             let mut exchange = exchange;
             exchange.cache = CacheResult::Collapsed;
             let now = exchange.worker.core.clock.now();
@@ -224,7 +238,8 @@ async fn fetch(
             let mut exchange = exchange;
             exchange.cache = CacheResult::Pass;
             let address = Some((wanted.primary, wanted.address.clone()));
-            Box::pin(alone(exchange, outgoing, Some(asked), Some(forward), address)).await
+            let plan = Plan::Alone(Some(forward), address);
+            Box::pin(Box::new(Trip { exchange, outgoing, asked: Some(asked), plan }).travel()).await
         }
     }
 }
@@ -326,8 +341,10 @@ pub(super) fn stands_in(exchange: &Exchange, wanted: &Wanted) -> bool {
     wanted.stale.as_ref().is_some_and(|entry| reuse::on_error(&entry.head, &wanted.control, now))
 }
 
-/// Whether what a fill brings is an answer to this very request and not to one with the same hash.
-fn is_at(head: &Head, exchange: &Exchange, wanted: &Wanted) -> bool {
+/// Whether what a fill brings is an answer for others too, and to this very request: not to another variant of it, nor
+/// to one with the same hash.
+fn is_for(head: &Head, asked: &HeaderMap, exchange: &Exchange, wanted: &Wanted) -> bool {
     let params = exchange.route().and_then(|route| route.cache.as_ref());
-    params.is_some_and(|params| wanted.address.parts().is_at(&head.address, &params.query))
+    let is_at = |params: &CacheParams| wanted.address.parts().is_at(&head.address, &params.query);
+    !head.asks_back() && head.selects(asked) && params.is_some_and(is_at)
 }

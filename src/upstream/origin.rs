@@ -212,18 +212,21 @@ fn check_head(status: StatusCode, version: Version, headers: &HeaderMap, upgradi
     if !asked_for && !(200..=599).contains(&status.as_u16()) {
         return Err("a status that was not asked for or does not exist");
     }
-    if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
-        let alone = headers.get_all(header::TRANSFER_ENCODING).iter().nth(1).is_none();
-        if !alone || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || version == Version::HTTP_10 {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if codings.next().is_some()
+            || !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+            || version == Version::HTTP_10
+        {
             return Err("a transfer coding other than chunked");
         }
         if headers.contains_key(header::CONTENT_LENGTH) {
             return Err("Content-Length beside Transfer-Encoding");
         }
     }
-    if let Some(length) = headers.get(header::CONTENT_LENGTH) {
-        let alone = headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_none();
-        if !alone || length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        if lengths.next().is_some() || length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
             return Err("an ambiguous Content-Length");
         }
     }

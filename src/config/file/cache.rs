@@ -32,7 +32,7 @@ pub(super) static CACHE: Section = Section {
         Key::new(
             "shared_after_auth",
             Duration,
-            "Users share answers, but each must have had a 2xx of the upstream on this route within this time.",
+            "Users share answers, but each must have had a 2xx to a read on this route within this time.",
         ),
         Key::new("ignore_set_cookie", List(&Text), "Cookies whose setting does not make an answer personal.")
             .default("[]"),

@@ -303,3 +303,56 @@ async fn hop_by_hop_fields_and_the_clients_word_do_not_pass() {
     assert_eq!((seen.field("x-forwarded-for"), seen.field("host")), ("127.0.0.1", "erp.example"));
     world.rests().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_never_served_without_the_origins_word_is_not_collapsed_either() {
+    for (field, control) in [
+        ("cookie", "no-cache"),
+        ("cookie", "max-age=0, must-revalidate"),
+        ("authorization", "max-age=0, must-revalidate"),
+    ] {
+        let personal = by(move |seen| {
+            let user = seen.field(field).to_owned();
+            let tag = format!("\"{user}\"");
+            let reply = if seen.field("if-none-match") == tag { status(304) } else { ok(user) };
+            reply.cached(control).with("etag", &tag).after(SECOND)
+        });
+        let world = world().origin(personal).route("cache = true").opens();
+        // The second time there is something to validate.
+        for _ in 0..3 {
+            let users = ["a=1", "a=2", "a=3"].map(|user| (user, world.get("/").with(field, user).goes()));
+            for (user, visit) in users {
+                visit.await.is(200).says(user);
+            }
+            world.breathes().await;
+        }
+        world.rests().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_read_that_is_as_expected_lets_anybody_in() {
+    let guarded = by(|seen| match (seen.method.as_str(), seen.field("authorization")) {
+        ("GET", "anna") => ok("{}").with("content-type", "application/json"),
+        // Preflights and logons are answered to everybody, and some servers have no other status than 200.
+        ("GET", _) => ok("<html>Sign in</html>").with("content-type", "text/html"),
+        _ => ok(""),
+    });
+    let world = world().origin(guarded);
+    let world = world.route("cache = { ttl = \"1h\", shared_after_auth = \"10m\", expect = \"json\" }").opens();
+    for _ in 0..2 {
+        world.get("/").with("authorization", "anna").await.says("{}");
+        world.breathes().await;
+    }
+    world.origin.was_asked(1);
+    for method in ["OPTIONS", "POST", "GET", "HEAD"] {
+        world.asks(method, "/").with("authorization", "intruder").await.is(200);
+        world.breathes().await;
+        // By its key alone, which the intruder does not know, an unsafe request has emptied the place.
+        world.get("/").with("authorization", "anna").await.says("{}");
+        world.breathes().await;
+        let page = world.get("/").with("authorization", "intruder").await;
+        page.says("<html>Sign in</html>").lacks("age");
+    }
+    world.rests().await;
+}

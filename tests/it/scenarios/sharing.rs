@@ -102,7 +102,7 @@ impl Config {
         if private || (!made.user.authorization.is_empty() && !released) {
             return Err("to credentials, and not released");
         }
-        let lasting = made.control.contains("max-age") || made.control == "no-cache" || self.override_origin;
+        let lasting = made.control.contains("max-age") || self.override_origin;
         let has_cookies = !(made.user.sid.is_empty() && made.user.other.is_empty());
         (!has_cookies || released || lasting).then_some(()).ok_or("to cookies, and nobody says that they do not matter")
     }
