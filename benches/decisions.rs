@@ -96,7 +96,12 @@ fn throttling(criterion: &mut Criterion) {
     let clock = Clock::system();
     let start = clock.now();
     let some = |number| NonZeroU32::new(number).expect("it is not zero");
-    let rate = RateParams { limit: some(100), per: Duration::from_secs(1), burst: some(200) };
+    let rate = RateParams {
+        limit: some(100),
+        per: Duration::from_secs(1),
+        burst: some(200),
+        mode: vaxel::refusal::Mode::Enforce,
+    };
     let limiter = RateLimiter::new(&rate, 10_000, clock);
     let (mut key, mut now) = (0, start);
     criterion.bench_function("rate check", |bencher| {

@@ -60,6 +60,11 @@ enum Command {
     Cache(remote::CacheArgs),
     /// Show how the upstreams of a running vaxel stand.
     Status(remote::StatusArgs),
+    /// Tell what would become of a request, step by step, without sending it: by a configuration file, or as a running
+    /// vaxel stands.
+    Explain(remote::ExplainArgs),
+    /// Tell what became of a request of a running vaxel, and why; or list the latest worth telling of.
+    Why(remote::WhyArgs),
     /// Hold the gear of an upstream of a running vaxel, or let go.
     Gear(remote::GearArgs),
     /// Hold the breaker of an upstream of a running vaxel, or let go.
@@ -155,6 +160,8 @@ pub fn main() -> Result<ExitCode, Failure> {
         Command::Purge(args) => remote::purge(args),
         Command::Cache(args) => remote::cache(&args),
         Command::Status(args) => remote::status(&args),
+        Command::Explain(args) => remote::explain(&args),
+        Command::Why(args) => remote::why(&args),
         Command::Gear(args) => remote::gear(&args),
         Command::Breaker(args) => remote::breaker(&args),
         Command::Certs(args) => certs(&args),

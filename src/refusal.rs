@@ -39,6 +39,25 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// What a policy does with its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// There is none.
+    Off,
+    /// It is counted, and changes nothing.
+    Shadow,
+    /// It counts.
+    #[default]
+    Enforce,
+}
+
+impl Mode {
+    /// Whether requests feel it.
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Enforce)
+    }
+}
+
 /// A refusal in an embedding program's own words. Its client reads them; metrics and logs, whose labels are a closed
 /// set, know it as the reason `hook`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,6 +195,12 @@ reasons! {
     ConsumerUnknown = "consumer.unknown", UNAUTHORIZED;
     /// The consumer is over its rate.
     RateExceeded = "rate.exceeded", TOO_MANY_REQUESTS;
+    /// The consumer has used up its quota of this hour.
+    QuotaHour = "quota.hour", TOO_MANY_REQUESTS;
+    /// The consumer has used up its quota of this day.
+    QuotaDay = "quota.day", TOO_MANY_REQUESTS;
+    /// The consumer has used up its quota of this month.
+    QuotaMonth = "quota.month", TOO_MANY_REQUESTS;
     /// Only a cached answer was wanted and there is none (RFC 9111 section 5.2.1.7).
     CacheOnly = "cache.only_if_cached", GATEWAY_TIMEOUT;
     /// The queue before the upstream is full.

@@ -443,6 +443,11 @@ def consumers():
              {"{{consumer}}": share(rate("vaxel_consumer_queue_seconds_total", C, "consumer"), rate(BY_CONSUMER, C, "consumer"))})
     d.series("Requests at the backend", "none", "How many requests of a consumer are at the backend, on average.",
              {"{{consumer}}": rate(BACKEND_TIME, C, "consumer")})
+    d.series("Quotas used", "percentunit", "What a consumer has used of its quota in the present hour, day or month.",
+             {"{{consumer}} per {{per}}": f"max by (consumer, per) (vaxel_quota_used{{{C}}} / vaxel_quota_limit{{{C}}})"},
+             steps={0.9: ORANGE, 1: RED})
+    d.series("State file", "short", "Writings a second of the file that keeps what was used of quotas.",
+             {"{{instance}} {{result}}": rate("vaxel_state_saves_total", I, "instance, result")})
     over = "[$__range]"
     total = lambda metric, more="": f"sum by (consumer) (increase({metric}{{{C}{more}}}{over}))"
     d.table("In the time shown", "Sums over the whole time of the dashboard.", {

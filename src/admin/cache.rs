@@ -1,6 +1,7 @@
-//! The cache over the admin listener: `POST /purge`, `GET /cache`, `GET /cache/entry`.
+//! The cache over the admin listener: `POST /purge`, `GET /cache`, `GET /cache/entry`; and `GET /explain`, which asks about
+//! a request in the same words.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -11,6 +12,7 @@ use serde_json::json;
 use super::{AdminSource, JSON, Reply, answer, problem};
 use crate::cache::purge::Depth;
 use crate::gateway::cache::Extent;
+use crate::listen::Peer;
 
 /// The body of `POST /purge`: exactly one of the extents, as JSON, since URLs would have to be encoded in a query.
 #[derive(Debug, Default, Deserialize)]
@@ -54,6 +56,14 @@ pub(super) fn entry(source: &dyn AdminSource, query: Option<&str>) -> Reply {
     match source.entry(&asked) {
         Ok(entry) => answer(StatusCode::OK, JSON, format!("{entry:#}\n")),
         Err(refusal) => problem(StatusCode::UNPROCESSABLE_ENTITY, &refusal),
+    }
+}
+
+/// Explains what would become of the request that the query describes.
+pub(super) fn explain(source: &dyn AdminSource, query: Option<&str>) -> Reply {
+    match Asked::read(query.unwrap_or_default()) {
+        Ok(asked) => answer(StatusCode::OK, JSON, format!("{:#}\n", source.explain(&asked))),
+        Err(mistake) => problem(StatusCode::BAD_REQUEST, &mistake),
     }
 }
 
@@ -105,8 +115,16 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// `url=`, and if it matters `method=`, `header=NAME: VALUE` (any number), `client=ADDRESS`.
-    fn read(query: &str) -> Result<Self, String> {
+    /// Who sends it, and how.
+    pub fn peer(&self) -> Peer {
+        Peer { address: SocketAddr::new(self.client, 0), tls: self.tls }
+    }
+
+    /// From a query: `url=`, and if it matters `method=`, `header=NAME: VALUE` (any number), `client=ADDRESS`.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn read(query: &str) -> Result<Self, String> {
         let (mut url, mut method, mut client, mut fields) =
             (None, Method::GET, IpAddr::V4(Ipv4Addr::LOCALHOST), Vec::new());
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {

@@ -119,13 +119,18 @@ impl Client {
     }
 }
 
-/// The target that asks about one request: `fields` are lines `NAME: VALUE`.
-pub fn entry_target(url: &str, method: &str, client: Option<&str>, fields: &[String]) -> String {
-    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let mut target = format!("/cache/entry?url={}&method={}", encoded(url), encoded(method));
+/// The target that asks `path` about one request: `fields` are lines `NAME: VALUE`.
+pub fn request_target(path: &str, url: &str, method: &str, client: Option<&str>, fields: &[String]) -> String {
     let fields = fields.iter().map(|line| ("header", line.as_str())).chain(client.map(|client| ("client", client)));
-    for (name, value) in fields {
-        target.extend(["&", name, "=", &encoded(value)]);
+    target(path, &[("url", url), ("method", method)].into_iter().chain(fields).collect::<Vec<_>>())
+}
+
+/// Path and query.
+pub fn target(path: &str, parameters: &[(&str, &str)]) -> String {
+    let mut target = path.to_owned();
+    for (index, (name, value)) in parameters.iter().enumerate() {
+        let value = utf8_percent_encode(value, NON_ALPHANUMERIC).to_string();
+        target.extend([if index == 0 { "?" } else { "&" }, name, "=", &value]);
     }
     target
 }
@@ -155,7 +160,13 @@ mod tests {
         let client = Client::new(&admin, Some("s3cret")).unwrap();
         assert_eq!(client.get("/cache").await.unwrap(), json!({ "entries": 7 }));
         assert_eq!(client.post("/purge", &json!({ "all": true })).await.unwrap()["purged"], 4);
-        let target = entry_target("http://a/b?c=d&e=%20f", "GET", Some("::1"), &["accept: a/b; q=1".to_owned()]);
+        let target = request_target(
+            "/cache/entry",
+            "http://a/b?c=d&e=%20f",
+            "GET",
+            Some("::1"),
+            &["accept: a/b; q=1".to_owned()],
+        );
         assert_eq!(client.get(&target).await.unwrap(), json!("/b?c=d&e=%20f"));
         let refused = client.post("/purge", &json!({})).await.unwrap_err();
         assert!(matches!(refused, ClientError::Refused { status: StatusCode::BAD_REQUEST, .. }), "{refused:?}");

@@ -9,6 +9,7 @@ pub mod client;
 mod serve;
 pub mod text;
 mod upstreams;
+mod why;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -72,6 +73,15 @@ pub trait AdminSource {
     /// # Errors
     /// Why it would be refused before the store is asked, for people.
     fn entry(&self, asked: &Asked) -> Result<Value, String>;
+
+    /// What would become of a request, step by step.
+    fn explain(&self, asked: &Asked) -> Value;
+
+    /// What became of the requests known by this id; empty if nothing is remembered of them.
+    fn why(&self, id: &str) -> Vec<Value>;
+
+    /// The latest requests that are remembered, up to `most`; of those kept or refused for `word`, if one is given.
+    fn accounts(&self, word: Option<&str>, most: usize) -> Vec<Value>;
 }
 
 /// What is answered: whole.
@@ -130,6 +140,8 @@ enum Page {
     Purge,
     Cache,
     Entry,
+    Explain,
+    Why,
     Upstreams,
     Gear,
     Breaker,
@@ -147,6 +159,8 @@ impl Page {
             "/purge" => Self::Purge,
             "/cache" => Self::Cache,
             "/cache/entry" => Self::Entry,
+            "/explain" => Self::Explain,
+            "/why" => Self::Why,
             "/upstreams" => Self::Upstreams,
             "/gear" => Self::Gear,
             "/breaker" => Self::Breaker,
@@ -173,7 +187,9 @@ impl Page {
             Self::Index | Self::Live | Self::Ready => Need::Nothing,
             Self::Metrics => Need::Metrics,
             Self::Config | Self::Cache | Self::Upstreams => Need::Look,
-            Self::Reload | Self::Purge | Self::Entry | Self::Gear | Self::Breaker => Need::Act,
+            Self::Reload | Self::Purge | Self::Entry | Self::Explain | Self::Why | Self::Gear | Self::Breaker => {
+                Need::Act
+            }
         }
     }
 
@@ -197,6 +213,8 @@ impl Page {
             Self::Purge => cache::purge(source, request.body()),
             Self::Cache => answer(StatusCode::OK, JSON, format!("{:#}\n", source.cache())),
             Self::Entry => cache::entry(source, request.uri().query()),
+            Self::Explain => cache::explain(source, request.uri().query()),
+            Self::Why => why::why(source, request.uri().query()),
             Self::Upstreams => answer(StatusCode::OK, JSON, format!("{:#}\n", source.upstreams())),
             Self::Gear => upstreams::gear(source, request.body()),
             Self::Breaker => upstreams::breaker(source, request.body()),
@@ -239,6 +257,9 @@ GET  /cache         how the cache stands
 GET  /cache/entry   what a request would get from it, and why: ?url=http://HOST/PATH[&header=NAME:%20VALUE]
 POST /purge         take answers out of it, or make them stale: {"url": "http://HOST/PATH", "soft": true};
                     or "prefix", "group", "route", "upstream", or "all": true
+GET  /explain       what would become of a request, step by step: ?url=http://HOST/PATH[&method=POST][&header=…]
+GET  /why           what became of the latest requests worth remembering: ?reason=queue.full&limit=20;
+                    or of one: ?id=REQUEST_ID
 GET  /upstreams     how each upstream stands: gear, slots, queue, breaker, endpoints
 POST /gear          hold the gear of one: {"upstream": "erp", "gear": "park", "for": "30m"}; let go without "gear"
 POST /breaker       hold its breaker: {"upstream": "erp", "hold": "open"} or "closed"; let go without "hold"
@@ -304,6 +325,18 @@ pub(crate) mod tests {
             json!({ "entries": 7 })
         }
 
+        fn explain(&self, asked: &Asked) -> Value {
+            json!(asked.parts.method.as_str())
+        }
+
+        fn why(&self, id: &str) -> Vec<Value> {
+            if id == "77" { vec![json!({ "request_id": id })] } else { Vec::new() }
+        }
+
+        fn accounts(&self, word: Option<&str>, most: usize) -> Vec<Value> {
+            vec![json!([word, most])]
+        }
+
         fn entry(&self, asked: &Asked) -> Result<Value, String> {
             if asked.parts.uri == "/none" { Err("no route".to_owned()) } else { Ok(json!(asked.parts.uri.to_string())) }
         }
@@ -342,6 +375,17 @@ pub(crate) mod tests {
         check("POST", "/reload", &good, 200, JSON, "{\"reloaded\":true}\n");
         check("GET", "/cache", &good, 200, JSON, "{\n  \"entries\": 7\n}\n");
         check("GET", "/cache/entry?url=http://a/b", &good, 200, JSON, "\"/b\"\n");
+        check(
+            "GET",
+            "/why?id=77",
+            &good,
+            200,
+            JSON,
+            "{\n  \"accounts\": [\n    {\n      \"request_id\": \"77\"\n    }\n  ]\n}\n",
+        );
+        check("GET", "/explain?url=http://a/b&method=POST", &good, 200, JSON, "\"POST\"\n");
+        let latest = "{\n  \"accounts\": [\n    [\n      \"slow\",\n      2\n    ]\n  ]\n}\n";
+        check("GET", "/why?reason=slow&limit=2", &good, 200, JSON, latest);
         let draining = Known { unready: Some("draining"), ..Known::default() };
         check("GET", "/readyz", &draining, 503, PLAIN, "draining\n");
         check("GET", "/livez", &draining, 200, PLAIN, "ok\n");
@@ -355,7 +399,7 @@ pub(crate) mod tests {
             let page = Page::at(words.next().unwrap()).unwrap();
             assert!(page.allows(&method), "{line}");
         }
-        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 11);
+        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 13);
     }
 
     #[test]
@@ -373,6 +417,9 @@ pub(crate) mod tests {
     fn what_does_not_fit_is_a_problem() {
         for (method, path, status, allow) in [
             ("GET", "/nothing", 404, None),
+            ("GET", "/why?id=78", 404, None),
+            ("GET", "/explain", 400, None),
+            ("GET", "/why?reason=no", 400, None),
             ("GET", "/metrics/", 404, None),
             ("POST", "/metrics", 405, Some("GET, HEAD")),
             ("DELETE", "/", 405, Some("GET, HEAD")),

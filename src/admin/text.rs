@@ -142,6 +142,55 @@ pub fn inspection(seen: &Value) -> String {
     text
 }
 
+/// What would become of a request: a line for each sentence.
+pub fn explanation(told: &Value) -> String {
+    let mut text = String::new();
+    let mut last = String::new();
+    for sentence in told["story"].as_array().into_iter().flatten() {
+        let step = word(sentence, 0);
+        let shown = if step == last { "" } else { step.as_str() };
+        let _ = writeln!(text, "{shown:<14}{}", word(sentence, 1));
+        last = step;
+    }
+    text
+}
+
+/// What became of requests: a line for each, or the whole story where it is told.
+pub fn accounts(answer: &Value) -> String {
+    let accounts = answer["accounts"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut text = String::new();
+    let head = ["time", "request", "kept", "status", "reason", "cache", "tries", "ms", "route", "what"];
+    let mut rows = vec![head.map(str::to_owned)];
+    for account in accounts {
+        let Some(story) = account["story"].as_array() else {
+            rows.push([
+                word(account, "time"),
+                word(account, "request_id"),
+                word(account, "kept"),
+                number(account, "status").to_string(),
+                word(account, "reason"),
+                word(account, "cache"),
+                number(account, "tries").to_string(),
+                format!("{:.1}", account["duration_ms"].as_f64().unwrap_or_default()),
+                word(account, "route"),
+                format!("{} {}{}", word(account, "method"), word(account, "host"), word(account, "path")),
+            ]);
+            continue;
+        };
+        let theirs = account["client_request_id"].as_str();
+        let theirs = theirs.map_or_else(String::new, |theirs| format!(", {theirs} to its client"));
+        let (id, time, kept) = (word(account, "request_id"), word(account, "time"), word(account, "kept"));
+        let _ = writeln!(text, "{id}{theirs}, ended {time}, kept because: {kept}");
+        for sentence in story.iter().filter_map(Value::as_str) {
+            let _ = writeln!(text, "  {sentence}");
+        }
+    }
+    if rows.len() > 1 {
+        table(&mut text, &rows);
+    }
+    if text.is_empty() { "nothing is remembered".to_owned() } else { text }
+}
+
 fn number(value: &Value, name: &str) -> u64 {
     value[name].as_u64().unwrap_or_default()
 }
@@ -208,6 +257,27 @@ mod tests {
         assert!(text.contains("hit ratio     -\n"), "{text}");
         assert!(text.contains("\norders        3      1  2.0 KiB     5       5       0     50.0 %\n"), "{text}");
         assert!(!text.contains("writes"), "{text}");
+    }
+
+    #[test]
+    fn an_explanation_names_each_step_once() {
+        let told = json!({ "story": [["route", "a"], ["route", "b"], ["gate", "c"]] });
+        assert_eq!(explanation(&told), "route         a\n              b\ngate          c\n");
+        assert_eq!(explanation(&Value::Null), "");
+    }
+
+    #[test]
+    fn accounts_are_listed_or_told() {
+        let line = json!({ "time": "t", "request_id": "0a", "kept": "slow", "status": 200, "duration_ms": 1500.25,
+                           "method": "GET", "host": "erp", "path": "/a", "tries": 1 });
+        let listed = accounts(&json!({ "accounts": [line] }));
+        assert!(listed.lines().nth(1).is_some_and(|line| line.ends_with("GET erp/a")), "{listed}");
+        let mut told = line;
+        told["story"] = json!(["one", "two"]);
+        told["client_request_id"] = json!("theirs");
+        let text = accounts(&json!({ "accounts": [told] }));
+        assert_eq!(text, "0a, theirs to its client, ended t, kept because: slow\n  one\n  two\n");
+        assert_eq!(accounts(&Value::Null), "nothing is remembered");
     }
 
     #[test]

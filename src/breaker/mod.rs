@@ -36,6 +36,7 @@ use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use crate::outcome::Outcome;
+use crate::refusal::Mode;
 
 pub mod window;
 
@@ -73,6 +74,8 @@ pub struct BreakerParams {
     /// Opens when more than this share (0 to 1) of the upstream's slots are zombies: it is busy with what nobody waits
     /// for any more. At 1 it never does.
     pub zombie_share: f64,
+    /// Whether its word counts, or what it would refuse is only counted. An operator's hold counts in any case.
+    pub mode: Mode,
 }
 
 impl Default for BreakerParams {
@@ -87,6 +90,7 @@ impl Default for BreakerParams {
             open_max: Duration::from_mins(5),
             trials: 3,
             zombie_share: 0.5,
+            mode: Mode::Enforce,
         }
     }
 }
@@ -193,6 +197,16 @@ impl Breaker {
         Ok(Pass { trial: true, generation })
     }
 
+    /// Whether its word counts: not in shadow mode, but for what an operator holds.
+    pub fn counts(&self) -> bool {
+        self.params.mode.counts() || matches!(self.stand.phase, Phase::Forced(_))
+    }
+
+    /// A pass for one whom it would refuse in shadow mode: what becomes of it is seen in the window, and no trial.
+    pub const fn bystander(&self) -> Pass {
+        Pass { trial: false, generation: self.stand.generation }
+    }
+
     /// Learns how the attempt ended. `took` is the time the backend took. The shift it caused is returned; those that
     /// time alone makes (open to half-open, half-open given up) are seen in [`Breaker::state`].
     pub fn record(&mut self, pass: Pass, outcome: Outcome, took: Duration, now: Instant) -> Option<Shift> {
@@ -203,8 +217,13 @@ impl Breaker {
         let slow = self.params.slow.is_some_and(|slow| took >= slow);
         match self.stand.phase {
             Phase::Closed { .. } => self.count(outcome, slow, now),
-            Phase::HalfOpen(_) => self.judge(outcome, slow, now),
-            Phase::Open { .. } | Phase::Forced(_) => None,
+            Phase::HalfOpen(_) if pass.trial => self.judge(outcome, slow, now),
+            // Bystanders: gears go by the window also while a shadow says that it is open.
+            Phase::HalfOpen(_) | Phase::Open { .. } => {
+                self.see(outcome, slow, now);
+                None
+            }
+            Phase::Forced(_) => None,
         }
     }
 
@@ -260,6 +279,7 @@ impl Breaker {
     /// [`RAMP`] after it closed. At least one slot should be left whatever the share.
     pub fn share(&self, now: Instant) -> f64 {
         match self.stand_at(now).phase {
+            _ if !self.counts() => 1.0,
             Phase::Closed { ramp: None } | Phase::Forced(Hold::Closed) => 1.0,
             Phase::Closed { ramp: Some(since) } => {
                 let done = now.saturating_duration_since(since).as_secs_f64() / RAMP.as_secs_f64();
@@ -281,16 +301,24 @@ impl Breaker {
 
     /// Closed: counts, and opens when a ratio is reached.
     fn count(&mut self, outcome: Outcome, slow: bool, now: Instant) -> Option<Shift> {
-        let broken = match outcome {
-            Outcome::Ok | Outcome::Business => false,
-            Outcome::Broken => true,
-            Outcome::Overloaded | Outcome::Ignored => return None,
-        };
-        self.window.add(Counts { calls: 1, broken: broken.into(), slow: slow.into() }, now);
+        if !self.see(outcome, slow, now) {
+            return None;
+        }
         let sum = self.window.sum(now);
         let trips = sum.calls >= self.params.minimum
             && (sum.reach(sum.broken, self.params.failure_ratio) || sum.reach(sum.slow, self.params.slow_ratio));
         if trips { self.open(now) } else { None }
+    }
+
+    /// Puts a call into the window, if it says anything.
+    fn see(&mut self, outcome: Outcome, slow: bool, now: Instant) -> bool {
+        let broken = match outcome {
+            Outcome::Ok | Outcome::Business => false,
+            Outcome::Broken => true,
+            Outcome::Overloaded | Outcome::Ignored => return false,
+        };
+        self.window.add(Counts { calls: 1, broken: broken.into(), slow: slow.into() }, now);
+        true
     }
 
     /// Half-open: the verdict on one trial.

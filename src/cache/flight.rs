@@ -405,7 +405,14 @@ fn wake(wakers: impl IntoIterator<Item = Waker>) {
 const fn concerns_the_asker(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::QueueFull | Reason::QueueTimeout | Reason::QueueHopeless | Reason::GearLimp | Reason::RateExceeded
+        Reason::QueueFull
+            | Reason::QueueTimeout
+            | Reason::QueueHopeless
+            | Reason::GearLimp
+            | Reason::RateExceeded
+            | Reason::QuotaHour
+            | Reason::QuotaDay
+            | Reason::QuotaMonth
     )
 }
 

@@ -146,7 +146,7 @@ impl CacheParams {
 /// Which query parameters count for the key. The default takes the query as it is.
 ///
 /// The whole query goes to the origin, so what does not count here must not count there either. Servers read names in
-/// many ways: what any of them might take for a name that counts does count, as it is spelled ([`loose_name`]). Only
+/// many ways: what any of them might take for a name that counts does count, as it is spelled (`loose_name`). Only
 /// the very name that is to be dropped is dropped. What holds a `;` counts, for old servers find parameters behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueryRule {

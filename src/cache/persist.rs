@@ -361,7 +361,8 @@ fn find(path: &Path, fingerprint: &[u8; 32]) -> io::Result<Option<Found>> {
     Ok(Some(found))
 }
 
-fn create(path: &Path) -> io::Result<File> {
+/// A new file, the owner's alone.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -370,7 +371,7 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Makes a rename last.
-fn sync_folder(file: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(file: &Path) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(folder)?.sync_all()
 }

@@ -1,7 +1,7 @@
 //! Commands that ask a running vaxel over its admin listener.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::admin::client::{self, Client};
-use crate::admin::text;
+use crate::admin::{Asked, text};
+use crate::config;
+use crate::gateway::Gateway;
 
 /// Which running vaxel, and how it knows us.
 #[derive(Debug, Args)]
@@ -77,6 +79,42 @@ pub(super) struct CacheArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The request's method.
+    method: String,
+    /// Its URL, as clients ask for it.
+    url: String,
+    /// A field of it, as `NAME: VALUE`.
+    #[arg(long = "header", short = 'H')]
+    headers: Vec<String>,
+    /// The address it comes from.
+    #[arg(long)]
+    client: Option<String>,
+    /// Explain by this configuration file, as a vaxel that has just been started would act; no process is asked.
+    #[arg(long, short)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    /// The id in the error body, the field Vaxel-Request-Id or the access log; or the X-Request-Id its client gave it.
+    /// The latest requests worth telling of if not given.
+    #[arg(conflicts_with_all = ["reason", "latest"])]
+    id: Option<String>,
+    /// Of those: the ones refused for this reason (such as queue.full), or kept because they were refused, failed,
+    /// left, broken, retried, stale, waited, slow, sampled.
+    #[arg(long)]
+    reason: Option<String>,
+    /// How many.
+    #[arg(long, default_value_t = 20)]
+    latest: usize,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     admin: AdminArgs,
@@ -105,6 +143,51 @@ pub(super) struct BreakerArgs {
     hold: String,
     #[command(flatten)]
     admin: AdminArgs,
+}
+
+/// Explains what would become of a request.
+pub(super) fn explain(args: &ExplainArgs) -> Result<ExitCode, Failure> {
+    let target = client::request_target("/explain", &args.url, &args.method, args.client.as_deref(), &args.headers);
+    let told = match &args.config {
+        None => args.admin.run(async |client| client.get(&target).await)?,
+        Some(file) => {
+            let Some(told) = explained_by(file, &target)? else { return Ok(ExitCode::FAILURE) };
+            told
+        }
+    };
+    args.admin.show(&told, text::explanation)
+}
+
+/// By a configuration that nobody serves; `None`: it has mistakes, which are printed.
+fn explained_by(file: &Path, target: &str) -> Result<Option<Value>, Failure> {
+    let mut settings = match config::load(file) {
+        Ok(loaded) => loaded.settings,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return Ok(None);
+        }
+    };
+    // What a running vaxel has stored is its own.
+    settings.cache.persist = None;
+    let asked = Asked::read(target.split_once('?').map_or("", |(_, query)| query))?;
+    let handle = Gateway::builder().settings(settings).build()?;
+    let moment = handle.clock().moment();
+    handle.upstreams().iter().for_each(|upstream| upstream.shift(moment));
+    Ok(Some(json!(handle.explain(&asked.parts, asked.peer()))))
+}
+
+/// Tells what became of one request, or lists the latest.
+pub(super) fn why(args: &WhyArgs) -> Result<ExitCode, Failure> {
+    let target = match &args.id {
+        Some(id) => client::target("/why", &[("id", id)]),
+        None => {
+            let latest = args.latest.to_string();
+            let reason = args.reason.as_deref().map(|reason| ("reason", reason));
+            client::target("/why", &reason.into_iter().chain([("limit", &*latest)]).collect::<Vec<_>>())
+        }
+    };
+    let accounts = args.admin.run(async |client| client.get(&target).await)?;
+    args.admin.show(&accounts, text::accounts)
 }
 
 /// Shows how the upstreams stand.
@@ -148,7 +231,7 @@ pub(super) fn cache(args: &CacheArgs) -> Result<ExitCode, Failure> {
         let report = args.admin.run(async |client| client.get("/cache").await)?;
         return args.admin.show(&report, text::report);
     };
-    let target = client::entry_target(url, &args.method, args.client.as_deref(), &args.headers);
+    let target = client::request_target("/cache/entry", url, &args.method, args.client.as_deref(), &args.headers);
     let seen = args.admin.run(async |client| client.get(&target).await)?;
     args.admin.show(&seen, text::inspection)
 }

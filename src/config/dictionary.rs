@@ -118,6 +118,7 @@ impl Kind {
             | Self::WholeOr(section)
             | Self::Tables(section)
             | Self::Named(section) => Some(section),
+            Self::OneOrMore(inner) => inner.section(),
             _ => None,
         }
     }

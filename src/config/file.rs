@@ -15,7 +15,7 @@ use cache::CACHE;
 pub use cache::{CANONICALS, ON_UNEXPECTED};
 pub use listener::ACCEPTS;
 use listener::LISTENER;
-use upstream::{UPSTREAM, WINDOW};
+use upstream::{MODES, UPSTREAM, WINDOW};
 
 /// The whole file.
 pub static FILE: Section = Section {
@@ -46,6 +46,11 @@ static SERVER: Section = Section {
     keys: &[
         Key::new("workers", Whole, "Threads that serve requests; 0: one per core.").default("0"),
         Key::new("drain", Duration, "How long requests may take to end when the process stops.").default("'30s'"),
+        Key::new(
+            "state",
+            Text,
+            "The file that keeps what was used of quotas over a restart; without it they begin anew.",
+        ),
     ],
 };
 
@@ -127,7 +132,8 @@ static CONSUMER: Section = Section {
         Key::new("weight", Whole, "Its share of an upstream when that is scarce, compared with the others'.")
             .default("1"),
         Key::new("class", Choice(CLASSES), "How urgent its requests are, instead of what the route says."),
-        Key::new("rate", Table(&RATE), "How much it may ask for, instead of what the route says."),
+        Key::new("rate", Table(&RATE), "How much it may ask for on all routes together, beside what a route says."),
+        Key::new("quota", OneOrMore(&Table(&QUOTA)), "How much it may ask for in an hour, a day or a month."),
     ],
 };
 
@@ -157,8 +163,22 @@ static RATE: Section = Section {
     keys: &[
         Key::new("limit", Rate, "The rate that is kept up.").required(),
         Key::new("burst", Whole, "How many requests may come at once; the number of `limit` if not given."),
+        Key::new("mode", Choice(MODES), "Whether what is over it is refused, or only counted.").default("'enforce'"),
     ],
 };
+
+static QUOTA: Section = Section {
+    name: "quota of a [consumer.NAME]",
+    about: "Requests per window of the clock or the calendar.",
+    keys: &[
+        Key::new("limit", Whole, "How many requests a window has room for; a route's `cost` counts.").required(),
+        Key::new("per", Choice(QUOTA_PER), "How long a window is.").required(),
+        Key::new("zone", Text, "The time zone in which windows begin and end.").default("'UTC'"),
+    ],
+};
+
+/// The words of `per` of a quota.
+pub const QUOTA_PER: &[&str] = &["hour", "day", "month"];
 
 /// The words of a class.
 pub const CLASSES: &[&str] = &["interactive", "normal", "batch"];

@@ -219,6 +219,14 @@ impl<'r> Reader<'r> {
         all
     }
 
+    /// One table, or several.
+    pub(super) fn some_tables<T>(&mut self, name: &str, read: impl Fn(&mut Reader<'_>) -> T) -> Vec<T> {
+        match self.entry(name).map(Spanned::get_ref) {
+            Some(DeValue::Table(_)) => self.optional_table(name, read).into_iter().collect(),
+            _ => self.tables(name, read),
+        }
+    }
+
     /// Tables with names, `[kind.name]`, in the order of the file.
     pub(super) fn named<T>(&mut self, name: &str, read: impl Fn(&Spanned<String>, &mut Reader<'_>) -> T) -> Vec<T> {
         self.must(name);

@@ -40,6 +40,8 @@ pub struct Settings {
     pub workers: usize,
     /// How long requests may take to end when the process stops.
     pub drain: Duration,
+    /// The file that keeps what was used of quotas over a restart.
+    pub state: Option<PathBuf>,
     /// Logs.
     pub log: LogSettings,
     /// What upstreams learn of the client, and whose word is taken for it.

@@ -9,6 +9,9 @@ use toml::de::{DeTable, DeValue};
 use super::dictionary::{Kind, Need, Section};
 use super::file::FILE;
 use super::*;
+use crate::refusal::Mode;
+
+mod quotas;
 
 /// A configuration that is right, for tests that add to it.
 const SMALL: &str = r#"
@@ -308,11 +311,11 @@ fn slots_are_a_number_or_found() {
     let number = slots("20");
     assert_eq!((number.slots, number.queue, number.most(), number.adaptive), (20, 80, 20, None));
     let found = slots("{ adaptive = 'gradient', min = 2, max = 40 }");
-    let adaptive = AdaptiveParams { policy: Policy::Gradient, min: 2, max: 40, shadow: false };
+    let adaptive = AdaptiveParams { policy: Policy::Gradient, min: 2, max: 40, mode: Mode::Enforce };
     assert_eq!((found.slots, found.queue, found.most(), found.adaptive), (10, 160, 40, Some(adaptive)));
     let watched = slots("{ adaptive = 'aimd', max = 40, start = 30, slow = '2s', mode = 'shadow' }");
     let policy = Policy::Aimd { slow: Some(std::time::Duration::from_secs(2)) };
-    let adaptive = AdaptiveParams { policy, min: 1, max: 40, shadow: true };
+    let adaptive = AdaptiveParams { policy, min: 1, max: 40, mode: Mode::Shadow };
     assert_eq!((watched.slots, watched.most(), watched.adaptive), (30, 30, Some(adaptive)));
 }
 
@@ -442,7 +445,7 @@ fn keys_of_file(table: &DeTable<'_>, section: &Section, path: &str, keys: &mut B
         }
         let Some(inner) = key.kind.section() else { continue };
         let tables: Vec<&DeTable<'_>> = match (key.kind, value.get_ref()) {
-            (Kind::Tables(_), DeValue::Array(tables)) => {
+            (Kind::Tables(_) | Kind::OneOrMore(_), DeValue::Array(tables)) => {
                 tables.iter().filter_map(|table| table.get_ref().as_table()).collect()
             }
             (Kind::Named(_), DeValue::Table(named)) => {
@@ -471,7 +474,8 @@ fn keys_of_schema(schema: &Json, path: &str, keys: &mut BTreeSet<String>) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}/{name}");
         keys_of_schema(property, &path, keys);
-        for inner in [&property["items"], &property["additionalProperties"], &property["anyOf"][1]] {
+        let [one, other] = [0, 1].map(|choice| &property["anyOf"][choice]);
+        for inner in [&property["items"], &property["additionalProperties"], one, other] {
             keys_of_schema(inner, &path, keys);
         }
         keys.insert(path);

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::throttle::quota::QuotaParams;
 use crate::throttle::{Class, RateParams};
 
 /// Every configured consumer, indexed by what identifies it; immutable, shared by all workers.
@@ -40,8 +41,10 @@ pub struct ConsumerParams {
     pub weight: u32,
     /// Its priority class, where it is not the route's.
     pub class: Option<Class>,
-    /// Its rate, where it is not the route's.
+    /// Its rate over all routes, beside each route's.
     pub rate: Option<RateParams>,
+    /// Its quotas, at most one of each length.
+    pub quotas: Vec<QuotaParams>,
 }
 
 /// What a consumer is known by.
@@ -211,7 +214,7 @@ mod tests {
     use super::*;
 
     fn consumer(name: &str, identify: Identify) -> ConsumerParams {
-        ConsumerParams { name: name.to_owned(), identify, weight: 1, class: None, rate: None }
+        ConsumerParams { name: name.to_owned(), identify, weight: 1, class: None, rate: None, quotas: Vec::new() }
     }
 
     fn key(header: &'static str, secrets: &[&str]) -> Identify {

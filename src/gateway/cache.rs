@@ -253,7 +253,7 @@ impl Handle {
         self.first_worker().snapshot.load_full()
     }
 
-    fn first_worker(&self) -> &Arc<Worker> {
+    pub(super) fn first_worker(&self) -> &Arc<Worker> {
         self.0.workers.first().expect("a gateway has at least one worker")
     }
 }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::ledger::Ledger;
 use super::snapshot::{self, Built, Workshop};
 use super::{Builder, Gateway};
 use crate::cache::fence::UrlFences;
@@ -19,6 +20,7 @@ use crate::cache::store::Store;
 use crate::config::settings::Settings;
 use crate::message::hop::Pseudonym;
 use crate::metrics::{CacheLive, Metrics};
+use crate::proxy::journal::Journal;
 use crate::proxy::snapshot::{Core, Worker};
 use crate::upstream::Upstream;
 use crate::upstream::probe::ProbeParams;
@@ -81,7 +83,8 @@ impl Handle {
             metrics,
         });
         watch_cache(&core);
-        let workshop = Workshop::new(Arc::clone(&core), builder.origins, workers, seed);
+        let ledger = Ledger::open(settings.state.clone(), core.clock.moment().wall);
+        let workshop = Workshop::new(Arc::clone(&core), ledger, builder.origins, workers, seed);
         let built = workshop.build(&settings, None)?;
         let log = builder.access_log;
         if let Some(log) = log.clone() {
@@ -93,13 +96,17 @@ impl Handle {
                     core: Arc::clone(&core),
                     index,
                     snapshot: ArcSwap::from(snapshot::view(&core, &built, &settings)),
+                    journal: Journal::default(),
                     log: log.as_ref().map(crate::proxy::access_log::AccessLog::worker),
                     random: AtomicU64::new(seed.wrapping_mul(index as u64 + 1)),
                 })
             })
             .collect();
         core.metrics.reloaded(true, core.clock.moment().wall);
-        Ok(Self(Arc::new(Shared { core, shelf, workers, workshop, built: Mutex::new(built), reloaded: Notify::new() })))
+        let built = Mutex::new(built);
+        let shared = Arc::new(Shared { core, shelf, workers, workshop, built, reloaded: Notify::new() });
+        watch_quotas(&shared);
+        Ok(Self(shared))
     }
 
     /// The view of one event loop; `worker` counts from 0 and wraps.
@@ -138,6 +145,24 @@ impl Handle {
         reloaded
     }
 
+    /// Writes down what was used of quotas, if the settings name a file for it and anything has changed. Blocks.
+    pub fn save_state(&self) {
+        let (core, ledger) = (&self.0.core, self.0.workshop.ledger());
+        match ledger.save(core.clock.moment().wall) {
+            Ok(false) => {}
+            Ok(true) => core.metrics.state().saved(true),
+            Err(error) => {
+                core.metrics.state().saved(false);
+                tracing::warn!(%error, "what was used of quotas cannot be written to the file of [server] state");
+            }
+        }
+    }
+
+    /// Whether [`save_state`](Self::save_state) has a file to write.
+    pub fn keeps_state(&self) -> bool {
+        self.0.workshop.ledger().is_kept()
+    }
+
     /// The upstreams that ask for probes.
     pub(super) fn probed(&self) -> Vec<(Arc<Upstream>, ProbeParams)> {
         self.0.built.lock().probed()
@@ -170,8 +195,17 @@ impl Handle {
             }
         }
         self.0.core.store.maintain();
+        self.0.workshop.ledger().prune(moment.wall);
         self.0.workshop.upkeep().await;
     }
+}
+
+fn watch_quotas(shared: &Arc<Shared>) {
+    let weak = Arc::downgrade(shared);
+    shared.core.metrics.watch_quotas(Box::new(move || {
+        let shared = weak.upgrade();
+        shared.map(|shared| shared.built.lock().standing(shared.core.clock.moment().wall)).unwrap_or_default()
+    }));
 }
 
 fn watch_cache(core: &Arc<Core>) {

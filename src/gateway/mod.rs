@@ -33,9 +33,11 @@ use crate::upstream::origin::Origin;
 
 pub mod cache;
 mod handle;
+mod ledger;
 mod probing;
 mod snapshot;
 pub mod steer;
+pub mod why;
 
 pub use handle::{Handle, StartError};
 

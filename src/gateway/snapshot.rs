@@ -1,25 +1,29 @@
 //! From settings to live objects. What has a name and a state is carried over from the snapshot before: slots, breaker,
 //! budget, health and connections go on through a reload.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use foldhash::fast::FixedState;
 use http::{HeaderValue, Uri};
 use parking_lot::Mutex;
 
 use super::StartError;
+use super::ledger::Ledger;
 use crate::breaker::Breaker;
 use crate::cache::fence::Fence;
 use crate::config::settings::{RouteSettings, Settings, UpstreamSettings};
 use crate::consumer::Consumers;
-use crate::metrics::{EndpointLive, LimitLive, Live};
-use crate::proxy::snapshot::{Caller, Core, Rate, Route, Snapshot};
+use crate::metrics::{EndpointLive, LimitLive, Live, QuotaLive};
+use crate::proxy::limits;
+use crate::proxy::snapshot::{Caller, Core, Quota, Rate, Route, Snapshot};
 use crate::retry::budget::Budget;
 use crate::router::Router;
 use crate::throttle::RateParams;
+use crate::throttle::quota::Counted;
 use crate::throttle::rate::RateLimiter;
 use crate::throttle::slots::Slots;
 use crate::upstream::body::BodyParams;
@@ -35,6 +39,7 @@ use crate::upstream::{Endpoint, Upstream, tls};
 /// What live objects are made with.
 pub(super) struct Workshop {
     core: Arc<Core>,
+    ledger: Ledger,
     resolver: Arc<Resolver>,
     origins: HashMap<String, Arc<dyn Origin>>,
     workers: usize,
@@ -47,6 +52,8 @@ pub(super) struct Built {
     settings: Vec<UpstreamSettings>,
     /// By route and by consumer, with what they were made from.
     rates: HashMap<String, (RateParams, Arc<RateLimiter>)>,
+    /// By consumer.
+    quotas: BTreeMap<String, Quota>,
     /// By group of routes. Never forgotten: what is stored of a group that comes back must not look new.
     groups: HashMap<String, Arc<Fence>>,
 }
@@ -54,9 +61,20 @@ pub(super) struct Built {
 type Reached = (Arc<[Endpoint]>, Arc<Mutex<Ejection>>);
 
 impl Workshop {
-    pub(super) fn new(core: Arc<Core>, origins: HashMap<String, Arc<dyn Origin>>, workers: usize, seed: u64) -> Self {
+    pub(super) fn new(
+        core: Arc<Core>,
+        ledger: Ledger,
+        origins: HashMap<String, Arc<dyn Origin>>,
+        workers: usize,
+        seed: u64,
+    ) -> Self {
         let resolver = Arc::new(Resolver::new(core.clock.clone()));
-        Self { core, resolver, origins, workers, seed }
+        Self { core, ledger, resolver, origins, workers, seed }
+    }
+
+    /// What was used of quotas.
+    pub(super) const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Makes what `settings` ask for; takes over from `before` what still fits.
@@ -84,6 +102,12 @@ impl Workshop {
             );
             rates.insert(name, (params, limiter));
         }
+        let quotas = settings.consumers.iter().filter(|consumer| !consumer.quotas.is_empty());
+        let quotas = quotas.map(|consumer| {
+            let counts = self.ledger.account(&consumer.name);
+            (consumer.name.clone(), Quota { quotas: consumer.quotas.as_slice().into(), counts })
+        });
+        let quotas = quotas.collect();
         let mut groups = before.map(|before| before.groups.clone()).unwrap_or_default();
         for group in settings.routes.iter().filter_map(|route| route.group.clone()) {
             groups.entry(group).or_default();
@@ -91,7 +115,7 @@ impl Workshop {
         for upstream in &upstreams {
             watch(upstream, &self.core);
         }
-        Ok(Built { upstreams, settings: settings.upstreams.clone(), rates, groups })
+        Ok(Built { upstreams, settings: settings.upstreams.clone(), rates, quotas, groups })
     }
 
     pub(super) async fn upkeep(&self) {
@@ -236,8 +260,24 @@ impl Built {
         }
     }
 
-    fn rate(&self, name: &str) -> Option<Arc<RateLimiter>> {
-        self.rates.get(name).map(|(_, limiter)| Arc::clone(limiter))
+    /// How consumers stand with their quotas at `now`.
+    pub(super) fn standing(&self, now: SystemTime) -> Vec<QuotaLive> {
+        let quotas = self.quotas.iter().flat_map(|(consumer, Quota { quotas, counts })| {
+            let standing = counts.lock().stand(quotas, 0, now);
+            standing.into_iter().flatten().map(|Counted { per, used, limit, .. }| QuotaLive {
+                consumer: consumer.clone(),
+                per: per.word(),
+                used,
+                limit,
+            })
+        });
+        quotas.collect()
+    }
+
+    fn rate(&self, name: &str, policy: &str) -> Option<Rate> {
+        let (RateParams { limit, per, .. }, limiter) = self.rates.get(name)?;
+        let policy = limits::policy(policy, limit.get().into(), per.as_secs().max(1)).value()?;
+        Some(Rate { limiter: Arc::clone(limiter), policy })
     }
 }
 
@@ -253,7 +293,8 @@ pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snaps
             identity: core.store.keyer().number(&consumer.name),
             weight: consumer.weight,
             class: consumer.class,
-            rate: built.rate(&consumer_rate(&consumer.name)),
+            rate: built.rate(&consumer_rate(&consumer.name), limits::CONSUMER),
+            quota: built.quotas.get(&consumer.name).cloned(),
             meter: core.metrics.consumer(&consumer.name),
         })
         .collect();
@@ -268,6 +309,7 @@ pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snaps
             weight: 1,
             class: None,
             rate: None,
+            quota: None,
             meter: core.metrics.anonymous(),
         },
         unrouted: core.metrics.unrouted(),
@@ -278,15 +320,15 @@ pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snaps
 fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
     let upstream = built.upstreams.get(settings.upstream).map(Arc::clone);
     let upstream = upstream.unwrap_or_else(|| unreachable!("settings name only upstreams they hold"));
-    let rate = settings.rate.zip(built.rate(&route_rate(settings)));
     Route {
         name: settings.name.as_str().into(),
+        pattern: settings.matching.to_string().into(),
         number: core.store.keyer().number(&settings.name),
         meter: core.metrics.route(&settings.name, &upstream.name),
         upstream,
         group: settings.group.as_ref().and_then(|group| built.groups.get(group)).map(Arc::clone),
         cache: settings.cache.clone(),
-        rate: rate.map(|(params, limiter)| Rate { limiter, policy: policy(&params) }),
+        rate: settings.rate.and_then(|_| built.rate(&route_rate(settings), limits::ROUTE)),
         class: settings.class,
         cost: settings.cost,
         operation: FixedState::default().hash_one(&settings.name),
@@ -298,12 +340,6 @@ fn route(core: &Core, built: &Built, settings: &RouteSettings) -> Route {
         fallback: settings.fallback.clone(),
         classes: settings.classes,
     }
-}
-
-fn policy(params: &RateParams) -> HeaderValue {
-    let (limit, window) = (params.limit, params.per.as_secs().max(1));
-    HeaderValue::try_from(format!("\"route\";q={limit};w={window};qu=\"requests\""))
-        .unwrap_or(HeaderValue::from_static("\"route\""))
 }
 
 fn check_routes(settings: &Settings) -> Result<(), StartError> {

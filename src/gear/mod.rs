@@ -24,6 +24,7 @@
 use std::time::{Duration, Instant};
 
 use crate::breaker::State;
+use crate::refusal::Mode;
 use crate::throttle::Class;
 
 pub mod calendar;
@@ -89,18 +90,6 @@ impl Default for GearParams {
     fn default() -> Self {
         Self { mode: Mode::Enforce, dwell: Duration::from_secs(10), limp_class: Class::Normal }
     }
-}
-
-/// What a policy does with its verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// There is none.
-    Off,
-    /// It is counted and logged.
-    Shadow,
-    /// It counts.
-    #[default]
-    Enforce,
 }
 
 /// Why it is in its gear.
@@ -238,7 +227,7 @@ impl Controller {
         self.hold = hold;
     }
 
-    /// Observes. `window` is the gear of an open window. Where strain does not count (`Mode::Off`, `Mode::Shadow`), the
+    /// Observes. `window` is the gear of an open window. Where strain does not count ([`Mode::Off`], [`Mode::Shadow`]), the
     /// breaker's part in it does not either: it refuses by itself.
     pub fn observe(
         &mut self,

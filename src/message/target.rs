@@ -1,7 +1,8 @@
 //! Host and path of a request, checked and normalised once, before routing and cache key alike.
 //!
-//! What is sent upstream is the client's own spelling: servers of the SAP kind tell `%2F` from `/`, so a path is never
-//! decoded or encoded again (see [`Target::path`] for what the normal form is good for).
+//! What is sent upstream is the client's own spelling: servers of the SAP kind tell `%2F` from `/`, so a path is not
+//! decoded or encoded again (see [`Target::path`] for what the normal form is good for). But dot segments stay behind:
+//! servers disagree on what they name, and what is routed and stored as one resource must be no other (see [`sent`]).
 
 use std::borrow::Cow;
 
@@ -51,6 +52,20 @@ impl<'a> Target<'a> {
         }
         Cow::Owned(merged)
     }
+}
+
+/// The path as it goes upstream: as spelled, but in normal form if it holds dot segments, or if `is_rewritten`: a rule for
+/// `/old` is one for `/%6Fld` and `//old`. `None`: as spelled.
+///
+/// # Errors
+/// [`Reason::RequestTarget`], as of [`Target::of`].
+pub fn sent(path: &str, is_rewritten: bool) -> Result<Option<String>, Reason> {
+    let mut normal = normal_path(path)?;
+    if is_rewritten && normal.starts_with("//") {
+        normal = Cow::Owned(format!("/{}", normal.trim_start_matches('/')));
+    }
+    let goes = normal != path && (is_rewritten || normal != decode_unreserved(path)?);
+    Ok(goes.then(|| normal.into_owned()))
 }
 
 /// The one host of a request. `old` is HTTP/1.0, which may come without.
@@ -178,10 +193,12 @@ fn remove_dot_segments(path: &str) -> Result<String, Reason> {
     Ok(out)
 }
 
-/// Whether a dot segment hides behind an encoded slash: some servers see it, and some do not.
+/// Whether a dot segment hides behind an encoded slash, or before a parameter: some servers see it, and some do not.
 fn hides_dots(segment: &str) -> bool {
-    (segment.contains("%2F") || segment.contains("%5C"))
-        && segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(|piece| matches!(piece, "." | ".."))
+    let before = segment.split_once(';').map(|(before, _)| before);
+    matches!(before, Some("." | ".."))
+        || (segment.contains("%2F") || segment.contains("%5C"))
+            && segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(|piece| matches!(piece, "." | ".."))
 }
 
 #[cfg(test)]
@@ -229,6 +246,9 @@ mod tests {
             "/a\\b",
             "/a/..%2fb/../c",
             "/a/%5c../..",
+            "/a/..;/b",
+            "/a/.;x=1/b",
+            "/a/%2e%2e;",
         ] {
             assert_eq!(path(raw), Err(Reason::RequestTarget), "{raw}");
         }

@@ -173,6 +173,9 @@ pub(super) fn busy() -> Metrics {
     metrics.store().saved(Some(512), SystemTime::UNIX_EPOCH + Duration::from_millis(2_500));
     metrics.store().saved(None, SystemTime::UNIX_EPOCH);
     metrics.store().restored(6);
+    metrics.state().saved(false);
+    metrics
+        .watch_quotas(Box::new(|| vec![QuotaLive { consumer: "webshop".to_owned(), per: "day", used: 8, limit: 100 }]));
     metrics.watch_access_log(Box::new(|| 9));
     metrics.watch_certificates(Box::new(|| {
         let (listener, certificate) = ("0.0.0.0:8443".to_owned(), "site.pem".to_owned());

@@ -13,6 +13,7 @@ mod facts;
 mod listener;
 pub mod names;
 mod openmetrics;
+mod quota;
 mod route;
 mod shard;
 mod store;
@@ -33,6 +34,7 @@ use self::exemplar::Shown;
 pub use self::facts::{CODES, CacheEvent, CacheResult, Ending, Facts, METHODS, OTHER, Pace, Traced};
 pub use self::listener::{ConnectionRefusal, Handshake, ListenerMeter};
 pub use self::openmetrics::Format;
+pub use self::quota::{QuotaLive, StateMeter};
 #[cfg(test)]
 pub(crate) use self::route::plain;
 pub use self::route::{ConsumerMeter, RouteMeter};
@@ -135,6 +137,16 @@ impl Metrics {
         *self.state.cache.lock() = Some(Arc::from(watch));
     }
 
+    /// Counts the writings of the file that keeps what was used of quotas.
+    pub fn state(&self) -> &StateMeter {
+        &self.state.kept
+    }
+
+    /// Reads how consumers stand with their quotas through `watch` at each scrape. It must not scrape.
+    pub fn watch_quotas(&self, watch: Box<dyn Fn() -> Vec<QuotaLive> + Send + Sync>) {
+        *self.state.quotas.lock() = Some(Arc::from(watch));
+    }
+
     /// Reads how many lines the access log has lost through `watch` at each scrape. It must not scrape.
     pub fn watch_access_log(&self, watch: Box<dyn Fn() -> u64 + Send + Sync>) {
         *self.state.access_log.lock() = Some(Arc::from(watch));
@@ -219,6 +231,8 @@ struct State {
     event_loops: Meters<WorkerMeter>,
     cache: Watched<CacheLive>,
     store: StoreMeter,
+    kept: StateMeter,
+    quotas: Watched<Vec<QuotaLive>>,
     access_log: Watched<u64>,
     certificates: Watched<Vec<CertificateLive>>,
     panics: AtomicU64,
@@ -252,6 +266,8 @@ impl State {
             to.count(&names::CACHE_FILLS, &[], live.fills);
         }
         self.store.collect(to);
+        self.kept.collect(to);
+        ask(&self.quotas).into_iter().flatten().for_each(|quota| quota.collect(to));
         if let Some(dropped) = ask(&self.access_log) {
             to.count(&names::ACCESS_LOG_DROPPED, &[], dropped);
         }

@@ -14,6 +14,7 @@ use super::upstream::{CONNECTION_KINDS, STATES};
 use crate::gear::Gear;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
+use crate::throttle::quota::Per;
 
 /// One metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +91,12 @@ metrics! {
         "Time upstreams worked for the consumer's requests.";
     CONSUMER_QUEUE = Counter Seconds "vaxel_consumer_queue_seconds_total" ["consumer"]
         "Time the consumer's requests waited for a slot.";
+    QUOTA_USED = Gauge Count "vaxel_quota_used" ["consumer", "per"]
+        "What the consumer has used of its quota in the present hour, day or month.";
+    QUOTA_LIMIT = Gauge Count "vaxel_quota_limit" ["consumer", "per"]
+        "What the consumer may use in an hour, day or month.";
+    STATE_SAVES = Counter Count "vaxel_state_saves_total" ["result"]
+        "Writings of the file that keeps what was used of quotas.";
 
     CACHE_REQUESTS = Counter Count "vaxel_cache_requests_total" ["route", "result"]
         "Finished requests by what the cache did.";
@@ -338,7 +345,12 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("to", code(GEAR_SHIFTS.name), Gear::ALL.map(Gear::code).to_vec()),
         ("reason", code(LISTENER_REFUSED.name), ConnectionRefusal::CODES.to_vec()),
         ("result", code(TLS_HANDSHAKES.name), Handshake::CODES.to_vec()),
-        ("result", format!("{}, {}", code(CONFIG_RELOADS.name), code(CACHE_SAVES.name)), RELOAD_RESULTS.to_vec()),
+        ("per", format!("{}, {}", code(QUOTA_USED.name), code(QUOTA_LIMIT.name)), Per::ALL.map(Per::word).to_vec()),
+        (
+            "result",
+            [CONFIG_RELOADS, CACHE_SAVES, STATE_SAVES].map(|metric| code(metric.name)).join(", "),
+            RELOAD_RESULTS.to_vec(),
+        ),
     ]
 }
 

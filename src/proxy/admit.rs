@@ -10,11 +10,12 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Noted, Tally};
+use super::journal::Over;
 use super::lookup::{self, Content, Looked};
 use super::outgoing;
 use super::post::Reading;
 use super::respond;
-use super::snapshot::{Route, Snapshot, Worker};
+use super::snapshot::{Rate, Route, Snapshot, Worker};
 use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
@@ -22,7 +23,8 @@ use crate::message::present::Present;
 use crate::message::target::Target;
 use crate::message::trace::TraceId;
 use crate::metrics::CacheResult;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Mode, Reason, Refusal};
+use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
 use crate::upstream::body::Inbound;
 
@@ -46,6 +48,7 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         exchange.method = parts.method.clone();
         exchange.present = Present::of(&parts.headers);
         if let Err(denied) = hooked {
+            exchange.note(&parts);
             return answered(respond::deny(exchange, denied));
         }
     }
@@ -59,6 +62,9 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         let content = if body.is_end_stream() { Content::None } else { Content::Unread };
         Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, content)))
     })();
+    if !matches!(looked, Ok((_, Looked::Serve(_, CacheResult::Hit, _)))) {
+        exchange.note(&parts);
+    }
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
         Ok((route, looked)) => proceed(exchange, route, parts, (body, None), safe, looked),
@@ -115,10 +121,12 @@ fn onward(
     let plan = match looked {
         Looked::Fetch(wanted, forward) => {
             exchange.cache = CacheResult::Miss;
+            exchange.forward = Some(forward);
             Plan::Fetch(Arc::new(wanted), forward)
         }
         Looked::Alone(result, forward, address) => {
             exchange.cache = result;
+            exchange.forward = forward;
             Plan::Alone(forward, address)
         }
         Looked::Serve(..) | Looked::Read | Looked::Refuse(_) => {
@@ -135,7 +143,9 @@ pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
     parts.uri = Uri::from_static("-");
     parts.method = Method::from_bytes(b"-").unwrap_or_default();
     parts.version = Version::HTTP_11;
-    open(worker, &parts, peer)
+    let mut exchange = open(worker, &parts, peer);
+    exchange.note(&parts);
+    exchange
 }
 
 /// The facts of a request as it comes.
@@ -156,8 +166,13 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         present,
         noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
         rated: None,
+        over: None,
+        own: None,
+        quotas: Standing::default(),
         cache: CacheResult::Off,
+        forward: None,
         reason: None,
+        retry_after: None,
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,
@@ -169,7 +184,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
 }
 
 /// What is never relayed.
-fn check(worker: &Worker, parts: &Parts, present: Present) -> Result<(), Refusal> {
+pub(super) fn check(worker: &Worker, parts: &Parts, present: Present) -> Result<(), Refusal> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::RequestMethod.into());
     }
@@ -225,21 +240,46 @@ fn identify(exchange: &Exchange, parts: &Parts) -> Identity {
     identity
 }
 
-/// The consumer's own rate, then the route's. What the route's says goes into the RateLimit fields, of a refusal too.
+/// The consumer's own rate, the route's, then the consumer's quotas: what a rate refuses, no quota is charged. What they
+/// say goes into the RateLimit fields, of a refusal too.
 fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
     let (caller, number) = exchange.caller();
     let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-    if let Some(limiter) = &caller.rate {
-        allowed(&limiter.check(number, cost))?;
+    if let Some(rate) = &caller.rate {
+        let (rated, mode) = (rate.limiter.check(number, cost), rate.limiter.mode());
+        exchange.own = mode.counts().then_some(rated);
+        heed(exchange, route, Over::Consumer, &rated, mode)?;
     }
-    if let Some(rate) = &route.rate {
-        allowed(exchange.rated.insert(rate.limiter.check(number, cost)))?;
+    if let Some(Rate { limiter, .. }) = &route.rate {
+        let (rated, mode) = (limiter.check(number, cost), limiter.mode());
+        // What only counts is not told.
+        exchange.rated = mode.counts().then_some(rated);
+        heed(exchange, route, Over::Route, &rated, mode)?;
     }
+    let Some(quota) = &exchange.caller().0.quota else { return Ok(()) };
+    let standing =
+        quota.counts.lock().check(&quota.quotas, cost.get(), exchange.worker.core.clock.wall_at(exchange.started));
+    exchange.quotas = standing;
+    // Of two that are used up, the one that is so for longer says when it makes sense to come back.
+    let over = standing.iter().flatten().filter(|quota| !quota.allowed).max_by_key(|quota| quota.reset);
+    over.map_or(Ok(()), |over| Err(Refusal::from(over.per.reason()).after(over.reset)))
+}
+
+/// Refuses what is over a rate; in shadow mode it is only counted.
+fn heed(exchange: &mut Exchange, route: &Route, over: Over, rated: &Rated, mode: Mode) -> Result<(), Refusal> {
+    if rated.allowed {
+        return Ok(());
+    }
+    exchange.over = Some(over);
+    if mode.counts() {
+        return Err(exceeded(rated));
+    }
+    route.meter.shadow(exchange.worker.index, Reason::RateExceeded);
     Ok(())
 }
 
-fn allowed(rated: &Rated) -> Result<(), Refusal> {
-    if rated.allowed { Ok(()) } else { Err(Refusal::from(Reason::RateExceeded).after(rated.retry_after)) }
+pub(super) fn exceeded(rated: &Rated) -> Refusal {
+    Refusal::from(Reason::RateExceeded).after(rated.retry_after)
 }
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.

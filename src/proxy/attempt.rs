@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
+use super::journal::End;
 use super::snapshot::{Route, Worker};
 use crate::gear::Gear;
 use crate::message::chain;
@@ -67,11 +68,11 @@ pub(super) async fn attempts(
     tally: &mut Tally,
     late: impl Fn() -> Option<Late>,
 ) -> Result<Reply, Refusal> {
-    let Ask { worker, route, ticket } = ask;
+    let Ask { worker, route, .. } = ask;
     let upstream = &route.upstream;
     let mut course = Course { upstream, worker, begun: None, tries: Tries::default(), fresh: false };
     loop {
-        let (permit, pass) = gate::pass(worker, upstream, ticket, outgoing.safe, tally).await?;
+        let (permit, pass) = gate::pass(ask, outgoing.safe, tally).await?;
         let now = worker.core.clock.now();
         let begun = *course.begun.get_or_insert_with(|| {
             upstream.budget.lock().deposit(now);
@@ -86,11 +87,16 @@ pub(super) async fn attempts(
         let call = Call { worker: worker.index, fresh: course.fresh };
         let sending = Arc::clone(&endpoint.origin).send(request, call);
         tally.attempts += 1;
+        tally.tries.begin(chosen.unwrap_or(usize::MAX), now);
         let patience = upstream.timeouts.head.min(course.time_left(now));
         let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes).await;
         let now = worker.core.clock.now();
         tally.upstream = Some(now.saturating_duration_since(begun));
         tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
+        match &head {
+            Ok((response, _)) => tally.tries.end(End::Answered(response.status()), now),
+            Err(error) => tally.tries.failed(error, now),
+        }
         let wait = match head {
             Ok((response, held)) => match course.after_answer(outgoing, &response, &route.classes, now) {
                 None => return Ok(received(response, held, outgoing.upgrade.take())),
@@ -107,6 +113,7 @@ pub(super) async fn attempts(
                 wait
             }
         };
+        tally.tries.again(wait);
         pause(worker, upstream, wait).await;
     }
 }

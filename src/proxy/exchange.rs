@@ -5,10 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use super::access_log::Line;
 use super::hooks::Parties;
+use super::journal::{Account, Kept, Over, Stood, TEXT, Tries, cut, named};
+use super::respond::Forward;
 use super::snapshot::{Caller, Route, Snapshot, Worker};
 use crate::consumer::Identity;
 use crate::listen::Peer;
@@ -17,6 +20,7 @@ use crate::message::trace::{TRACEPARENT, TraceId};
 use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
 use crate::throttle::Ticket;
+use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
 use crate::upstream::body::Source;
 
@@ -44,14 +48,24 @@ pub(super) struct Exchange {
     pub(super) started: Instant,
     /// Which of its fields are to be looked at.
     pub(super) present: Present,
-    /// What the access log wants of the request, if there is one.
+    /// What the access log wants of the request, if there is one; and the journal, if it is no plain hit.
     pub(super) noted: Option<Noted>,
-    /// What the rate limit said, for the RateLimit fields.
+    /// What the route's rate limit said, for the RateLimit fields.
     pub(super) rated: Option<Rated>,
+    /// Whose rate it is over, if it is.
+    pub(super) over: Option<Over>,
+    /// The same of its consumer's own.
+    pub(super) own: Option<Rated>,
+    /// How its consumer stands with its quotas.
+    pub(super) quotas: Standing,
     /// What the cache did.
     pub(super) cache: CacheResult,
+    /// Why it was sent on.
+    pub(super) forward: Option<Forward>,
     /// Why vaxel answered by itself.
     pub(super) reason: Option<Reason>,
+    /// When it was told to come back.
+    pub(super) retry_after: Option<Duration>,
     /// The status answered.
     pub(super) status: StatusCode,
     /// What the upstream's part was.
@@ -77,7 +91,7 @@ impl Drop for Exchange {
 }
 
 /// What happened at the upstream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     /// Attempts made.
     pub(super) attempts: u32,
@@ -87,9 +101,13 @@ pub(super) struct Tally {
     pub(super) queued: Option<Duration>,
     /// Time from the first attempt until the head of the last answer, or its failure.
     pub(super) upstream: Option<Duration>,
+    /// How the upstream stood when the gate was last asked.
+    pub(super) gate: Option<Stood>,
+    /// How each attempt went.
+    pub(super) tries: Tries,
 }
 
-/// What the access log wants of a request.
+/// What access log and journal want of a request.
 pub(super) struct Noted {
     /// Its target.
     pub(super) uri: Uri,
@@ -99,6 +117,8 @@ pub(super) struct Noted {
     pub(super) user_agent: Option<HeaderValue>,
     /// Its W3C trace context.
     pub(super) trace: Option<HeaderValue>,
+    /// The id its client gave it; read for the journal only.
+    pub(super) named: Option<HeaderValue>,
 }
 
 impl Noted {
@@ -109,6 +129,7 @@ impl Noted {
             host: headers.get(header::HOST).cloned(),
             user_agent: headers.get(header::USER_AGENT).cloned(),
             trace: headers.get(TRACEPARENT).cloned(),
+            named: None,
         }
     }
 }
@@ -129,6 +150,12 @@ impl Exchange {
         let (caller, consumer) = self.caller();
         let class = caller.class.unwrap_or(route.class);
         Ticket { consumer, weight: caller.weight, class, cost: route.cost, operation: route.operation }
+    }
+
+    /// Remembers what the journal wants: it is no plain hit.
+    pub(super) fn note(&mut self, parts: &Parts) {
+        let noted = self.noted.get_or_insert_with(|| Noted::of(&parts.uri, &parts.headers));
+        noted.named = parts.headers.get(&REQUEST_ID).cloned();
     }
 
     /// Its id, the same in the error body and the access log.
@@ -161,7 +188,11 @@ impl Exchange {
         if let Some(hooks) = &self.worker.core.hooks {
             hooks.finished(&facts, parties);
         }
-        if let (Some(log), Some(noted)) = (&self.worker.log, noted) {
+        let Some(noted) = noted else { return };
+        if let Some(kept) = Kept::of(&facts, self.request_id.unwrap_or_default()) {
+            self.worker.journal.write(self.account(kept, &noted, &facts, parties));
+        }
+        if let Some(log) = &self.worker.log {
             let mut id = [0; 16];
             log.write(&Line {
                 time: self.worker.core.clock.wall_at(now),
@@ -182,6 +213,38 @@ impl Exchange {
         }
     }
 
+    fn account(&self, kept: Kept, noted: &Noted, facts: &Facts<'_>, parties: Parties<'_>) -> Account {
+        let endpoints = self.route().map(|route| &route.upstream.endpoints);
+        let endpoint = |index| Some(&*endpoints?.get::<usize>(index)?.name);
+        Account {
+            request_id: self.request_id.unwrap_or_default(),
+            client_request_id: noted.named.as_ref().and_then(named),
+            kept,
+            ended: self.worker.core.clock.wall_at(self.started + facts.duration),
+            client: self.client,
+            method: self.method.clone(),
+            host: noted.host.as_ref().and_then(|host| host.to_str().ok()).map(|host| cut(host, TEXT)),
+            path: cut(noted.uri.path(), TEXT),
+            route: parties.route.map(Box::from),
+            upstream: parties.upstream.map(Box::from),
+            consumer: self.caller().0.name.clone(),
+            over: self.over,
+            rated: self.rated,
+            cache: self.cache,
+            forward: self.forward.map(Into::into),
+            gate: self.tally.gate,
+            queued: facts.queued,
+            attempts: self.tally.tries.told(endpoint),
+            tries: facts.attempts,
+            status: facts.status,
+            reason: facts.reason,
+            retry_after: self.retry_after,
+            duration: facts.duration,
+            sent: facts.response_bytes,
+            ending: facts.ending,
+        }
+    }
+
     fn facts(&self, sent: u64, ending: Ending, now: Instant) -> Facts<'_> {
         Facts {
             method: &self.method,
@@ -199,6 +262,9 @@ impl Exchange {
         }
     }
 }
+
+/// What a client calls its request; it goes on untouched, and ours is beside it.
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What nginx made the custom for a client that left before it had an answer; never sent.
 const CLIENT_CLOSED: u16 = 499;

@@ -1,12 +1,14 @@
 //! Step 5: before the upstream. Its gear and the breaker are asked first, to fail fast; then for a slot, which may mean to wait; and
 //! then for the breaker's pass, so that nobody holds a half-open trial while it stands in the queue.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::attempt::Ask;
 use super::exchange::Tally;
+use super::journal::Stood;
 use super::snapshot::Worker;
-use crate::breaker::Pass;
+use crate::breaker::{Breaker, Pass};
+use crate::gear::Gear;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::Ticket;
 use crate::throttle::slots::Permit;
@@ -16,39 +18,71 @@ use crate::upstream::Upstream;
 ///
 /// # Errors
 /// `gear.park`, `gear.limp`, `window.writes`, `breaker.open`, `queue.full`, `queue.timeout`, `queue.hopeless`.
-pub(super) async fn pass(
-    worker: &Worker,
-    upstream: &Arc<Upstream>,
-    ticket: Ticket,
-    safe: bool,
-    tally: &mut Tally,
-) -> Result<(Permit, Option<Pass>), Refusal> {
+pub(super) async fn pass(ask: Ask<'_>, safe: bool, tally: &mut Tally) -> Result<(Permit, Option<Pass>), Refusal> {
+    let Ask { worker, route, ticket } = ask;
+    let upstream = &route.upstream;
     let clock = &worker.core.clock;
     let now = clock.now();
-    let open = |wait| Refusal::from(Reason::BreakerOpen).after(wait);
-    geared(worker, upstream, ticket, safe, now)?;
+    let stood = tally.gate.insert(Stood { gear: Gear::Drive, breaker: None, shadowed: false, ahead: None });
+    geared(worker, upstream, ticket, safe, now, stood)?;
     if let Some(breaker) = &upstream.breaker {
         let share = {
             let breaker = breaker.lock();
-            breaker.peek(now).map_err(open)?;
+            stood.breaker = Some(breaker.state(now));
+            stood.shadowed = heed(ask, &breaker, breaker.peek(now))?.is_none();
             breaker.share(now)
         };
         upstream.let_out(share);
     }
-    let permit = upstream.slots.acquire(ticket, now).await?;
+    let acquire = upstream.slots.acquire(ticket, now);
+    stood.ahead = Some(acquire.ahead());
+    let waits = acquire.is_waiting();
+    let before = tally.queued.unwrap_or_default();
+    let permit = acquire.await.inspect_err(|_| {
+        // Who waited in vain has waited; who found no place has not.
+        if waits {
+            tally.queued = Some(before + clock.now().saturating_duration_since(now));
+        }
+    })?;
     let waited = permit.waited();
-    tally.queued = Some(tally.queued.unwrap_or_default() + waited);
+    tally.queued = Some(before + waited);
     upstream.meter.waited(worker.index, waited);
     if !waited.is_zero() {
         // It may have been parked meanwhile.
-        geared(worker, upstream, ticket, safe, now + waited)?;
+        geared(worker, upstream, ticket, safe, now + waited, stood)?;
     }
     let Some(breaker) = &upstream.breaker else { return Ok((permit, None)) };
-    let pass = breaker.lock().enter(safe, now + waited).map_err(open)?;
+    let mut breaker = breaker.lock();
+    if stood.shadowed {
+        return Ok((permit, Some(breaker.bystander())));
+    }
+    let entered = breaker.enter(safe, now + waited);
+    let pass = heed(ask, &breaker, entered)?.unwrap_or_else(|| breaker.bystander());
     Ok((permit, Some(pass)))
 }
 
+/// What the breaker says; `None`: it would refuse, but is in shadow mode and only counts.
+fn heed<T>(ask: Ask<'_>, breaker: &Breaker, said: Result<T, Duration>) -> Result<Option<T>, Refusal> {
+    match said {
+        Ok(said) => Ok(Some(said)),
+        Err(wait) if breaker.counts() => Err(Refusal::from(Reason::BreakerOpen).after(wait)),
+        Err(_) => {
+            ask.route.meter.shadow(ask.worker.index, Reason::BreakerOpen);
+            Ok(None)
+        }
+    }
+}
+
 /// Whether the gear of the upstream lets a request pass.
-fn geared(worker: &Worker, upstream: &Upstream, ticket: Ticket, safe: bool, now: Instant) -> Result<(), Refusal> {
-    upstream.gears.stand().map_or(Ok(()), |stand| stand.admit(safe, ticket.class, now, worker.draw()))
+fn geared(
+    worker: &Worker,
+    upstream: &Upstream,
+    ticket: Ticket,
+    safe: bool,
+    now: Instant,
+    stood: &mut Stood,
+) -> Result<(), Refusal> {
+    let Some(stand) = upstream.gears.stand() else { return Ok(()) };
+    stood.gear = stand.gear;
+    stand.admit(safe, ticket.class, now, worker.draw())
 }

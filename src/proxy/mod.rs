@@ -1,7 +1,7 @@
 //! The trip of one request. The order of the steps is a product decision and stands here; each step is a file.
 //!
 //! ```text
-//! admit    route · identify · admit: the consumer's rate                        no waiting, no work
+//! admit    route · identify · admit: the consumer's rate and quota              no waiting, no work
 //! lookup   key, Vary, freshness: fresh → respond; stale → respond and refresh; miss → lead or join a fill; pass → alone
 //! gate     breaker → slot (bounded fair queue) → breaker's pass
 //! attempt  endpoint → origin → classify → learn once → perhaps again
@@ -30,12 +30,15 @@ mod body;
 mod cache_status;
 mod exchange;
 mod expect;
+pub mod explain;
 mod fill;
 mod freshen;
 mod gate;
 mod held;
 pub mod hooks;
 pub mod inspect;
+pub mod journal;
+pub(crate) mod limits;
 mod lookup;
 mod outgoing;
 mod post;

@@ -1,5 +1,6 @@
 //! From the request as it came to the request as it goes on: fields of the hop removed, the client named, the
-//! operator's edits and path applied. The path is the client's own spelling unless a rewrite asks for another.
+//! operator's edits and path applied. The path is the client's own spelling, but for dot segments, unless a rewrite asks
+//! for another.
 
 use http::header::{self, HeaderName};
 use http::request::Parts;
@@ -10,8 +11,8 @@ use hyper::upgrade::OnUpgrade;
 use super::attempt::Outgoing;
 use super::exchange::Exchange;
 use super::snapshot::Route;
-use crate::message::hop;
 use crate::message::present::Present;
+use crate::message::{hop, target};
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::{Inbound, Source};
 
@@ -26,7 +27,7 @@ pub(super) fn prepare(
     body: Inbound,
     safe: bool,
 ) -> Result<Outgoing, Refusal> {
-    let target = target(route, &parts)?;
+    let target = path(route, &parts)?;
     let may_switch = parts.version == Version::HTTP_11 && exchange.present.has(Present::UPGRADE);
     let protocol = if may_switch { hop::upgrade(&parts.headers) } else { None };
     let upgrade = protocol.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
@@ -58,16 +59,22 @@ pub(super) fn prepare(
     Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, trace: exchange.trace, upgrade })
 }
 
-fn target(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {
-    let raw = parts.uri.path_and_query();
-    match (&route.rewrite, raw) {
-        (None, Some(raw)) => Ok(raw.clone()),
-        (None, None) => Ok(PathAndQuery::from_static("/")),
-        (Some(rewrite), raw) => {
-            let raw = raw.map_or("/", PathAndQuery::as_str);
-            rewrite.apply(raw).parse().map_err(|_| Reason::RequestTarget.into())
-        }
+fn path(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {
+    let Some(raw) = parts.uri.path_and_query() else { return Ok(PathAndQuery::from_static("/")) };
+    let normal = target::sent(raw.path(), route.rewrite.is_some())?;
+    if normal.is_none() && route.rewrite.is_none() {
+        return Ok(raw.clone());
     }
+    let mut sent = normal.unwrap_or_else(|| raw.path().to_owned());
+    if let Some(query) = raw.query() {
+        sent.push('?');
+        sent.push_str(query);
+    }
+    let sent = match &route.rewrite {
+        Some(rewrite) => rewrite.apply(&sent),
+        None => sent,
+    };
+    sent.parse().map_err(|_| Reason::RequestTarget.into())
 }
 
 /// HTTP/2 has `:authority` in place of Host (RFC 9113 section 8.3.1).

@@ -14,15 +14,15 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use super::body::{Content, ResponseBody};
 use super::cache_status;
 pub(super) use super::cache_status::Forward;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, hexadecimal};
 use super::held::Held;
+use super::limits;
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::Reader;
 use crate::cache::range;
 use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
 use crate::message::present::Present;
-use crate::message::short::Short;
 use crate::metrics::CacheResult;
 use crate::refusal::{Denied, Reason, Refusal};
 use crate::upstream::body::ReplyBody;
@@ -204,14 +204,20 @@ fn problem(
     retry_after: Option<Duration>,
 ) -> Response<ResponseBody> {
     exchange.reason = Some(reason);
+    exchange.retry_after = retry_after;
     let mut body = String::with_capacity(256);
     let id = exchange.request_id();
+    let violated: Vec<_> = limits::violated(&exchange).collect();
+    let plain = ("about:blank", status.canonical_reason().unwrap_or_default());
+    let (kind, title) = if violated.is_empty() { plain } else { limits::EXCEEDED };
     let _ = write!(
         body,
-        "{{\"type\":\"about:blank\",\"title\":\"{}\",\"status\":{},\"detail\":\"{detail}\",\"reason\":\"{code}\",\"request_id\":\"{id:016x}\"",
-        status.canonical_reason().unwrap_or_default(),
+        "{{\"type\":\"{kind}\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\",\"reason\":\"{code}\",\"request_id\":\"{id:016x}\"",
         status.as_u16(),
     );
+    if !violated.is_empty() {
+        let _ = write!(body, ",\"violated-policies\":{violated:?}");
+    }
     if let Some(wait) = retry_after {
         let _ = write!(body, ",\"retry_after_ms\":{}", wait.as_millis());
     }
@@ -228,6 +234,7 @@ fn problem(
     if let Some(value) = proxy_status(reason) {
         headers.insert(PROXY_STATUS, HeaderValue::from_static(value));
     }
+    headers.insert(VAXEL_REQUEST_ID, id_field(id));
     match reason {
         Reason::ConsumerUnknown => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"vaxel\""));
@@ -253,6 +260,7 @@ pub(super) fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Respons
         return refuse(exchange, refusal);
     };
     exchange.reason = Some(refusal.reason);
+    exchange.retry_after = refusal.retry_after;
     let mut response = Response::new(Content::Full(answer.body));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
@@ -264,6 +272,7 @@ pub(super) fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Respons
     if let Some(value) = proxy_status(refusal.reason) {
         headers.insert(PROXY_STATUS, HeaderValue::from_static(value));
     }
+    headers.insert(VAXEL_REQUEST_ID, id_field(exchange.request_id()));
     finish(&mut exchange, headers);
     dress(exchange, response)
 }
@@ -273,10 +282,8 @@ fn finish(exchange: &mut Exchange, headers: &mut HeaderMap) {
     exchange.worker.core.pseudonym.sign(headers, http::Version::HTTP_11);
     if let Some(route) = exchange.route() {
         route.response_headers.apply(headers);
-        if let (Some(rated), Some(rate)) = (&exchange.rated, &route.rate) {
-            rate_fields(headers, rated, &rate.policy);
-        }
     }
+    limits::fields(exchange, headers);
 }
 
 /// Wraps the content so that the exchange ends with the body.
@@ -303,22 +310,16 @@ fn not_modified(response: &mut Response<Content>) {
     }
 }
 
-/// draft-ietf-httpapi-ratelimit-headers-11.
-fn rate_fields(headers: &mut HeaderMap, rated: &crate::throttle::rate::Rated, policy: &HeaderValue) {
-    headers.insert(RATELIMIT_POLICY, policy.clone());
-    let mut text = Short::default();
-    text.text("\"route\";r=").number(rated.remaining.into()).text(";t=").number(seconds_up(rated.reset));
-    if let Some(value) = text.value() {
-        headers.insert(RATELIMIT, value);
-    }
-}
-
 fn set_length(headers: &mut HeaderMap, length: u64) {
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
 }
 
+fn id_field(id: u64) -> HeaderValue {
+    HeaderValue::from_str(hexadecimal(id, &mut [0; 16])).unwrap_or(HeaderValue::from_static(""))
+}
+
 /// Whole seconds, never too early, at least one.
-fn seconds_up(wait: Duration) -> u64 {
+pub(super) fn seconds_up(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
@@ -343,6 +344,9 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::QueueHopeless => "vaxel; error=connection_limit_reached; details=\"queue.hopeless\"",
         Reason::RequestLoop => "vaxel; error=proxy_loop_detected",
         Reason::RateExceeded => "vaxel; error=http_request_denied; details=\"rate.exceeded\"",
+        Reason::QuotaHour => "vaxel; error=http_request_denied; details=\"quota.hour\"",
+        Reason::QuotaDay => "vaxel; error=http_request_denied; details=\"quota.day\"",
+        Reason::QuotaMonth => "vaxel; error=http_request_denied; details=\"quota.month\"",
         Reason::ConsumerUnknown | Reason::RequestMethod | Reason::Hook => "vaxel; error=http_request_denied",
         Reason::RouteNone => "vaxel; error=destination_not_found",
         Reason::Internal => "vaxel; error=proxy_internal_error",
@@ -360,5 +364,4 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const VAXEL_REQUEST_ID: HeaderName = HeaderName::from_static("vaxel-request-id");

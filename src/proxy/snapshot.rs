@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use parking_lot::Mutex;
 
 use super::access_log::WorkerLog;
 use super::hooks::Hooks;
+use super::journal::Journal;
 use crate::cache::CacheParams;
 use crate::cache::fence::{Fence, UrlFences};
 use crate::cache::flight::Flights;
@@ -24,7 +26,8 @@ use crate::metrics::{ConsumerMeter, Metrics, RouteMeter};
 use crate::outcome::Classes;
 use crate::router::{Rewrite, Router};
 use crate::throttle::Class;
-use crate::throttle::rate::RateLimiter;
+use crate::throttle::quota::{Counts, QuotaParams};
+use crate::throttle::rate::{ANONYMOUS, RateLimiter};
 use crate::upstream::Upstream;
 use crate::upstream::body::BodyParams;
 
@@ -57,12 +60,14 @@ pub struct Caller {
     /// Its own class, before the route's.
     pub class: Option<Class>,
     /// Its rate over all routes.
-    pub rate: Option<Arc<RateLimiter>>,
+    pub rate: Option<Rate>,
+    /// Its quotas, if it has any.
+    pub quota: Option<Quota>,
     /// What it counts.
     pub meter: Arc<ConsumerMeter>,
 }
 
-/// A route's rate, with what clients are told of it.
+/// The rate of a route or a consumer, with what clients are told of it.
 pub struct Rate {
     /// What it lets pass.
     pub limiter: Arc<RateLimiter>,
@@ -70,10 +75,21 @@ pub struct Rate {
     pub policy: HeaderValue,
 }
 
+/// A consumer's quotas, and what it has used of them.
+#[derive(Clone)]
+pub struct Quota {
+    /// At most one of each length.
+    pub quotas: Arc<[QuotaParams]>,
+    /// Shared by all workers, and carried through reloads.
+    pub counts: Arc<Mutex<Counts>>,
+}
+
 /// A live route.
 pub struct Route {
     /// Its name.
     pub name: Box<str>,
+    /// The host and path it takes, as the file has them.
+    pub pattern: Box<str>,
     /// A number made of its name.
     pub number: u64,
     /// Where it leads.
@@ -136,6 +152,8 @@ pub struct Worker {
     pub index: usize,
     /// The configuration in force.
     pub snapshot: ArcSwap<Snapshot>,
+    /// What became of its requests, of those somebody may ask about.
+    pub journal: Journal,
     /// Where its access log lines go.
     pub log: Option<WorkerLog>,
     /// The state of [`Worker::draw`].
@@ -164,7 +182,6 @@ impl Snapshot {
 
 /// A number for an address (IPv6 by /64) that no known consumer has.
 fn address_number(address: IpAddr) -> u64 {
-    const ANONYMOUS: u64 = 1 << 63;
     ANONYMOUS
         | match aggregate(address) {
             IpAddr::V4(v4) => u64::from(v4.to_bits()),

@@ -58,6 +58,22 @@ pub enum HeaderPredicate {
     Equals(HeaderName, HeaderValue),
 }
 
+/// Host and path: `erp.example/a/{id}`.
+impl fmt::Display for RouteMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.host.as_deref().unwrap_or_default(), self.path)
+    }
+}
+
+/// What a route asks for in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Miss<'a> {
+    /// One of these methods.
+    Method(&'a [Method]),
+    /// This condition on the header fields.
+    Header(&'a HeaderPredicate),
+}
+
 /// One route at the end of its path pattern.
 #[derive(Debug)]
 struct Leaf {
@@ -116,8 +132,24 @@ impl<T> Router<T> {
         found.into_iter().filter_map(|route| self.routes.get(route)).collect()
     }
 
+    /// Every route whose host and path fit a request, in the order of precedence, with what else it asks for in vain:
+    /// the first one without that is the one that is found.
+    pub fn near(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Vec<(&T, Option<Miss<'_>>)> {
+        let mut found = Vec::new();
+        self.search(host, path, |leaves| {
+            found.extend(leaves.iter().map(|leaf| (leaf.route, leaf.miss(method, headers))));
+            None
+        });
+        found.into_iter().filter_map(|(route, miss)| Some((self.routes.get(route)?, miss))).collect()
+    }
+
     /// Shows `fits` the leaves of every pattern that fits, in the order of precedence, until it takes one.
-    fn search(&self, host: &str, path: &str, mut fits: impl FnMut(&[Leaf]) -> Option<usize>) -> Option<usize> {
+    fn search<'s>(
+        &'s self,
+        host: &str,
+        path: &str,
+        mut fits: impl FnMut(&'s [Leaf]) -> Option<usize>,
+    ) -> Option<usize> {
         let named = if self.exact.is_empty() && self.below.is_empty() { None } else { Some(bare(host)) };
         named
             .and_then(|host| lookup(&self.exact, host)?.find(path, &mut fits))
@@ -131,7 +163,12 @@ impl<T> Router<T> {
     }
 
     /// The longest suffix first: at each dot from the left.
-    fn find_below(&self, host: &str, path: &str, fits: &mut impl FnMut(&[Leaf]) -> Option<usize>) -> Option<usize> {
+    fn find_below<'s>(
+        &'s self,
+        host: &str,
+        path: &str,
+        fits: &mut impl FnMut(&'s [Leaf]) -> Option<usize>,
+    ) -> Option<usize> {
         if self.below.is_empty() {
             return None;
         }
@@ -174,6 +211,14 @@ impl<T> fmt::Debug for Router<T> {
 impl Leaf {
     fn fits(&self, method: &Method, headers: &HeaderMap) -> bool {
         self.takes(method) && self.headers.iter().all(|predicate| predicate.holds(headers))
+    }
+
+    /// What it asks for in vain.
+    fn miss(&self, method: &Method, headers: &HeaderMap) -> Option<Miss<'_>> {
+        if !self.takes(method) {
+            return Some(Miss::Method(&self.methods));
+        }
+        self.headers.iter().find(|predicate| !predicate.holds(headers)).map(Miss::Header)
     }
 
     fn takes(&self, method: &Method) -> bool {

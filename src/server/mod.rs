@@ -13,27 +13,25 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::admin::{self, Access, AdminSource, Asked};
-use crate::cache::purge::Depth;
+use crate::admin::{self, AdminSource as _};
 use crate::clock::Clock;
 use crate::config::settings::{AdminSettings, ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
-use crate::gateway::cache::Extent;
-use crate::gateway::steer::Steer;
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
 use crate::listen::serve::{self, Place, Server};
 use crate::listen::tls::TlsError;
 use crate::listen::{Accept, Callers, Peer, socket};
-use crate::metrics::{Format, WorkerMeter};
+use crate::metrics::WorkerMeter;
 use crate::proxy::access_log::{AccessLog, LogWriter};
 
+mod keeping;
 mod sites;
+mod source;
 
 use sites::Sites;
 
@@ -133,7 +131,8 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
     runtime.spawn(upkeep(Arc::clone(&control)));
-    runtime.spawn(keep(handle.clone()));
+    runtime.spawn(keeping::answers(handle.clone()));
+    runtime.spawn(keeping::state(handle.clone()));
     let probing = handle.clone();
     runtime.spawn(async move { probing.probe().await });
     Ok(Running { handle, control, threads, runtime, log: writer, listeners, admin })
@@ -178,6 +177,7 @@ impl Running {
             }
         }
         self.handle.save(ended.is_ok());
+        self.handle.save_state();
         if let Some(log) = self.log {
             log.finish(LOG_PATIENCE);
         }
@@ -362,16 +362,6 @@ async fn upkeep(control: Arc<Control>) {
     }
 }
 
-/// Writes what is stored to disk now and then, for the case of a crash.
-async fn keep(handle: Handle) {
-    let Some(every) = handle.saves_every() else { return };
-    loop {
-        tokio::time::sleep(every).await;
-        let handle = handle.clone();
-        let _ = tokio::task::spawn_blocking(move || handle.save(false)).await;
-    }
-}
-
 /// Reloads on SIGHUP; returns on SIGTERM or SIGINT.
 async fn signals(control: Arc<Control>) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -392,71 +382,6 @@ async fn signals(control: Arc<Control>) -> io::Result<()> {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
         }
-    }
-}
-
-impl AdminSource for Control {
-    fn access(&self) -> Access {
-        // A reload changes the token, but a file that forgets the section does not open the listener.
-        let current = self.loaded.lock().settings.admin.or(self.admin);
-        Access {
-            token: current.and_then(|admin| admin.token),
-            metrics: current.is_some_and(|admin| admin.token_for_metrics),
-            // Nobody asks where nothing listens.
-            listen: self.admin.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |admin| admin.listen),
-        }
-    }
-
-    fn metrics(&self, format: Format) -> String {
-        self.handle.metrics().expose(format)
-    }
-
-    fn ready(&self) -> Result<(), &'static str> {
-        if self.drain.begun() { Err("draining") } else { Ok(()) }
-    }
-
-    fn config(&self) -> Value {
-        self.loaded.lock().view()
-    }
-
-    fn reload(&self) -> Result<(), String> {
-        let result = self.try_reload();
-        match &result {
-            Ok(()) => tracing::info!("configuration reloaded"),
-            Err(problems) => {
-                self.handle.metrics().reloaded(false, self.handle.clock().moment().wall);
-                tracing::error!("configuration not reloaded, the old one stays in force:\n{problems}");
-            }
-        }
-        result
-    }
-
-    fn purge(&self, extent: &Extent, depth: Depth) -> Result<usize, String> {
-        let purged = self.handle.purge(extent, depth).map_err(|error| error.to_string())?;
-        tracing::info!(%extent, ?depth, purged, "purged");
-        Ok(purged)
-    }
-
-    fn cache(&self) -> Value {
-        json!(self.handle.cache_report())
-    }
-
-    fn upstreams(&self) -> Value {
-        json!(self.handle.upstreams_report())
-    }
-
-    fn steer(&self, upstream: &str, steer: Steer) -> Result<(), String> {
-        self.handle.steer(upstream, steer).map_err(|error| error.to_string())?;
-        tracing::warn!(upstream, ?steer, "an operator steers");
-        Ok(())
-    }
-
-    fn entry(&self, asked: &Asked) -> Result<Value, String> {
-        let peer = Peer { address: SocketAddr::new(asked.client, 0), tls: asked.tls };
-        let inspection = self.handle.inspect(&asked.parts, peer);
-        inspection
-            .map(|inspection| json!(inspection))
-            .map_err(|reason| format!("{} ({})", reason.sentence(), reason.code()))
     }
 }
 

@@ -19,7 +19,10 @@ use crate::throttle::slots::{Begun, Slots};
 /// the next.
 #[derive(Debug)]
 #[must_use = "a dropped Acquire leaves the queue"]
-pub struct Acquire(Step);
+pub struct Acquire {
+    step: Step,
+    ahead: usize,
+}
 
 #[derive(Debug)]
 enum Step {
@@ -42,20 +45,26 @@ struct Place {
 }
 
 impl Acquire {
-    pub(super) fn new(slots: &Arc<Slots>, begun: Begun, deadline: Instant) -> Self {
-        Self(match begun {
+    pub(super) fn new(slots: &Arc<Slots>, begun: Begun, deadline: Instant, ahead: usize) -> Self {
+        let step = match begun {
             Begun::Granted(permit) => Step::Known(Some(Ok(permit))),
             Begun::Refused(refusal) => Step::Known(Some(Err(refusal))),
             Begun::Queued(id) => {
                 let place = Place { slots: Arc::clone(slots), id, left: false };
                 Step::Waiting { place, deadline, timer: None }
             }
-        })
+        };
+        Self { step, ahead }
+    }
+
+    /// Requests of whatever class that waited already when it came. Not all of them are served before it.
+    pub const fn ahead(&self) -> usize {
+        self.ahead
     }
 
     /// True if it has to wait: the next poll may be pending.
     pub fn is_waiting(&self) -> bool {
-        matches!(self.0, Step::Waiting { .. })
+        matches!(self.step, Step::Waiting { .. })
     }
 }
 
@@ -65,7 +74,7 @@ impl Future for Acquire {
     /// # Panics
     /// When polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = match &mut self.0 {
+        let result = match &mut self.step {
             Step::Known(result) => result.take().expect("a future is not polled after it was ready"),
             Step::Waiting { place, deadline, timer } => {
                 if let Some(result) = place.slots.fetch(place.id, cx.waker()) {
@@ -79,7 +88,7 @@ impl Future for Acquire {
                 }
             }
         };
-        self.0 = Step::Known(None);
+        self.step = Step::Known(None);
         Poll::Ready(result)
     }
 }

@@ -1,6 +1,7 @@
 //! How much, how fast, and in which order: what keeps a small backend from being overrun.
 //!
 //! - [`rate`]: requests per time and consumer (GCRA), checked before any work is done.
+//! - [`quota`]: requests per hour, day or month and consumer (pure).
 //! - [`slots`]: concurrent work at the upstream; whoever finds no free slot waits in the queue, with a deadline.
 //! - [`queue`]: who comes next: classes and aging (pure); `lane`: weighted shares between the consumers of a class (pure).
 //! - [`limit`]: how many slots the backend really has, learned from its answers (pure).
@@ -9,9 +10,9 @@
 //! - `estimate`: what a slot's work usually takes; predicted waits and jitter come from it (pure).
 //!
 //! ```text
-//! request ─ rate ─ … ─ acquire ─┬─ slot free ───────────────► Permit: busy ─┬─ finish / drop ─► free, or handed on
-//!                               └─ queue ── freed slot ─────►               └─ zombie ─ finish / drop ─► the same
-//!                                    └─ full · hopeless · timeout ─► Refusal
+//! request ─ rate ─ quota ─ … ─ acquire ─┬─ slot free ───────────────► Permit: busy ─┬─ finish / drop ─► free, or handed on
+//!                                       └─ queue ── freed slot ─────►               └─ zombie ─ finish / drop ─► the same
+//!                                            └─ full · hopeless · timeout ─► Refusal
 //! ```
 
 use std::num::NonZeroU32;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use self::limit::AdaptiveParams;
 use self::reserve::PerClass;
+use crate::refusal::Mode;
 
 mod acquire;
 mod codel;
@@ -27,6 +29,7 @@ mod lane;
 pub mod limit;
 mod permit;
 pub mod queue;
+pub mod quota;
 pub mod rate;
 pub mod reserve;
 pub mod slots;
@@ -77,6 +80,8 @@ pub struct RateParams {
     pub per: Duration,
     /// How many requests a full bucket holds.
     pub burst: NonZeroU32,
+    /// Whether what is over it is refused, or only counted.
+    pub mode: Mode,
 }
 
 /// How much concurrent work an upstream gets and who may wait for it.
@@ -99,7 +104,7 @@ pub struct SlotsParams {
 impl SlotsParams {
     /// Slots there may ever be.
     pub fn most(&self) -> usize {
-        self.adaptive.filter(|adaptive| !adaptive.shadow).map_or(self.slots, |adaptive| adaptive.max as usize)
+        self.adaptive.filter(|adaptive| !adaptive.is_shadow()).map_or(self.slots, |adaptive| adaptive.max as usize)
     }
 }
 

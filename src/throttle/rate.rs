@@ -3,7 +3,7 @@
 //! governor's keyed stores grow with every key they see (governor#171), and keys come from the network. `Buckets` holds
 //! a bounded number. A bucket that has filled up again says no more than none, and its place is taken over by the next
 //! key that needs one; state that says something is never evicted, or whoever floods with new keys could wash his own
-//! record away. Keys that find no place share a bucket with others in the same case.
+//! record away. Keys that find no place share a bucket with others in the same case; configured consumers always find one.
 
 use std::cell::Cell;
 use std::hash::BuildHasher;
@@ -18,6 +18,7 @@ use governor::{Quota, RateLimiter as Governor};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::refusal::Mode;
 use crate::throttle::RateParams;
 use crate::throttle::estimate::nanos;
 
@@ -28,6 +29,7 @@ pub struct RateLimiter {
     buckets: Buckets,
     clock: Clock,
     epoch: Instant,
+    mode: Mode,
 }
 
 /// The verdict on one request, and how its key stands afterwards.
@@ -54,7 +56,12 @@ impl RateLimiter {
         let quota = Quota::with_period(Duration::from_nanos(interval.min(LONGEST))).expect("the interval is not zero");
         let quota = quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN));
         let epoch = clock.now();
-        Self { quota, buckets: Buckets::new(capacity), clock, epoch }
+        Self { quota, buckets: Buckets::new(capacity), clock, epoch, mode: params.mode }
+    }
+
+    /// Whether its verdict counts.
+    pub const fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Counts a request of `key` that weighs `cost`. A cost beyond the burst empties the full bucket: such a request is
@@ -65,8 +72,18 @@ impl RateLimiter {
 
     /// As [`RateLimiter::check`], for a caller who has read the clock already.
     pub fn check_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
+        self.judge(key, cost, now, true)
+    }
+
+    /// What [`RateLimiter::check_at`] would say. Takes nothing.
+    pub fn peek_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
+        self.judge(key, cost, now, false)
+    }
+
+    fn judge(&self, key: u64, cost: NonZeroU32, now: Instant, counts: bool) -> Rated {
         let view = View {
             buckets: &self.buckets,
+            counts,
             now: nanos(now.saturating_duration_since(self.epoch)),
             filled: Cell::new(0),
         };
@@ -135,17 +152,23 @@ impl Buckets {
 }
 
 impl Set {
+    /// When the bucket that would count for `key` is full.
+    fn stands(&self, key: u64) -> u64 {
+        self.own.iter().find(|bucket| bucket.key == key).map_or(self.shared, |bucket| bucket.full_at)
+    }
+
     /// The bucket that counts for `key`: its own, else a new one or one to take over, else the shared one.
     fn bucket(&mut self, key: u64, now: u64) -> &mut u64 {
         let own = self.own.iter().position(|bucket| bucket.key == key);
         let place = own.or_else(|| {
-            // The key may have lived off the shared bucket until now; so it begins with what is left there.
-            let bucket = Bucket { key, full_at: self.shared };
+            let is_known = key & ANONYMOUS == 0;
+            // Another key may have lived off the shared bucket until now; so it begins with what is left there.
+            let bucket = Bucket { key, full_at: if is_known { 0 } else { self.shared } };
             if let Some(place) = self.own.iter().position(|bucket| bucket.full_at <= now) {
                 *self.own.get_mut(place)? = bucket;
                 return Some(place);
             }
-            (self.own.len() < WAYS).then(|| self.own.push(bucket))?;
+            (is_known || self.own.len() < WAYS).then(|| self.own.push(bucket))?;
             Some(self.own.len() - 1)
         });
         match place.and_then(|place| self.own.get_mut(place)) {
@@ -158,6 +181,8 @@ impl Set {
 /// The buckets as governor sees them for one decision, which is made at its time zero.
 struct View<'a> {
     buckets: &'a Buckets,
+    /// Whether the decision counts.
+    counts: bool,
     /// Now, in nanoseconds since the limiter's epoch.
     now: u64,
     /// Out: nanoseconds until the bucket is full, after the decision.
@@ -172,7 +197,8 @@ impl StateStore for &View<'_> {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let mut set = self.buckets.set(*key).lock();
-        let full_at = set.bucket(*key, self.now);
+        let mut looked_at = if self.counts { 0 } else { set.stands(*key) };
+        let full_at = if self.counts { set.bucket(*key, self.now) } else { &mut looked_at };
         // A bucket that was full before now and one that is full now are the same to GCRA.
         let filled = full_at.saturating_sub(self.now);
         self.filled.set(filled);
@@ -198,7 +224,11 @@ impl governor::clock::Clock for Still {
     }
 }
 
-/// Buckets in one set.
+/// The mark of keys that come from the network. All others stand for configured consumers: there are no more of them
+/// than the configuration names, and each has a bucket of its own, whoever floods.
+pub const ANONYMOUS: u64 = 1 << 63;
+
+/// Buckets in one set, beside those of configured consumers.
 const WAYS: usize = 64;
 
 /// A century in nanoseconds.
@@ -211,7 +241,7 @@ mod tests {
     use super::*;
 
     fn params(limit: u32, per: Duration, burst: u32) -> RateParams {
-        RateParams { limit: limit.try_into().unwrap(), per, burst: burst.try_into().unwrap() }
+        RateParams { limit: limit.try_into().unwrap(), per, burst: burst.try_into().unwrap(), mode: Mode::Enforce }
     }
 
     /// 10 per second, of which 5 at once.
@@ -247,37 +277,81 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_look_says_what_a_check_would_and_takes_nothing() {
+        let limiter = limiter(100);
+        let now = limiter.clock.now();
+        for _ in 0..7 {
+            let look = limiter.peek_at(7, ONE, now);
+            assert_eq!(limiter.peek_at(7, ONE, now), look);
+            assert_eq!(limiter.check_at(7, ONE, now), look);
+        }
+        limiter.peek_at(8, ONE, now);
+        assert_eq!(limiter.keys(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_cost_beyond_the_burst_takes_the_whole_bucket() {
         let limiter = limiter(100);
         check(limiter.check(7, 50.try_into().unwrap()), true, 0, 500, 0);
         check(limiter.check(7, 50.try_into().unwrap()), false, 0, 500, 500);
     }
 
+    /// Keys from the network, as many as there are.
+    fn strangers(range: std::ops::Range<u64>) -> impl Iterator<Item = u64> {
+        range.map(|key| ANONYMOUS | key)
+    }
+
+    /// What the table takes.
+    fn bytes(limiter: &RateLimiter) -> usize {
+        let sets = &limiter.buckets.sets;
+        let buckets: usize = sets.iter().map(|set| set.lock().own.capacity() * size_of::<Bucket>()).sum();
+        size_of_val(&**sets) + buckets
+    }
+
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded_under_a_million_keys() {
         let limiter = limiter(1024);
         let (mut allowed, now) = (0, limiter.clock.now());
-        for key in 0..1_000_000 {
+        for key in strangers(0..1_000_000) {
             allowed += u64::from(limiter.check_at(key, ONE, now).allowed);
         }
         assert_eq!(limiter.keys(), 2048);
         let sets = 1024 / (WAYS as u64 / 2);
         assert_eq!(allowed, 2048 + 5 * sets, "one of each with a bucket, a burst of each shared bucket");
+        assert!(bytes(&limiter) <= 2048 * 16 + 32 * 48, "{} bytes", bytes(&limiter));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_neither_evicts_a_consumers_record_nor_takes_its_place() {
+        let limiter = limiter(1024);
+        let now = limiter.clock.now();
+        for _ in 0..5 {
+            assert!(limiter.check_at(1, ONE, now).allowed);
+        }
+        for key in strangers(0..1_000_000) {
+            limiter.check_at(key, ONE, now);
+        }
+        assert!(!limiter.check_at(1, ONE, now).allowed, "its record is still there");
+        for consumer in 2..100 {
+            check(limiter.check_at(consumer, ONE, now), true, 4, 100, 0);
+        }
+        assert!(limiter.keys() <= 2048 + 99);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_keys_evicts_no_record_and_full_buckets_are_taken_over() {
         let limiter = limiter(1);
+        let [first, late] = [ANONYMOUS | 7, ANONYMOUS | 3000];
         for _ in 0..5 {
-            assert!(limiter.check(7, ONE).allowed);
+            assert!(limiter.check(first, ONE).allowed);
         }
-        for key in 1000..2000 {
+        for key in strangers(1000..2000) {
             limiter.check(key, ONE);
         }
-        assert!(!limiter.check(7, ONE).allowed, "its record is still there");
-        assert!(!limiter.check(3000, ONE).allowed, "the shared bucket is empty");
+        assert!(!limiter.check(first, ONE).allowed, "its record is still there");
+        assert!(!limiter.check(late, ONE).allowed, "the shared bucket is empty");
         tokio::time::advance(SECOND).await;
-        check(limiter.check(3000, ONE), true, 4, 100, 0);
+        check(limiter.check(late, ONE), true, 4, 100, 0);
         assert_eq!(limiter.keys(), WAYS);
     }
 
@@ -285,7 +359,7 @@ mod tests {
     async fn as_many_keys_as_the_capacity_have_a_bucket_each() {
         for capacity in [1, 5, 100, 4096] {
             let limiter = limiter(capacity);
-            for key in 0..capacity as u64 {
+            for key in strangers(0..capacity as u64) {
                 assert!(limiter.check(key, 5.try_into().unwrap()).allowed, "key {key} of {capacity}");
             }
         }
@@ -321,10 +395,10 @@ mod tests {
                 if flood {
                     for _ in 0..crowd {
                         strangers += 1;
-                        limiter.check_at(strangers, ONE, now);
+                        limiter.check_at(ANONYMOUS | strangers, ONE, now);
                     }
                 }
-                let rated = limiter.check_at(7, cost.try_into().unwrap(), now);
+                let rated = limiter.check_at(ANONYMOUS | 7, cost.try_into().unwrap(), now);
                 prop_assert_eq!(rated.allowed, rated.retry_after.is_zero());
                 if rated.allowed {
                     passed.push((now, cost.min(burst)));

@@ -120,8 +120,8 @@ impl Slots {
 
     /// As [`Slots::acquire`], but waits no longer than `patience` even if the queue's timeout is longer.
     pub fn acquire_within(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> Acquire {
-        let (begun, deadline) = self.begin(ticket, now, patience);
-        Acquire::new(self, begun, deadline)
+        let (begun, deadline, ahead) = self.begin(ticket, now, patience);
+        Acquire::new(self, begun, deadline, ahead)
     }
 
     /// Changes the parameters. Counts survive, and so does what an adaptive limit has learned. Where there are fewer slots
@@ -244,10 +244,10 @@ impl Slots {
         drop(decision.map(|decision| self.honour(decision)));
     }
 
-    /// Takes a slot, a place in the queue with its deadline, or neither.
-    fn begin(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> (Begun, Instant) {
+    /// Takes a slot, a place in the queue with its deadline and the number of those who wait already, or neither.
+    fn begin(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> (Begun, Instant, usize) {
         self.with(|state, wakes| {
-            let patience = patience.min(state.params.timeout);
+            let (patience, ahead) = (patience.min(state.params.timeout), state.queue.len());
             let begun = match state.take_free(&ticket, now) {
                 Some(taken) => Begun::Granted(Permit::new(self, taken)),
                 None => match state.enqueue(ticket, now, patience, wakes) {
@@ -255,7 +255,7 @@ impl Slots {
                     Err(refusal) => Begun::Refused(refusal),
                 },
             };
-            (begun, now.checked_add(patience).unwrap_or(now + FOREVER))
+            (begun, now.checked_add(patience).unwrap_or(now + FOREVER), ahead)
         })
     }
 
@@ -498,6 +498,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::refusal::Mode;
     use crate::throttle::limit::{AdaptiveParams, Cause, Policy};
 
     fn params(slots: usize, queue: usize) -> SlotsParams {
@@ -739,7 +740,10 @@ mod tests {
     }
 
     fn adaptive(slots: usize, policy: Policy) -> SlotsParams {
-        SlotsParams { adaptive: Some(AdaptiveParams { policy, min: 1, max: 40, shadow: false }), ..params(slots, 10) }
+        SlotsParams {
+            adaptive: Some(AdaptiveParams { policy, min: 1, max: 40, mode: Mode::Enforce }),
+            ..params(slots, 10)
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -962,7 +966,7 @@ mod tests {
                 Step::Retune { slots: count, queue, policy } => {
                     let policies = [None, Some(Policy::Gradient), Some(Policy::Aimd { slow: None })];
                     let adaptive =
-                        policies[policy].map(|policy| AdaptiveParams { policy, min: 1, max: 5, shadow: false });
+                        policies[policy].map(|policy| AdaptiveParams { policy, min: 1, max: 5, mode: Mode::Enforce });
                     // What is kept has to leave something for everybody.
                     kept = if adaptive.is_none() && count > 2 { [1, 0, 1, 0] } else { [0; 4] };
                     slots.retune(SlotsParams { adaptive, reserve: kept, ..params(count, queue) });

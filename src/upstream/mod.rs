@@ -204,7 +204,8 @@ impl Upstream {
         };
         if let Some(breaker) = &self.breaker {
             let mut breaker = breaker.lock();
-            signals.breaker = Some(breaker.state(moment.mono));
+            // A shadow parks nobody.
+            signals.breaker = breaker.counts().then(|| breaker.state(moment.mono));
             (signals.failures, signals.slow) = breaker.shares(moment.mono);
         }
         if let Some(shift) = self.gears.observe(&signals, moment) {

@@ -104,6 +104,8 @@ static BREAKER: Section = Section {
         Key::new("open", Duration, "How long it stays open the first time; doubles while trials fail.").default("'5s'"),
         Key::new("open_max", Duration, "The longest it stays open.").default("'5m'"),
         Key::new("trials", Whole, "Requests that must do well before it closes.").default("3"),
+        Key::new("mode", Choice(MODES), "Whether it refuses, or what it would refuse is only counted.")
+            .default("'enforce'"),
         Key::new(
             "zombie_share",
             Ratio,

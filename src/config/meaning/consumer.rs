@@ -2,15 +2,18 @@
 
 use http::HeaderName;
 use toml::Spanned;
+use toml::de::DeValue;
 
 use super::super::diagnostics::Mistake;
 use super::super::reader::Reader;
 use super::super::units::rate;
-use super::super::values::{digest, header_name, header_value, network, secret, whole};
+use super::super::values::{digest, header_name, header_value, network, secret, whole, word};
 use super::route::class;
-use super::{no_twice, unspan};
+use super::window::zone;
+use super::{MODES, no_twice, unspan};
 use crate::consumer::{ConsumerParams, Identify};
 use crate::throttle::RateParams;
+use crate::throttle::quota::{Per, QuotaParams};
 
 /// A consumer and the place of its name.
 pub(super) type Named = (Spanned<String>, Option<ConsumerParams>);
@@ -24,9 +27,36 @@ pub(super) fn read(name: &Spanned<String>, consumer: &mut Reader<'_>) -> Named {
     let weight = consumer.value("weight", whole(1));
     let class = class(consumer);
     let rate = rate_params(consumer);
+    let quotas = quotas(consumer);
     let params =
-        identify.map(|identify| ConsumerParams { name: name.get_ref().clone(), identify, weight, class, rate });
+        identify.map(|identify| ConsumerParams { name: name.get_ref().clone(), identify, weight, class, rate, quotas });
     (name.clone(), params)
+}
+
+/// Its quotas, the shortest window first.
+fn quotas(consumer: &mut Reader<'_>) -> Vec<QuotaParams> {
+    let read = consumer.some_tables("quota", |quota| {
+        let limit = quota.required("limit", whole::<u64>(1));
+        let per = quota.required("per", per);
+        let zone = quota.value("zone", zone);
+        Some((QuotaParams { limit: limit?, per: per?, zone }, quota.span("per")))
+    });
+    let (mut quotas, spans): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
+    let all = quotas.iter().map(|quota| quota.per).zip(spans).collect::<Vec<_>>();
+    no_twice(consumer, all, |per| {
+        Mistake::new(format!("there is another quota per {}", per.word())).hint("only the lower limit would ever count")
+    });
+    quotas.sort_by_key(|quota| quota.per);
+    quotas
+}
+
+fn per(value: &DeValue<'_>) -> Result<Per, Mistake> {
+    let written = word(value)?;
+    let found = Per::ALL.into_iter().find(|per| per.word() == written);
+    found.ok_or_else(|| {
+        let words = Per::ALL.into_iter().map(Per::word);
+        Mistake::new(format!("`{written}` is not possible here")).did_you_mean(&written, words)
+    })
 }
 
 /// What must hold between consumers.
@@ -54,9 +84,10 @@ pub(super) fn rate_params(reader: &mut Reader<'_>) -> Option<RateParams> {
     let params = reader.optional_table("rate", |table| {
         let limit = table.required("limit", rate);
         let burst = table.optional("burst", whole::<u32>(1));
+        let mode = table.choice("mode", &MODES);
         let limit = limit?;
         let burst = burst.and_then(std::num::NonZeroU32::new).unwrap_or(limit.limit);
-        Some(RateParams { limit: limit.limit, per: limit.per, burst })
+        Some(RateParams { limit: limit.limit, per: limit.per, burst, mode })
     });
     params.flatten()
 }

@@ -15,6 +15,7 @@ use super::values::{address, flag, network, secret, whole, word};
 use crate::cache::persist::PersistParams;
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::Format;
+use crate::refusal::Mode;
 
 mod consumer;
 mod listener;
@@ -26,12 +27,12 @@ use route::Route;
 
 /// The whole file; `None` only when something was reported.
 pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
-    let (workers, drain) = file.table("server", |server| {
+    let (workers, drain, state) = file.table("server", |server| {
         let workers = server.value("workers", whole::<usize>(0));
         if workers > MOST_WORKERS {
             server.error(server.span("workers"), Mistake::new(format!("at most {MOST_WORKERS} workers")));
         }
-        (workers, server.value("drain", duration))
+        (workers, server.value("drain", duration), server.optional("state", word).map(PathBuf::from))
     });
     let admin = file.optional_table("admin", admin);
     let log = file.table("log", log);
@@ -56,6 +57,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         admin,
         workers: if workers == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { workers },
         drain,
+        state,
         log,
         forwarding,
         cache,
@@ -153,6 +155,9 @@ fn absolute_path(value: &DeValue<'_>) -> Result<String, Mistake> {
 fn unspan<T>(values: Vec<Spanned<T>>) -> Vec<T> {
     values.into_iter().map(Spanned::into_inner).collect()
 }
+
+/// What a policy does with its verdict.
+const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
 
 const FORWARD_MODES: [(&str, ForwardMode); 4] = [
     ("x-forwarded", ForwardMode::XForwarded),

@@ -11,9 +11,10 @@ use super::super::settings::UpstreamSettings;
 use super::super::units::{duration, positive_duration, positive_ratio, ratio};
 use super::super::values::{endpoint, expected, file, flag, whole, word};
 use super::route::CLASSES;
-use super::{absolute_path, no_twice, unspan};
+use super::{MODES, absolute_path, no_twice, unspan};
 use crate::breaker::BreakerParams;
-use crate::gear::{GearParams, Mode};
+use crate::gear::GearParams;
+use crate::refusal::Mode;
 use crate::retry::RetryParams;
 use crate::throttle::limit::{AdaptiveParams, Policy};
 use crate::throttle::{Class, SlotsParams};
@@ -88,7 +89,7 @@ fn adaptive(table: &mut Reader<'_>) -> (usize, Option<AdaptiveParams>) {
     let max = table.required("max", whole::<u32>(1)).unwrap_or(min);
     let start = table.optional("start", whole::<u32>(1));
     let slow = table.optional("slow", positive_duration);
-    let shadow = table.choice("mode", &[("enforce", false), ("shadow", true)]);
+    let mode = table.choice("mode", &MODES);
     if max < min {
         table.error(table.span("max"), Mistake::new("`max` is less than `min`"));
     }
@@ -102,7 +103,7 @@ fn adaptive(table: &mut Reader<'_>) -> (usize, Option<AdaptiveParams>) {
     // From below the backend is never overrun; a quarter is two doublings away from all of it.
     let start = start.unwrap_or_else(|| (max / 4).max(min));
     let policy = if policy == Some(true) { Policy::Aimd { slow } } else { Policy::Gradient };
-    (start as usize, Some(AdaptiveParams { policy, min, max, shadow }))
+    (start as usize, Some(AdaptiveParams { policy, min, max, mode }))
 }
 
 fn breaker(table: &mut Reader<'_>, timeouts: Timeouts) -> BreakerParams {
@@ -116,6 +117,7 @@ fn breaker(table: &mut Reader<'_>, timeouts: Timeouts) -> BreakerParams {
         open_max: table.value("open_max", positive_duration),
         trials: table.value("trials", whole(1)),
         zombie_share: table.value("zombie_share", positive_ratio),
+        mode: table.choice("mode", &MODES),
     };
     if params.open_max < params.open {
         table.error(table.span("open_max"), Mistake::new("`open_max` is shorter than `open`"));
@@ -129,7 +131,7 @@ fn breaker(table: &mut Reader<'_>, timeouts: Timeouts) -> BreakerParams {
 
 fn gears(upstream: &mut Reader<'_>) -> GearParams {
     let params = upstream.switch("gears", |table| GearParams {
-        mode: table.choice("mode", &[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)]),
+        mode: table.choice("mode", &MODES),
         dwell: table.value("dwell", duration),
         limp_class: table.choice("limp_class", &CLASSES),
     });

@@ -65,7 +65,8 @@ fn read(name: &Spanned<String>, window: &mut Reader<'_>) -> Read {
     (upstreams, read)
 }
 
-fn zone(value: &DeValue<'_>) -> Result<TimeZone, Mistake> {
+/// The name of a time zone.
+pub(super) fn zone(value: &DeValue<'_>) -> Result<TimeZone, Mistake> {
     let name = word(value)?;
     TimeZone::get(&name).map_err(|_| {
         Mistake::new(format!("there is no time zone `{name}`"))

@@ -18,6 +18,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::outcome::Outcome;
+use crate::refusal::Mode;
 use crate::throttle::limit::aimd::Aimd;
 use crate::throttle::limit::gradient::Gradient;
 
@@ -30,8 +31,15 @@ pub struct AdaptiveParams {
     pub min: u32,
     /// It never goes above this.
     pub max: u32,
+    /// Whether its number counts, or is only suggested.
+    pub mode: Mode,
+}
+
+impl AdaptiveParams {
     /// Whether it only suggests.
-    pub shadow: bool,
+    pub const fn is_shadow(&self) -> bool {
+        !self.mode.counts()
+    }
 }
 
 /// What a limit goes by.
@@ -137,7 +145,7 @@ impl Limit {
     pub fn new(params: AdaptiveParams, start: u32, now: Instant) -> Self {
         let bounds = Bounds::of(&params);
         let learned = match params.policy {
-            Policy::Gradient => Learned::Gradient(Gradient::new(bounds, start, params.shadow, now)),
+            Policy::Gradient => Learned::Gradient(Gradient::new(bounds, start, params.is_shadow(), now)),
             Policy::Aimd { slow } => Learned::Aimd(Aimd::new(bounds, start, slow, now)),
         };
         Self { params, start, learned, reading: Reading::default(), drops: 0 }
@@ -147,7 +155,7 @@ impl Limit {
     pub fn retune(&mut self, params: AdaptiveParams, start: u32, now: Instant) {
         let bounds = Bounds::of(&params);
         match (&mut self.learned, params.policy) {
-            (Learned::Gradient(gradient), Policy::Gradient) => gradient.retune(bounds, params.shadow, now),
+            (Learned::Gradient(gradient), Policy::Gradient) => gradient.retune(bounds, params.is_shadow(), now),
             (Learned::Aimd(aimd), Policy::Aimd { slow }) => aimd.retune(bounds, slow),
             _ => *self = Self { drops: self.drops, ..Self::new(params, start, now) },
         }
@@ -156,7 +164,7 @@ impl Limit {
 
     /// Slots in force.
     pub fn in_force(&self) -> u32 {
-        if self.params.shadow { self.start } else { self.suggested() }
+        if self.params.is_shadow() { self.start } else { self.suggested() }
     }
 
     /// Slots it finds right, at least 1.
@@ -186,7 +194,7 @@ impl Limit {
             Learned::Aimd(aimd) => aimd.record(sample, now)?,
         };
         self.reading = reading;
-        let (to, shadow) = (self.suggested(), self.params.shadow);
+        let (to, shadow) = (self.suggested(), self.params.is_shadow());
         (to != from).then_some(Shift { from, to, cause, reading, shadow })
     }
 }

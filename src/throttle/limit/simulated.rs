@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{AdaptiveParams, Ending, Limit, Policy, Sample};
 use crate::clock::Clock;
+use crate::refusal::Mode;
 use crate::sim::backend::{self, Backend};
 use crate::sim::drive::{Admission, Verdict, drive, schedule};
 use crate::sim::profile::{Mix, Operation, Profile};
@@ -127,7 +128,7 @@ impl Plant {
     }
 }
 
-const GRADIENT: AdaptiveParams = AdaptiveParams { policy: Policy::Gradient, min: 1, max: 60, shadow: false };
+const GRADIENT: AdaptiveParams = AdaptiveParams { policy: Policy::Gradient, min: 1, max: 60, mode: Mode::Enforce };
 
 fn profile(processes: usize) -> Profile {
     Profile { processes, ..Profile::default() }
@@ -223,7 +224,7 @@ fn without_need_it_learns_nothing_upwards() {
 fn a_shadow_sees_the_knee_from_near_errs_to_the_careful_side_from_afar_and_changes_nothing() {
     for seed in SEEDS {
         for (slots, low, high) in [(15, 10, 13), (24, 8, 12)] {
-            let mut plant = Plant::new(profile(12), AdaptiveParams { shadow: true, ..GRADIENT }, slots, seed);
+            let mut plant = Plant::new(profile(12), AdaptiveParams { mode: Mode::Shadow, ..GRADIENT }, slots, seed);
             for _ in 0..3 {
                 plant.run(0.4, 60);
                 plant.run(1.5, 60);

@@ -113,3 +113,30 @@ async fn max_entry_is_the_largest_body_stored() {
     check_asked("max_entry = \"1KiB\"", page(1024), &["/", "/"], 1).await;
     check_asked("max_entry = \"1KiB\"", page(1025), &["/", "/"], 2).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_to_the_origin_is_the_path_that_was_routed_and_stored() {
+    let rewrite = "rewrite = { strip = \"/old\", add = \"/new\" }\n";
+    for (keys, spelled, plain, sent) in [
+        ("", "/x/../a?q=/../", "/a?q=/../", "/a?q=/../"),
+        ("", "/x/%2e%2E/a%2Fb", "/a%2Fb", "/a%2Fb"),
+        ("", "/./a", "/a", "/a"),
+        ("", "/a/%2E", "/a/", "/a/"),
+        (rewrite, "/%6Fld/a?q", "/old/a?q", "/new/a?q"),
+        (rewrite, "/x/../old/a", "/old/a", "/new/a"),
+    ] {
+        let world = world().origin(by(|seen| ok(seen.target.clone()).cached("max-age=60")));
+        let world = world.route(&format!("{keys}cache = true")).opens();
+        world.get(spelled).await.is(200).says(sent);
+        world.get(plain).await.is(200).says(sent).has("cache-status", "vaxel; hit; ttl=60");
+        world.rests().await;
+    }
+    // Slashes are merged for the rule, though `//old` is stored apart from `/old`.
+    let merged = world().origin(by(|seen| ok(seen.target.clone()))).route(rewrite).opens();
+    merged.get("//old/a//b").await.says("/new/a//b");
+    merged.rests().await;
+    // What no rule speaks of is spelled as the client does.
+    let world = world().origin(by(|seen| ok(seen.target.clone()))).route("").opens();
+    world.get("/%7Ea/%c3%a4//.b").await.says("/%7Ea/%c3%a4//.b");
+    world.rests().await;
+}

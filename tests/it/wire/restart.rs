@@ -6,7 +6,9 @@ use std::time::Duration;
 use vaxel::cache::persist::PersistParams;
 use vaxel::cache::purge::Depth;
 use vaxel::config::settings::Settings;
+use vaxel::consumer::{ConsumerParams, Identify};
 use vaxel::gateway::cache::Extent;
+use vaxel::throttle::quota::{Per, QuotaParams};
 
 use super::origin::Origin;
 use super::rig::Rig;
@@ -112,4 +114,37 @@ fn what_a_write_has_outdated_is_not_kept() {
     assert_eq!(second.metric("vaxel_cache_restored_entries_total"), 1.0);
     assert!(second.get("/c").field("cache-status").unwrap().starts_with("vaxel; hit"));
     assert_eq!(second.get("/a").field("cache-status"), Some("vaxel; fwd=uri-miss; fwd-status=200; stored"));
+}
+
+#[test]
+fn what_was_used_of_quotas_outlives_the_process() {
+    let (origin, folder) = (origin(), tempfile::tempdir().unwrap());
+    let consumer = ConsumerParams {
+        name: "everybody".to_owned(),
+        identify: Identify::Network(vec!["127.0.0.0/8".parse().unwrap()]),
+        weight: 1,
+        class: None,
+        rate: None,
+        quotas: vec![QuotaParams { limit: 3, per: Per::Month, zone: jiff::tz::TimeZone::UTC }],
+    };
+    let start = || {
+        Rig::with(origin.address, |settings| {
+            settings.consumers = vec![consumer.clone()];
+            settings.state = Some(folder.path().join("state"));
+        })
+    };
+    let first = start();
+    assert_eq!([first.get("/a"), first.get("/b")].map(|answer| answer.status()), [200, 200]);
+    drop(first);
+    let second = start();
+    assert_eq!(second.metric("vaxel_quota_used"), 2.0);
+    assert_eq!([second.get("/a"), second.get("/b")].map(|answer| answer.status()), [200, 429]);
+    drop(second);
+    // Not what this process wrote: as good as nothing.
+    std::fs::write(folder.path().join("state"), "vaxel-state 1\nquota month 0 9999999999 3 everybody\nsum 00\n")
+        .unwrap();
+    let third = start();
+    assert_eq!(third.get("/a").status(), 200);
+    third.until("the file is written while it runs", || third.metric("vaxel_state_saves_total") > 0.0);
+    third.settles();
 }

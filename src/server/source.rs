@@ -1,0 +1,89 @@
+//! What the admin listener shows of the running server, and does to it.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::Control;
+use crate::admin::{Access, AdminSource, Asked};
+use crate::cache::purge::Depth;
+use crate::gateway::cache::Extent;
+use crate::gateway::steer::Steer;
+use crate::gateway::why::Account;
+use crate::metrics::Format;
+
+impl AdminSource for Control {
+    fn access(&self) -> Access {
+        // A reload changes the token, but a file that forgets the section does not open the listener.
+        let current = self.loaded.lock().settings.admin.or(self.admin);
+        Access {
+            token: current.and_then(|admin| admin.token),
+            metrics: current.is_some_and(|admin| admin.token_for_metrics),
+            // Nobody asks where nothing listens.
+            listen: self.admin.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |admin| admin.listen),
+        }
+    }
+
+    fn metrics(&self, format: Format) -> String {
+        self.handle.metrics().expose(format)
+    }
+
+    fn ready(&self) -> Result<(), &'static str> {
+        if self.drain.begun() { Err("draining") } else { Ok(()) }
+    }
+
+    fn config(&self) -> Value {
+        self.loaded.lock().view()
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        let result = self.try_reload();
+        match &result {
+            Ok(()) => tracing::info!("configuration reloaded"),
+            Err(problems) => {
+                self.handle.metrics().reloaded(false, self.handle.clock().moment().wall);
+                tracing::error!("configuration not reloaded, the old one stays in force:\n{problems}");
+            }
+        }
+        result
+    }
+
+    fn purge(&self, extent: &Extent, depth: Depth) -> Result<usize, String> {
+        let purged = self.handle.purge(extent, depth).map_err(|error| error.to_string())?;
+        tracing::info!(%extent, ?depth, purged, "purged");
+        Ok(purged)
+    }
+
+    fn cache(&self) -> Value {
+        json!(self.handle.cache_report())
+    }
+
+    fn explain(&self, asked: &Asked) -> Value {
+        json!(self.handle.explain(&asked.parts, asked.peer()))
+    }
+
+    fn why(&self, id: &str) -> Vec<Value> {
+        self.handle.why(id).iter().map(Account::view).collect()
+    }
+
+    fn accounts(&self, word: Option<&str>, most: usize) -> Vec<Value> {
+        self.handle.accounts(most, word).iter().map(Account::summary).collect()
+    }
+
+    fn upstreams(&self) -> Value {
+        json!(self.handle.upstreams_report())
+    }
+
+    fn steer(&self, upstream: &str, steer: Steer) -> Result<(), String> {
+        self.handle.steer(upstream, steer).map_err(|error| error.to_string())?;
+        tracing::warn!(upstream, ?steer, "an operator steers");
+        Ok(())
+    }
+
+    fn entry(&self, asked: &Asked) -> Result<Value, String> {
+        let inspection = self.handle.inspect(&asked.parts, asked.peer());
+        inspection
+            .map(|inspection| json!(inspection))
+            .map_err(|reason| format!("{} ({})", reason.sentence(), reason.code()))
+    }
+}

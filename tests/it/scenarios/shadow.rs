@@ -1,0 +1,113 @@
+//! Policies in shadow mode: what they would refuse is counted, and nothing changes.
+
+use vaxel::breaker::Hold;
+use vaxel::gateway::steer::Steer;
+
+use crate::harness::{SECOND, World, ok, status, world};
+
+const SHADOWED: &str = "vaxel_shadow_refusals_total";
+
+#[track_caller]
+fn nothing_was_refused(world: &World) {
+    world.counts("vaxel_refusals_total", 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_in_shadow_refuses_nobody_and_tells_clients_nothing() {
+    let world = world().origin(ok("")).route("rate = { limit = \"1/s\", mode = \"shadow\" }").opens();
+    for _ in 0..3 {
+        world.get("/").await.is(200).lacks("ratelimit").lacks("ratelimit-policy");
+    }
+    world.counts(&format!("{SHADOWED}{{route=\"all\",reason=\"rate.exceeded\"}}"), 2.0);
+    nothing_was_refused(&world);
+    world.origin.was_asked(3);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumers_rate_in_shadow_leaves_the_routes_in_force() {
+    let shop = "\n[consumer.shop]\nidentify = { api_key = \"a-key-of-the-shop\" }\nrate = { limit = \"1/s\", mode = \"shadow\" }\n";
+    let world = world().origin(ok("")).route("rate = { limit = \"3/s\" }").gateway(shop).opens();
+    let ask = || world.get("/").with("x-api-key", "a-key-of-the-shop");
+    for left in ["2", "1", "0"] {
+        assert!(ask().await.is(200).field("ratelimit").starts_with(&format!("\"route\";r={left};")));
+    }
+    ask().await.is(429).refused("rate.exceeded");
+    world.counts(&format!("{SHADOWED}{{reason=\"rate.exceeded\"}}"), 3.0);
+    world.origin.was_asked(3);
+    world.rests().await;
+}
+
+const BREAKER: &str = "retry = false\nbreaker = { minimum = 4, open = \"5s\", trials = 2, mode = \"shadow\" }";
+
+fn breaker(world: &World) -> &'static str {
+    world.handle.upstreams_report()[0].breaker.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_in_shadow_opens_and_everything_passes() {
+    let world = world().origin(status(500)).upstream(BREAKER).opens();
+    for _ in 0..4 {
+        world.get("/").await.is(500);
+    }
+    assert_eq!(breaker(&world), "open");
+    for _ in 0..3 {
+        world.get("/").await.is(500);
+    }
+    world.asks("POST", "/").await.is(500);
+    world.counts(&format!("{SHADOWED}{{route=\"all\",reason=\"breaker.open\"}}"), 4.0);
+    nothing_was_refused(&world);
+    world.origin.was_asked(8);
+    world.origin.now(ok("well"));
+    world.passes(6 * SECOND).await;
+    assert_eq!(breaker(&world), "half_open");
+    for _ in 0..2 {
+        world.get("/").await.is(200);
+    }
+    assert_eq!(breaker(&world), "closed", "its trials went well");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_in_shadow_parks_nobody_and_hides_no_failures_from_the_gears() {
+    let world = world().origin(status(500)).upstream(BREAKER).opens();
+    for _ in 0..4 {
+        for _ in 0..12 {
+            world.get("/").await.is(500);
+        }
+        assert_eq!(breaker(&world), "open");
+        world.passes(SECOND).await;
+        world.observes();
+    }
+    let report = &world.handle.upstreams_report()[0];
+    assert_eq!((report.gear, report.cause), ("limp", "failures"));
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_hold_counts_in_shadow_too() {
+    let world = world().origin(ok("")).upstream(BREAKER).opens();
+    world.handle.steer("erp", Steer::Breaker(Hold::Open)).unwrap();
+    world.get("/").await.is(503).refused("breaker.open");
+    world.handle.steer("erp", Steer::ReleaseBreaker).unwrap();
+    world.observes();
+    world.get("/").await.is(200);
+    world.counts(SHADOWED, 0.0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_shadow_would_have_refused_is_told() {
+    let upstream = "retry = false\nbreaker = { minimum = 1, mode = \"shadow\" }";
+    let world =
+        world().origin(status(502)).upstream(upstream).route("rate = { limit = \"1/s\", mode = \"shadow\" }").opens();
+    for _ in 0..2 {
+        world.get("/").await.is(502);
+    }
+    let account = &world.handle.accounts(1, Some("failed"))[0];
+    let story = account.story();
+    for sentence in ["rate: over that of the route; in shadow mode", "breaker open; in shadow mode"] {
+        assert!(story.iter().any(|told| told.contains(sentence)), "{story:#?}");
+    }
+    world.rests().await;
+}
