@@ -225,10 +225,10 @@ fn check_head(status: StatusCode, version: Version, headers: &HeaderMap, upgradi
         }
     }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    if let Some(length) = lengths.next() {
-        if lengths.next().is_some() || length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
-            return Err("an ambiguous Content-Length");
-        }
+    if let Some(length) = lengths.next()
+        && (lengths.next().is_some() || length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Err("an ambiguous Content-Length");
     }
     Ok(())
 }
