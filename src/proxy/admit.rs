@@ -262,7 +262,12 @@ fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
     let standing =
         quota.counts.lock().check(&quota.quotas, cost.get(), exchange.worker.core.clock.wall_at(exchange.started));
     exchange.quotas = standing;
-    // Of two that are used up, the one that is so for longer says when it makes sense to come back.
+    used_up(&standing)
+}
+
+/// Refuses what is beyond a quota. Of two that are used up, the one that is so for longer says when it makes sense to
+/// come back.
+pub(super) fn used_up(standing: &Standing) -> Result<(), Refusal> {
     let over = standing.iter().flatten().filter(|quota| !quota.allowed).max_by_key(|quota| quota.reset);
     over.map_or(Ok(()), |over| Err(Refusal::from(over.per.reason()).after(over.reset)))
 }

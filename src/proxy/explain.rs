@@ -257,7 +257,20 @@ impl Explanation {
                 return Err(admit::exceeded(&rated));
             }
         }
-        Ok(())
+        self.quotas(exchange, cost)
+    }
+
+    /// Looks at the consumer's quotas without taking of them.
+    fn quotas(&mut self, exchange: &Exchange, cost: NonZeroU32) -> Result<(), Refusal> {
+        let Some(quota) = &exchange.caller().0.quota else { return Ok(()) };
+        let wall = exchange.worker.core.clock.wall_at(exchange.started);
+        let standing = quota.counts.lock().stand(&quota.quotas, cost.get(), wall);
+        for quota in standing.iter().flatten() {
+            let verdict = if quota.allowed { "within it" } else { "beyond it" };
+            let (per, used, limit) = (quota.per.word(), quota.used, quota.limit);
+            self.say("quota", format!("that of the {per}: {verdict}, at a cost of {cost}; {used} of {limit} used"));
+        }
+        admit::used_up(&standing)
     }
 
     /// How the upstream stands; what would refuse the request there.

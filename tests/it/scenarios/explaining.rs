@@ -114,3 +114,16 @@ async fn what_would_refuse_at_the_gate_is_told_and_what_stands_in() {
     assert_eq!(explain(&world, "GET", "/", &[]).refused, None, "a trial would pass");
     world.rests().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_is_looked_at_and_not_charged() {
+    let shop = "[consumer.shop]\nidentify = { api_key = \"a-key-of-the-shop\" }\nquota = { limit = 1, per = \"day\" }";
+    let world = world().origin(ok("")).gateway(shop).opens();
+    let look = || explain(&world, "GET", "/", &[("x-api-key", "a-key-of-the-shop")]);
+    for _ in 0..2 {
+        tells(&look(), "quota", "that of the day: within it, at a cost of 1; 0 of 1 used");
+    }
+    world.get("/").with("x-api-key", "a-key-of-the-shop").await.is(200);
+    tells(&look(), "quota", "that of the day: beyond it, at a cost of 1; 1 of 1 used");
+    world.rests().await;
+}
