@@ -1,13 +1,9 @@
 //! The configuration as a whole: what is reported, where, and what counts.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::{Value as Json, json};
-use toml::de::{DeTable, DeValue};
+use serde_json::json;
 
-use super::dictionary::{Kind, Need, Section};
-use super::file::FILE;
 use super::*;
 use crate::refusal::Mode;
 

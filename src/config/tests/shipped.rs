@@ -1,6 +1,13 @@
 //! The files that are shipped load, and say of every key what the dictionary says.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+use toml::de::{DeTable, DeValue};
+
 use super::*;
+use crate::config::dictionary::{Kind, Need, Section};
+use crate::config::file::FILE;
 
 #[test]
 fn every_shipped_file_loads_without_a_warning() {
