@@ -51,6 +51,16 @@ pub(super) enum Content {
     Read([u8; 32]),
 }
 
+impl Content {
+    /// What stands for the body in the key.
+    const fn digest(self) -> Option<[u8; 32]> {
+        match self {
+            Self::Read(digest) => Some(digest),
+            Self::None | Self::Unread => None,
+        }
+    }
+}
+
 impl Looked {
     /// What a rule of the cache has done to a request that goes on.
     pub(super) fn event(&self) -> Option<CacheEvent> {
@@ -180,10 +190,7 @@ pub(super) fn look(
         let changed = if safe { None } else { read_elsewhere(exchange, parts, target) };
         return Looked::Alone(CacheResult::Off, None, changed);
     };
-    let body = match content {
-        Content::Read(digest) => Some(digest),
-        Content::None | Content::Unread => None,
-    };
+    let body = content.digest();
     let is_post = parts.method == Method::POST && params.post.is_some();
     if is_post && body.is_none() && admit::is_safe(&Method::GET, present) {
         return Looked::Read;
@@ -198,22 +205,10 @@ pub(super) fn look(
     let alone = |result, why, detail| {
         Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some((primary, address())))
     };
-    let method = if body.is_some() { &Method::GET } else { &parts.method };
-    if !safe || !matches!(*method, Method::GET | Method::HEAD) {
-        return alone(CacheResult::Pass, "method", "method");
-    }
-    let has_content = content == Content::Unread;
-    if (has_content || present.has(Present::PAST))
-        && let Some(bypass) = reuse::bypass(method, &parts.headers, has_content)
-    {
+    if let Some((result, why, detail)) = past(exchange, parts, safe, content) {
         // What was asked for with content is nobody else's answer.
-        return match alone(CacheResult::Bypass, "bypass", bypass.code()) {
-            Looked::Alone(result, forward, _) if bypass == Bypass::Content => Looked::Alone(result, forward, None),
-            others => others,
-        };
-    }
-    if present.has(Present::UPGRADE) {
-        return alone(CacheResult::Bypass, "bypass", "upgrade");
+        let place = (detail != Bypass::Content.code()).then(|| (primary, address()));
+        return Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), place);
     }
     let now = exchange.started;
     let control =
@@ -269,17 +264,53 @@ pub(super) fn look(
     if control.only_if_cached {
         return Looked::Refuse(Reason::CacheOnly);
     }
-    // A part of what is not stored is asked for as it is; so is a mere head, and what the client forbids to store.
-    let partial = entry.is_none() && present.has(Present::CONDITION) && parts.headers.contains_key(header::RANGE);
-    if parts.method == Method::HEAD && entry.is_none() || partial || control.no_store {
-        return alone(CacheResult::Pass, why, if partial { "range" } else { "unstored" });
-    }
-    // Answers to credentials are rarely for all: nobody is made to wait for one.
-    if present.has(Present::AUTHORIZATION) && !params.knows_identities() && entry.is_none() {
-        return alone(CacheResult::Pass, why, "authorization");
+    if let Some(detail) = unshared(exchange, params, parts, &control, entry.is_none()) {
+        return alone(CacheResult::Pass, why, detail);
     }
     let detail = is_outdated.then_some("outdated");
     Looked::Fetch(wanted(entry, is_outdated), Forward { detail, ..Forward::new(why) })
+}
+
+/// Why a request goes past the store, if it does: what the cache did, and `fwd` and `detail` of its Cache-Status.
+fn past(
+    exchange: &Exchange,
+    parts: &Parts,
+    safe: bool,
+    content: Content,
+) -> Option<(CacheResult, &'static str, &'static str)> {
+    let method = if content.digest().is_some() { &Method::GET } else { &parts.method };
+    if !safe || !matches!(*method, Method::GET | Method::HEAD) {
+        return Some((CacheResult::Pass, "method", "method"));
+    }
+    let has_content = content == Content::Unread;
+    if (has_content || exchange.present.has(Present::PAST))
+        && let Some(bypass) = reuse::bypass(method, &parts.headers, has_content)
+    {
+        return Some((CacheResult::Bypass, "bypass", bypass.code()));
+    }
+    exchange.present.has(Present::UPGRADE).then_some((CacheResult::Bypass, "bypass", "upgrade"))
+}
+
+/// Why a request that is not answered from the store is sent on without others, if it is; `absent`: nothing of it is
+/// stored.
+fn unshared(
+    exchange: &Exchange,
+    params: &CacheParams,
+    parts: &Parts,
+    control: &RequestControl,
+    absent: bool,
+) -> Option<&'static str> {
+    let present = exchange.present;
+    // A part of what is not stored is asked for as it is; so is a mere head, and what the client forbids to store.
+    if absent && present.has(Present::CONDITION) && parts.headers.contains_key(header::RANGE) {
+        return Some("range");
+    }
+    if (absent && parts.method == Method::HEAD) || control.no_store {
+        return Some("unstored");
+    }
+    // Answers to credentials are rarely for all: nobody is made to wait for one.
+    let personal = absent && present.has(Present::AUTHORIZATION) && !params.knows_identities();
+    personal.then_some("authorization")
 }
 
 /// What a stored answer is good for.
