@@ -23,7 +23,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, Method};
 use percent_encoding::percent_decode;
 
 use canonical::PostRule;
@@ -62,6 +62,8 @@ pub struct CacheParams {
     /// Without `ttl` it has no effect. It never overrides identity: `private`, answers to `Authorization`, answers that
     /// set a cookie, and session answers stay unshared.
     pub override_origin: bool,
+    /// Methods answered from the store; of GET and HEAD. The others pass.
+    pub methods: Vec<Method>,
     /// How long after its freshness an answer is still served while it is refreshed in the background, where the
     /// origin gives no `stale-while-revalidate` (RFC 5861 section 3). Only for answers that were fresh for a while.
     pub stale_while_revalidate: Duration,
@@ -105,6 +107,7 @@ impl Default for CacheParams {
         Self {
             ttl: None,
             override_origin: false,
+            methods: vec![Method::GET, Method::HEAD],
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             keep: Duration::from_secs(3600),

@@ -205,7 +205,7 @@ pub(super) fn look(
     let alone = |result, why, detail| {
         Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some((primary, address())))
     };
-    if let Some((result, why, detail)) = past(exchange, parts, safe, content) {
+    if let Some((result, why, detail)) = past(exchange, params, parts, safe, content) {
         // What was asked for with content is nobody else's answer.
         let place = (detail != Bypass::Content.code()).then(|| (primary, address()));
         return Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), place);
@@ -274,12 +274,13 @@ pub(super) fn look(
 /// Why a request goes past the store, if it does: what the cache did, and `fwd` and `detail` of its Cache-Status.
 fn past(
     exchange: &Exchange,
+    params: &CacheParams,
     parts: &Parts,
     safe: bool,
     content: Content,
 ) -> Option<(CacheResult, &'static str, &'static str)> {
     let method = if content.digest().is_some() { &Method::GET } else { &parts.method };
-    if !safe || !matches!(*method, Method::GET | Method::HEAD) {
+    if !safe || (content.digest().is_none() && !params.methods.contains(method)) {
         return Some((CacheResult::Pass, "method", "method"));
     }
     let has_content = content == Content::Unread;

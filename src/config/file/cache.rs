@@ -37,6 +37,8 @@ pub(super) static CACHE: Section = Section {
         Key::new("ignore_set_cookie", List(&Text), "Cookies whose setting does not make an answer personal.")
             .default("[]"),
         Key::new("strip", List(&Text), "Further fields that a stored answer never carries.").default("[]"),
+        Key::new("methods", OneOrMore(&Text), "Methods answered from the store: GET, HEAD, or both; others pass.")
+            .default("['GET', 'HEAD']"),
         Key::new("post", Switch(&POST), "POST requests of this route only read, and are answered like GET.")
             .default("false"),
         Key::new(

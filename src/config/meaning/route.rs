@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -205,6 +205,7 @@ fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
         let mistake = Mistake::new("with `per_consumer` nothing is shared: keep one of the two");
         table.error(table.span("shared_after_auth"), mistake);
     }
+    let methods = unspan(table.some("methods", cached_method).unwrap_or_default());
     let post = table.switch("post", |post| PostRule {
         max_body: usize::try_from(post.value("max_body", positive_size)).unwrap_or(usize::MAX),
         canonical: post.choice("canonical", &CANONICALS),
@@ -222,6 +223,7 @@ fn cache(table: &mut Reader<'_>, store: u64) -> CacheParams {
     let expect = media.map(|media| Expectation { media: unspan(media), otherwise });
     CacheParams {
         ttl,
+        methods,
         override_origin,
         stale_while_revalidate: table.value("stale_while_revalidate", duration),
         stale_if_error: table.value("stale_if_error", duration),
@@ -324,6 +326,17 @@ fn fallback(table: &mut Reader<'_>) -> (Option<StaticAnswer>, Option<Spanned<Str
 
 pub(super) const CLASSES: [(&str, Class); 3] =
     [("interactive", Class::Interactive), ("normal", Class::Normal), ("batch", Class::Batch)];
+/// A method that may be answered from the store.
+fn cached_method(value: &DeValue<'_>) -> Result<Method, Mistake> {
+    match method(value)? {
+        method if matches!(method, Method::GET | Method::HEAD) => Ok(method),
+        Method::POST => {
+            Err(Mistake::new("POST requests are no reads unless the route says so").hint("declare them with `post`"))
+        }
+        method => Err(Mistake::new(format!("{method} is never answered from the store"))),
+    }
+}
+
 const ON_UNEXPECTED: [(&str, Otherwise); 3] =
     [("pass", Otherwise::Pass), ("stale", Otherwise::Stale), ("broken", Otherwise::Broken)];
 const CANONICALS: [(&str, Canonical); 3] =

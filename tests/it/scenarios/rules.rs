@@ -140,3 +140,14 @@ async fn what_goes_to_the_origin_is_the_path_that_was_routed_and_stored() {
     world.get("/%7Ea/%c3%a4//.b").await.says("/%7Ea/%c3%a4//.b");
     world.rests().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn methods_that_are_left_out_pass() {
+    let world = caching("methods = \"GET\"", ok("hello").cached("max-age=60"));
+    world.get("/").await.is(200);
+    world.asks("HEAD", "/").await.has("cache-status", "vaxel; fwd=method; fwd-status=200; detail=method");
+    world.get("/").await.has("cache-status", "vaxel; hit; ttl=60");
+    world.asks("HEAD", "/").await.is(200);
+    world.origin.was_asked(3);
+    world.rests().await;
+}
