@@ -66,6 +66,15 @@ impl Forwarding {
             .unwrap_or(peer)
     }
 
+    /// Whether the client asked by https: the listener knows, or a trusted peer that says so. Upstreams answer by what they
+    /// are told of it, so what they answer is stored by the same.
+    pub fn is_https(&self, headers: &HeaderMap, peer: IpAddr, tls: bool) -> bool {
+        if self.trusted.is_empty() || !self.trusts(peer) {
+            return tls;
+        }
+        headers.get(PROTO).map_or(tls, |proto| proto.as_bytes().trim_ascii().eq_ignore_ascii_case(b"https"))
+    }
+
     /// Writes the fields for a request that came from `peer` for `host`, encrypted or not.
     pub fn write(&self, headers: &mut HeaderMap, peer: IpAddr, host: &HeaderValue, tls: bool) {
         let mut claims = headers.keys().any(|name| CLAIMS.contains(name));

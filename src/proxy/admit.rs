@@ -153,10 +153,12 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
     let snapshot = worker.snapshot.load_full();
     let present = Present::of(&parts.headers);
     let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
+    let https = snapshot.forwarding.is_https(&parts.headers, peer.address.ip(), peer.tls);
     Box::new(Exchange {
         worker: Arc::clone(worker),
         route: None,
         peer,
+        https,
         client,
         consumer: Identity::Anonymous(client),
         identity: None,

@@ -34,6 +34,8 @@ pub(super) struct Exchange {
     pub(super) route: Option<usize>,
     /// Who is at the other end of the connection.
     pub(super) peer: Peer,
+    /// Whether the client asked by https, as trusted proxies tell it.
+    pub(super) https: bool,
     /// The client's address, as trusted proxies tell it.
     pub(super) client: IpAddr,
     /// Who calls.

@@ -384,7 +384,7 @@ pub(super) fn key_parts<'a>(
     partition: Option<u64>,
 ) -> KeyParts<'a> {
     KeyParts {
-        scheme: if exchange.peer.tls { "https" } else { "http" },
+        scheme: if exchange.https { "https" } else { "http" },
         host: &target.host,
         path: &target.path,
         query: target.query,

@@ -217,3 +217,16 @@ async fn a_client_that_reads_exactly_the_announced_length_has_not_left() {
     world.counts("vaxel_response_bytes_total", 22.0);
     world.rests().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_trusted_peer_says_of_https_counts_for_the_key_and_a_strangers_word_does_not() {
+    let answers = || by(|seen| ok(seen.field("x-forwarded-proto").to_owned()).cached("max-age=60"));
+    for (trusted, https) in [("127.0.0.0/8", "https"), ("10.0.0.0/8", "http")] {
+        let world = world().origin(answers()).route("cache = true");
+        let world = world.gateway(&format!("[forwarded]\ntrusted = [\"{trusted}\"]\n")).opens();
+        world.get("/").with("x-forwarded-proto", "http").await.says("http");
+        world.breathes().await;
+        world.get("/").with("x-forwarded-proto", "https").await.says(https);
+        world.rests().await;
+    }
+}
