@@ -101,6 +101,13 @@ fn resident() -> u64 {
 /// for the next; nobody calls for upkeep meanwhile.
 #[test]
 fn the_store_keeps_the_process_within_its_capacity() {
+    // The allocator gives pages back some time after they were freed, which on a busy machine is late. It is told to do
+    // so at once, which it hears at its start only.
+    if std::env::var_os(PURGE_DELAY).is_none() {
+        let mut same = std::process::Command::new(std::env::current_exe().unwrap());
+        assert!(same.args(std::env::args_os().skip(1)).env(PURGE_DELAY, "0").status().unwrap().success());
+        return;
+    }
     let clock = Clock::anchored(SystemTime::UNIX_EPOCH);
     let cache = Store::new(CAPACITY, Keyer::new(1));
     let mut dice = Dice(1);
@@ -136,7 +143,8 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / (1 << 20) as f64
 }
 
+const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
 const CAPACITY: u64 = 6 << 20;
 /// For what the allocator keeps of what was given back, the buffers of the moment, and pages that are only partly used.
 /// It does not grow with what is driven through: without the bound it would be ten times the capacity.
-const ALLOWANCE: u64 = 40 << 20;
+const ALLOWANCE: u64 = 24 << 20;
