@@ -135,6 +135,7 @@ pub(super) fn busy() -> Metrics {
     CacheEvent::ALL.into_iter().for_each(|event| meter.event(0, event));
     meter.harvested();
     let costly = Facts {
+        delayed: Some(Duration::from_millis(250)),
         upstream_time: Some(Duration::from_millis(1_500)),
         queued: Some(Duration::from_millis(250)),
         ..plain()

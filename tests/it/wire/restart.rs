@@ -8,6 +8,7 @@ use vaxel::cache::purge::Depth;
 use vaxel::config::settings::Settings;
 use vaxel::consumer::{ConsumerParams, Identify};
 use vaxel::gateway::cache::Extent;
+use vaxel::refusal::Mode;
 use vaxel::throttle::quota::{Per, QuotaParams};
 
 use super::origin::Origin;
@@ -125,7 +126,7 @@ fn what_was_used_of_quotas_outlives_the_process() {
         weight: 1,
         class: None,
         rate: None,
-        quotas: vec![QuotaParams { limit: 3, per: Per::Month, zone: jiff::tz::TimeZone::UTC }],
+        quotas: vec![QuotaParams { limit: 3, per: Per::Month, zone: jiff::tz::TimeZone::UTC, mode: Mode::Enforce }],
     };
     let start = || {
         Rig::with(origin.address, |settings| {
