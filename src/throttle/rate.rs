@@ -416,7 +416,9 @@ mod tests {
         assert!(place.is_none());
         assert_eq!((rated.allowed, rated.delay, rated.retry_after), (false, Duration::ZERO, ms(400)));
         assert_eq!(limiter.delayed(), 3);
-        places.into_iter().for_each(Reservation::pass);
+        for place in places {
+            place.pass();
+        }
         assert_eq!(limiter.delayed(), 0);
         assert_eq!(limiter.peek(7, ONE, at(now), Duration::MAX).retry_after, ms(400), "turns taken stay taken");
     }
