@@ -123,7 +123,8 @@ impl Gradient {
         self.calm = self.calm.saturating_add(1);
         self.unseen += u32::from(!self.watches);
         let fewer = self.bounds.hold(f64::from(whole(self.limit * QUARTER_LESS)));
-        if self.unseen > LOOK_EVERY && fewer < self.limit {
+        // With as many whole slots as before there is nothing to see, however often it looks.
+        if self.unseen > LOOK_EVERY && fewer < f64::from(self.slots()) {
             self.cut = Some(Cut { limit: self.limit, reading, look: true });
             self.limit = fewer;
             return Cause::Look;

@@ -253,6 +253,18 @@ fn aimd_keeps_to_what_the_backend_does_not_refuse() {
 }
 
 #[test]
+fn it_gets_away_from_a_single_slot() {
+    for seed in SEEDS {
+        for processes in [2, 3, 6] {
+            let mut plant = Plant::new(profile(processes), GRADIENT, 1, seed);
+            plant.run(1.5, 90);
+            let found = plant.run(1.5, 60);
+            assert!(found > processes as f64 * 0.7, "seed {seed}: {found:.2} of {processes}");
+        }
+    }
+}
+
+#[test]
 fn a_seed_replays_it() {
     let play = || {
         let mut plant = Plant::new(profile(8), GRADIENT, 30, 9);
