@@ -1,7 +1,7 @@
 //! The trip of one request. The order of the steps is a product decision and stands here; each step is a file.
 //!
 //! ```text
-//! admit    route · identify · admit: the consumer's rate and quota              no waiting, no work
+//! admit    route · identify · admit: the consumer's rate and quota              no work; waits only for a turn (delay)
 //! lookup   key, Vary, freshness: fresh → respond; stale → respond and refresh; miss → lead or join a fill; pass → alone
 //! gate     breaker → slot (bounded fair queue) → breaker's pass
 //! attempt  endpoint → origin → classify → learn once → perhaps again
@@ -30,6 +30,7 @@ mod attempt;
 mod body;
 mod cache_status;
 mod deadline;
+mod delay;
 mod exchange;
 mod expect;
 pub mod explain;
@@ -40,7 +41,7 @@ mod held;
 pub mod hooks;
 pub mod inspect;
 pub mod journal;
-pub(crate) mod limits;
+pub mod limits;
 mod look;
 mod lookup;
 mod outgoing;
@@ -61,6 +62,7 @@ pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Ha
         admit::Begun::Answered(response) => Handling(Inner::Ready(Some(response))),
         admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
         admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(reading.travel()))),
+        admit::Begun::Delayed(delayed) => Handling(Inner::Pending(Box::pin(delayed.travel()))),
     }
 }
 
