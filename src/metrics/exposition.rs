@@ -356,7 +356,7 @@ fn series_are_bounded_by_the_configuration() {
     metrics.consumer("webshop");
     more(4..5, "consumer");
     metrics.listener("0.0.0.0:8443");
-    more(10..15, "listener");
+    more(9..10, "listener");
     metrics.worker(0);
     more(11..12, "worker");
     // Whatever clients come up with.

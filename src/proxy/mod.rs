@@ -15,12 +15,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 
 use crate::listen::Peer;
-use crate::refusal::Reason;
+use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::Inbound;
 
 pub mod access_log;
@@ -65,11 +66,16 @@ pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Ha
     }
 }
 
-/// Refuses what is no request to begin with; counted and logged like every refusal.
+/// Refuses what is no request to begin with, or of which there is no room to read one; counted and logged like every
+/// refusal.
 pub fn refuse(worker: &Arc<Worker>, peer: Peer, reason: Reason) -> Response<Bytes> {
     let exchange = admit::unread(worker, peer);
     let date = HeaderValue::try_from(httpdate::fmt_http_date(worker.core.clock.wall_at(exchange.started)));
-    let mut response = respond::refuse(exchange, reason.into()).map(ResponseBody::into_bytes);
+    let mut refusal = Refusal::from(reason);
+    if matches!(reason, Reason::ConnectionLimit | Reason::ConnectionAddress) {
+        refusal = refusal.after(ROOM_AGAIN);
+    }
+    let mut response = respond::refuse(exchange, refusal).map(ResponseBody::into_bytes);
     // hyper adds it to what it is given; this goes past hyper.
     response.headers_mut().extend(date.map(|date| (header::DATE, date)));
     response
@@ -95,3 +101,6 @@ impl Future for Handling {
         }
     }
 }
+
+/// Nobody knows when a connection will end; with so many there, one will soon.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
