@@ -1,10 +1,13 @@
 //! The origin never sees more work at once than it has slots, and everybody waits fairly.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http::HeaderMap;
 use vaxel::Hooks;
 use vaxel::sim::dice::Dice;
 
-use crate::harness::{Config, MINUTE, SECOND, by, in_turn, ms, ok, status, with_seeds, world};
+use crate::harness::{Config, MINUTE, SECOND, Visit, by, in_turn, ms, ok, reset, status, with_seeds, world};
 
 #[test]
 fn the_origin_never_sees_more_than_its_slots_whoever_leaves() {
@@ -329,11 +332,12 @@ async fn an_endpoint_that_is_out_takes_its_slots_along_and_brings_them_back() {
 }
 
 /// Unwinds in the middle of an attempt, when the slot is taken.
-struct Stumbles;
+struct Stumbles(Arc<AtomicUsize>);
 
 impl Hooks for Stumbles {
     fn upstream(&self, headers: &mut HeaderMap) {
         if headers.contains_key("x-stumble") {
+            self.0.fetch_add(1, Ordering::Relaxed);
             // Without the word on stderr that a panic would have.
             std::panic::resume_unwind(Box::new("stumbled"));
         }
@@ -348,7 +352,7 @@ fn slots_are_exact_through_panics_retries_and_reloads() {
             let mut dice = Dice::new(seed ^ seen.number as u64);
             let reply = ok("body").after(ms(dice.roll() % 200));
             match dice.roll() % 4 {
-                0 => reply.status(503),
+                0 => reset(),
                 1 => reply.breaks(),
                 _ if seen.target.starts_with("/cached") => reply.cached("max-age=1"),
                 _ => reply,
@@ -364,7 +368,8 @@ fn slots_are_exact_through_panics_retries_and_reloads() {
                 "[[route]]\nname = \"logon\"\nupstream = \"erp\"\nmatch = { path = \"/logon\" }\nclass = \"logon\"\n";
             Config::default().upstream(&upstream).route("cache = true").more(logon)
         };
-        let world = world().origin(script).hooks(Stumbles).opens();
+        let stumbled = Arc::new(AtomicUsize::new(0));
+        let world = world().origin(script).hooks(Stumbles(Arc::clone(&stumbled))).opens();
         world.reload(&config(4, 1)).unwrap();
         let (mut visits, mut slots, mut before) = (Vec::new(), 4, 0);
         for _ in 0..300 {
@@ -392,7 +397,9 @@ fn slots_are_exact_through_panics_retries_and_reloads() {
             before = taken;
         }
         world.passes(2 * MINUTE).await;
-        assert!(visits.iter().all(crate::harness::Visit::is_done), "nobody hangs");
+        assert!(visits.iter().all(Visit::is_done), "nobody hangs");
+        assert!(stumbled.load(Ordering::Relaxed) > 0);
+        assert!(world.metric("vaxel_upstream_retries_total") > 0.0);
         world.rests().await;
     });
 }
