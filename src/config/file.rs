@@ -51,6 +51,12 @@ static SERVER: Section = Section {
             Text,
             "The file that keeps what was used of quotas over a restart; without it they begin anew.",
         ),
+        Key::new(
+            "observe",
+            Flag,
+            "Whether answers that pass the store are observed, as keyed hashes alone, for `vaxel advise`.",
+        )
+        .default("true"),
     ],
 };
 

@@ -42,6 +42,7 @@ pub mod journal;
 pub(crate) mod limits;
 mod look;
 mod lookup;
+pub mod observe;
 mod outgoing;
 mod post;
 mod respond;

@@ -162,9 +162,14 @@ impl Limit {
         (self.params, self.start) = (params, start);
     }
 
+    /// Whether it only suggests.
+    pub const fn is_shadow(&self) -> bool {
+        self.params.is_shadow()
+    }
+
     /// Slots in force.
     pub fn in_force(&self) -> u32 {
-        if self.params.is_shadow() { self.start } else { self.suggested() }
+        if self.is_shadow() { self.start } else { self.suggested() }
     }
 
     /// Slots it finds right, at least 1.
