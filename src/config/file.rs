@@ -49,7 +49,7 @@ static SERVER: Section = Section {
         Key::new(
             "state",
             Text,
-            "The file that keeps what was used of quotas over a restart; without it they begin anew.",
+            "The file that keeps what was used of quotas, and what slots have learned, over a restart; without it both begin anew.",
         ),
         Key::new(
             "observe",

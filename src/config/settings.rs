@@ -40,7 +40,7 @@ pub struct Settings {
     pub workers: usize,
     /// How long requests may take to end when the process stops.
     pub drain: Duration,
-    /// The file that keeps what was used of quotas over a restart.
+    /// The file that keeps what was used of quotas, and what limits have learned, over a restart.
     pub state: Option<PathBuf>,
     /// Whether answers that pass are observed, for advice.
     pub observe: bool,
