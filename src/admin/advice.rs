@@ -32,7 +32,8 @@ pub fn text(advice: &Value) -> String {
         evidence.for_each(|ground| {
             let _ = writeln!(text, "   - {ground}");
         });
-        if let (Some(below), Some(lines)) = (finding["block"]["below"].as_str(), finding["block"]["toml"].as_str()) {
+        let block = |name: &str| finding.get("block")?.get(name)?.as_str();
+        if let (Some(below), Some(lines)) = (block("below"), block("toml")) {
             let _ = writeln!(text, "\n   # in {below}");
             lines.lines().for_each(|line| {
                 let _ = writeln!(text, "   {line}");

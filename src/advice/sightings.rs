@@ -294,7 +294,7 @@ impl Told {
         }
         if let Some(lifetime) = seen.lifetime.filter(|lifetime| !lifetime.is_zero()) {
             self.dated += requests;
-            let longest = seen.plays.iter().zip(TTLS).filter(|(_, ttl)| *ttl <= lifetime).last();
+            let longest = seen.plays.iter().zip(TTLS).rfind(|(_, ttl)| *ttl <= lifetime);
             self.by_origin.add(longest.map(|(play, _)| played(play)).unwrap_or_default());
         }
     }

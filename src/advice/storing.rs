@@ -56,7 +56,7 @@ fn cacheable(route: &RouteFacts, watched: Duration) -> Option<Finding> {
         return None;
     }
     let worth = per_second(plan.played.spared, watched);
-    let how = plan.ttl.map_or("as long as their origin says".to_owned(), |ttl| format!("for {}", time(ttl)));
+    let how = plan.ttl.map_or_else(|| "as long as their origin says".to_owned(), |ttl| format!("for {}", time(ttl)));
     let mut evidence = vec![
         format!(
             "{} for {} passed the store in {}; {} ({}) would have been answered from it",
