@@ -222,7 +222,8 @@ impl Upstream {
     /// Tells of a change of the breaker's state, if there was one.
     pub fn breaker_shifted(&self, worker: usize, shift: Option<crate::breaker::Shift>) {
         if let Some(shift) = shift {
-            tracing::warn!(upstream = %self.name, from = shift.from.code(), to = shift.to.code(), "breaker");
+            let (from, to) = (shift.from.code(), shift.to.code());
+            tracing::warn!(upstream = %self.name, from, to, cause = shift.cause.code(), "breaker");
             self.meter.shift(worker, shift.to);
         }
     }

@@ -1,6 +1,6 @@
 //! An origin that fails is left alone, and tried carefully.
 
-use crate::harness::{SECOND, World, hang, in_turn, ms, ok, refused, reset, status, world};
+use crate::harness::{SECOND, World, by, hang, in_turn, ms, ok, refused, reset, status, world};
 
 /// Opens at the tenth call if half of them failed; open for five seconds; three trials.
 const BREAKER: &str = "retry = false\nbreaker = { minimum = 10, failure_ratio = 0.5, open = \"5s\", trials = 3 }";
@@ -224,6 +224,48 @@ async fn a_slow_origin_opens_it_too() {
         world.get("/").await.is(200);
     }
     world.breaker("open");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_slow_may_be_learned_for_each_route() {
+    let report = "\n[[route]]\nname = \"report\"\nupstream = \"erp\"\nmatch = { path = \"/report\" }\n";
+    let world = world()
+        .origin(by(|seen| ok("").after(if seen.target == "/report" { 20 * SECOND } else { ms(200) })))
+        .upstream("breaker = { slow = \"auto\", window = \"2m\" }")
+        .gateway(report)
+        .opens();
+    for number in 0..80 {
+        world.get(if number % 2 == 0 { "/" } else { "/report" }).await.is(200);
+    }
+    world.breaker("closed");
+    world.origin.now(ok("").after(5 * SECOND));
+    world.passes(120 * SECOND).await;
+    for _ in 0..10 {
+        world.breaker("closed");
+        world.get("/").await.is(200);
+    }
+    world.breaker("open");
+    world.get("/").await.is(503).refused("breaker.open");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_probe_can_be_made_requests_are_trials_in_the_end() {
+    let keys = "retry = false\nprobe = { path = \"/health\" }\nbreaker = { minimum = 2, trial = \"probe\" }";
+    let world = world().origin(status(500)).upstream(keys).opens();
+    for _ in 0..2 {
+        world.get("/").await.is(500);
+    }
+    world.origin.now(ok("well"));
+    world.passes(5 * SECOND).await;
+    world.breaker("half_open");
+    world.get("/").await.is(503).refused("breaker.open");
+    world.passes(30 * SECOND).await;
+    for _ in 0..3 {
+        world.get("/").await.is(200);
+    }
+    world.breaker("closed");
     world.rests().await;
 }
 
