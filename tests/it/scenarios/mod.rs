@@ -13,6 +13,7 @@ mod explaining;
 mod fallback;
 mod freshening;
 mod gears;
+mod hopeless;
 mod identity;
 mod inspecting;
 mod invalidation;
