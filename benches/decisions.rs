@@ -100,6 +100,7 @@ fn throttling(criterion: &mut Criterion) {
         limit: some(100),
         per: Duration::from_secs(1),
         burst: some(200),
+        delay: None,
         mode: vaxel::refusal::Mode::Enforce,
     };
     let limiter = RateLimiter::new(&rate, 10_000, clock);

@@ -26,6 +26,7 @@ pub static FILE: Section = Section {
         Key::new("admin", Table(&ADMIN), "Metrics, health, API and page; nothing listens without it."),
         Key::new("log", Table(&LOG), "Logs."),
         Key::new("forwarded", Table(&FORWARDED), "What upstreams learn of the client, and whose word is taken for it."),
+        Key::new("limits", Table(&LIMITS), "How clients are told of their rates and quotas."),
         Key::new("cache", Table(&STORE), "The cache that all routes share."),
         Key::new(
             "listener",
@@ -114,6 +115,20 @@ static FORWARDED: Section = Section {
 /// The words of `forwarded.mode`.
 pub const FORWARD_MODES: &[&str] = &["x-forwarded", "forwarded", "both", "off"];
 
+static LIMITS: Section = Section {
+    name: "[limits]",
+    about: "How clients are told of their rates and quotas.",
+    keys: &[Key::new(
+        "fields",
+        Choice(LIMIT_FIELDS),
+        "RateLimit and RateLimit-Policy; X-RateLimit-Limit, -Remaining and -Reset for older clients; both, or none.",
+    )
+    .default("'ratelimit'")],
+};
+
+/// The words of `limits.fields`.
+pub const LIMIT_FIELDS: &[&str] = &["ratelimit", "x-ratelimit", "both", "off"];
+
 static STORE: Section = Section {
     name: "[cache]",
     about: "The cache that all routes share.",
@@ -174,9 +189,18 @@ static RATE: Section = Section {
     keys: &[
         Key::new("limit", Rate, "The rate that is kept up.").required(),
         Key::new("burst", Whole, "How many requests may come at once; the number of `limit` if not given."),
-        Key::new("mode", Choice(MODES), "Whether what is over it is refused, or only counted.").default("'enforce'"),
+        Key::new("excess", Choice(EXCESS), "What is over it is refused, or waits for its turn.").default("'reject'"),
+        Key::new("delay_max", Duration, "The longest it waits; what would have to wait longer is refused.")
+            .default("'1s'"),
+        Key::new("delayed_max", Whole, "Requests that wait at the same time; further ones are refused.")
+            .default("1000"),
+        Key::new("mode", Choice(MODES), "Whether what is over it is refused or waits, or is only counted.")
+            .default("'enforce'"),
     ],
 };
+
+/// The words of what becomes of what is over a rate.
+pub const EXCESS: &[&str] = &["reject", "delay"];
 
 static QUOTA: Section = Section {
     name: "quota of a [consumer.NAME]",
@@ -185,6 +209,7 @@ static QUOTA: Section = Section {
         Key::new("limit", Whole, "How many requests a window has room for; a route's `cost` counts.").required(),
         Key::new("per", Choice(QUOTA_PER), "How long a window is.").required(),
         Key::new("zone", Text, "The time zone in which windows begin and end.").default("'UTC'"),
+        Key::new("mode", Choice(MODES), "Whether what is beyond it is refused, or only counted.").default("'enforce'"),
     ],
 };
 

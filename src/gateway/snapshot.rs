@@ -330,6 +330,7 @@ pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snaps
         },
         unrouted: core.metrics.unrouted(),
         forwarding: settings.forwarding.clone(),
+        told: settings.limits,
     })
 }
 
@@ -369,8 +370,13 @@ fn check_routes(settings: &Settings) -> Result<(), StartError> {
     })
 }
 
+/// A route without a name of its own is known by what it takes: `/a#2` is another one when routes are reordered.
 fn route_rate(route: &RouteSettings) -> String {
-    format!("route {}", route.name)
+    match route.name.strip_prefix(&route.matching.path) {
+        Some("") => format!("takes {:?}", route.matching),
+        Some(number) if number.starts_with('#') => format!("takes {:?}", route.matching),
+        _ => format!("route {}", route.name),
+    }
 }
 
 fn consumer_rate(name: &str) -> String {

@@ -49,6 +49,8 @@ pub(super) struct Exchange {
     pub(super) version: Version,
     /// When it came.
     pub(super) started: Instant,
+    /// When its present step began: by then freshness is judged. Later than it came where it had to wait.
+    pub(super) now: Instant,
     /// Until when its caller waits, if it says so.
     pub(super) deadline: Option<Instant>,
     /// Which of its fields are to be looked at.
@@ -63,6 +65,8 @@ pub(super) struct Exchange {
     pub(super) own: Option<Rated>,
     /// How its consumer stands with its quotas.
     pub(super) quotas: Standing,
+    /// How long a rate holds it back, if one does.
+    pub(super) delayed: Option<Duration>,
     /// What the cache did.
     pub(super) cache: CacheResult,
     /// Why it was sent on.
@@ -241,7 +245,10 @@ impl Exchange {
             upstream: parties.upstream.map(Box::from),
             consumer: self.caller().0.name.clone(),
             over: self.over,
+            own: self.own,
             rated: self.rated,
+            quotas: self.quotas,
+            delayed: facts.delayed,
             cache: self.cache,
             forward: self.forward.map(Into::into),
             gate: self.tally.gate,
@@ -258,12 +265,15 @@ impl Exchange {
     }
 
     fn facts(&self, sent: u64, ending: Ending, now: Instant) -> Facts<'_> {
+        let duration = now.saturating_duration_since(self.started);
         Facts {
             method: &self.method,
             status: self.status,
             cache: self.cache,
             reason: self.reason,
-            duration: now.saturating_duration_since(self.started),
+            duration,
+            // Its client may have left before.
+            delayed: self.delayed.map(|delay| delay.min(duration)),
             upstream_time: self.tally.upstream,
             queued: self.tally.queued,
             request_bytes: self.body.as_ref().map_or(0, |body| body.bytes()),

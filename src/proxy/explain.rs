@@ -20,6 +20,7 @@ use crate::listen::Peer;
 use crate::message::target::Target;
 use crate::refusal::{Reason, Refusal};
 use crate::router::{HeaderPredicate, Miss};
+use crate::throttle::rate::Come;
 use crate::upstream::body::Inbound;
 
 /// What would become of a request now. Times are in milliseconds.
@@ -69,6 +70,8 @@ pub struct RateLook {
     pub cost: u32,
     /// What could come at once after it.
     pub remaining: u32,
+    /// How long it would be held back.
+    pub delay_ms: u64,
     /// Until the same request would be allowed.
     pub retry_after_ms: u64,
 }
@@ -232,29 +235,41 @@ impl Explanation {
     fn rates(&mut self, exchange: &Exchange, route: &Route) -> Result<(), Refusal> {
         let (caller, number) = exchange.caller();
         let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-        let now = exchange.started;
         let route_rate = route.rate.as_ref().map(|rate| &rate.limiter);
+        let mut come = Come { now: exchange.started, held: Duration::ZERO };
         for (of, limiter) in
             [(Over::Consumer, caller.rate.as_ref().map(|rate| &rate.limiter)), (Over::Route, route_rate)]
         {
             let Some(limiter) = limiter else { continue };
-            let rated = limiter.peek_at(number, cost, now);
+            let counts = limiter.mode().counts();
+            let rated = limiter.peek(number, cost, come, Duration::MAX);
             self.rates.push(RateLook {
                 of: of.code(),
                 allowed: rated.allowed,
                 cost: cost.get(),
                 remaining: rated.remaining,
+                delay_ms: millis(rated.delay),
                 retry_after_ms: millis(rated.retry_after),
             });
-            let verdict = match (rated.allowed, limiter.mode().counts()) {
-                (true, _) => "within it",
-                (false, true) => "over it",
-                (false, false) => "over it, but in shadow mode, where that is only counted",
+            let verdict = match (rated.allowed, rated.delay) {
+                (true, Duration::ZERO) => "within it".to_owned(),
+                (true, delay) => format!("over it, it would wait {} for its turn", span(delay)),
+                (false, _) => "over it".to_owned(),
+            };
+            let shadow = match counts || (rated.allowed && rated.delay.is_zero()) {
+                true => "",
+                false => ", but in shadow mode, where that is only counted",
             };
             let left = rated.remaining;
-            self.say("rate", format!("that of the {}: {verdict}, at a cost of {cost}; {left} more at once", of.code()));
-            if !rated.allowed && limiter.mode().counts() {
-                return Err(admit::exceeded(&rated));
+            self.say(
+                "rate",
+                format!("that of the {}: {verdict}{shadow}, at a cost of {cost}; {left} more at once", of.code()),
+            );
+            if counts && !rated.allowed {
+                return Err(admit::exceeded(&rated, come.held));
+            }
+            if counts {
+                come.held += rated.delay;
             }
         }
         self.quotas(exchange, cost)
@@ -266,7 +281,11 @@ impl Explanation {
         let wall = exchange.worker.core.clock.wall_at(exchange.started);
         let standing = quota.counts.lock().stand(&quota.quotas, cost.get(), wall);
         for quota in standing.iter().flatten() {
-            let verdict = if quota.allowed { "within it" } else { "beyond it" };
+            let verdict = match (quota.allowed, quota.mode.counts()) {
+                (true, _) => "within it",
+                (false, true) => "beyond it",
+                (false, false) => "beyond it, but in shadow mode, where that is only counted",
+            };
             let (per, used, limit) = (quota.per.word(), quota.used, quota.limit);
             self.say("quota", format!("that of the {per}: {verdict}, at a cost of {cost}; {used} of {limit} used"));
         }

@@ -18,6 +18,7 @@ use crate::gear::Gear;
 use crate::message::chain;
 use crate::metrics::{CacheResult, Ending, Facts};
 use crate::refusal::Reason;
+use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
 use crate::upstream::origin::OriginError;
 
@@ -117,7 +118,7 @@ pub enum Kept {
     Retried,
     /// The answer was stale.
     Stale,
-    /// It waited for a slot.
+    /// It waited for a slot, or for its turn at a rate.
     Waited,
     /// It took long.
     Slow,
@@ -156,7 +157,7 @@ impl Kept {
 
     /// Why a finished request is to be remembered, if it is. `drawn` is its id.
     pub(super) fn of(facts: &Facts<'_>, drawn: u64) -> Option<Self> {
-        if facts.cache == CacheResult::Hit && facts.reason.is_none() {
+        if facts.cache == CacheResult::Hit && facts.reason.is_none() && facts.delayed.is_none() {
             return None;
         }
         Some(match facts {
@@ -167,6 +168,7 @@ impl Kept {
             Facts { attempts: 2.., .. } => Self::Retried,
             Facts { cache: CacheResult::Stale | CacheResult::StaleError, .. } => Self::Stale,
             Facts { queued: Some(queued), .. } if !queued.is_zero() => Self::Waited,
+            Facts { delayed: Some(_), .. } => Self::Waited,
             Facts { duration, .. } if *duration >= SLOW => Self::Slow,
             _ if drawn.is_multiple_of(SAMPLE) => Self::Sampled,
             _ => return None,
@@ -201,8 +203,14 @@ pub struct Account {
     pub consumer: Box<str>,
     /// Whose rate it was over, if it was.
     pub over: Option<Over>,
+    /// How its consumer's own rate stood after it.
+    pub own: Option<Rated>,
     /// How the route's rate stood after it.
     pub rated: Option<Rated>,
+    /// How its consumer's quotas stood after it.
+    pub quotas: Standing,
+    /// How long a rate held it back, if one did.
+    pub delayed: Option<Duration>,
     /// What the cache did.
     pub cache: CacheResult,
     /// Why it was sent on, in the words of Cache-Status.

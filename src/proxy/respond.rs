@@ -357,6 +357,7 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::GearPark => "vaxel; error=destination_unavailable; details=\"gear.park\"",
         Reason::GearLimp => "vaxel; error=destination_unavailable; details=\"gear.limp\"",
         Reason::WindowWrites => "vaxel; error=destination_unavailable; details=\"window.writes\"",
+        Reason::ConnectionLimit | Reason::ConnectionAddress => "vaxel; error=http_request_denied",
         Reason::QueueFull => "vaxel; error=connection_limit_reached; details=\"queue.full\"",
         Reason::QueueTimeout => "vaxel; error=connection_limit_reached; details=\"queue.timeout\"",
         Reason::QueueHopeless => "vaxel; error=connection_limit_reached; details=\"queue.hopeless\"",

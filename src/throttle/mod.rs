@@ -38,7 +38,7 @@ mod wakes;
 
 pub use self::acquire::Acquire;
 pub use self::permit::Permit;
-pub use self::rate::{RateLimiter, Rated};
+pub use self::rate::{Delay, RateLimiter, Rated};
 pub use self::slots::Slots;
 pub use self::stats::{LimitStats, SlotsStats, Totals};
 
@@ -80,6 +80,8 @@ pub struct RateParams {
     pub per: Duration,
     /// How many requests a full bucket holds.
     pub burst: NonZeroU32,
+    /// Whether what is over it waits for its turn, where it may, instead of being refused.
+    pub delay: Option<Delay>,
     /// Whether what is over it is refused, or only counted.
     pub mode: Mode,
 }

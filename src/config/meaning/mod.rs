@@ -16,6 +16,7 @@ use super::values::{address, flag, network, secret, whole, word};
 use crate::cache::persist::PersistParams;
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::{Format, LineParams};
+use crate::proxy::limits::Told;
 use crate::refusal::Mode;
 
 mod classify;
@@ -43,6 +44,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         let mode = forwarded.choice("mode", &FORWARD_MODES);
         Forwarding { mode, trusted }
     });
+    let limits = file.table("limits", |limits| limits.choice("fields", &LIMIT_FIELDS));
     let cache = file.table("cache", cache);
     let listeners = file.tables("listener", listener::read);
     listener::check(file, &listeners, admin.as_ref());
@@ -62,6 +64,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         state,
         log,
         forwarding,
+        limits,
         cache,
         consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect::<Option<_>>()?,
         upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,
@@ -169,5 +172,7 @@ const FORWARD_MODES: [(&str, ForwardMode); 4] = [
     ("both", ForwardMode::Both),
     ("off", ForwardMode::Off),
 ];
+const LIMIT_FIELDS: [(&str, Told); 4] =
+    [("ratelimit", Told::RATELIMIT), ("x-ratelimit", Told::X_RATELIMIT), ("both", Told::BOTH), ("off", Told::NOTHING)];
 /// More event loops than any machine has cores; a slip, and each costs memory.
 const MOST_WORKERS: usize = 1024;

@@ -7,6 +7,7 @@ mod caching;
 mod classifying;
 mod collapsing;
 mod deadline;
+mod delaying;
 mod embedding;
 mod expecting;
 mod explaining;

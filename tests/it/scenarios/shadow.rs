@@ -111,3 +111,22 @@ async fn what_a_shadow_would_have_refused_is_told() {
     }
     world.rests().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_in_shadow_refuses_nobody_and_is_charged_on() {
+    let shop = "[consumer.shop]\nidentify = { api_key = \"a-key-of-the-shop\" }\n\
+        quota = [{ limit = 1, per = \"hour\", mode = \"shadow\" }, { limit = 4, per = \"day\" }]";
+    let world = world().origin(ok("")).gateway(shop).opens();
+    let ask = || world.get("/").with("x-api-key", "a-key-of-the-shop");
+    for left in ["3", "2", "1", "0"] {
+        ask().await.is(200).has("ratelimit", &format!("\"day\";r={left};t=57600"));
+    }
+    ask().await.is(429).refused("quota.day");
+    world.counts(&format!("{SHADOWED}{{route=\"all\",reason=\"quota.hour\"}}"), 3.0);
+    world.counts("vaxel_quota_used{consumer=\"shop\",per=\"hour\"}", 4.0);
+    let story = world.handle.accounts(1, Some("refused"))[0].story();
+    for sentence in ["quota: beyond that of the hour (4 of 1 used", "quota: beyond that of the day (4 of 4 used"] {
+        assert!(story.iter().any(|told| told.contains(sentence)), "{story:#?}");
+    }
+    world.rests().await;
+}
