@@ -57,6 +57,8 @@ pub struct Breaker {
     stand: Stand,
     window: Window<Counts>,
     pace: Pace,
+    /// The state that shifts have told of.
+    told: State,
 }
 
 /// The right to make one attempt. Ends in [`Breaker::record`] or [`Breaker::abandon`], exactly once.
@@ -86,7 +88,7 @@ impl Breaker {
     pub fn new(params: BreakerParams, seed: u64, now: Instant) -> Self {
         let window = Window::new(params.window, now);
         let stand = Stand { phase: Phase::Closed { ramp: None }, generation: 0, strikes: 0 };
-        Self { params, seed, stand, window, pace: Pace::default() }
+        Self { params, seed, stand, window, pace: Pace::default(), told: State::Closed }
     }
 
     /// Takes new parameters at a reload. The state is carried over; a window of another length starts empty.
@@ -147,7 +149,8 @@ impl Breaker {
     }
 
     /// Learns how the attempt ended. `took` is the time the backend took. The shift it caused is returned; those that
-    /// time alone makes (open to half-open, half-open given up) are seen in [`Breaker::state`].
+    /// time alone makes (open to half-open, half-open given up) are seen in [`Breaker::state`], and told by
+    /// [`Breaker::elapsed`].
     pub fn record(&mut self, pass: Pass, outcome: Outcome, took: Duration, now: Instant) -> Option<Shift> {
         self.stand = self.stand_at(now);
         if pass.generation != self.stand.generation {
@@ -216,6 +219,13 @@ impl Breaker {
     /// The state at `now`.
     pub fn state(&self, now: Instant) -> State {
         self.stand_at(now).phase.state()
+    }
+
+    /// The shift that time alone has made since the last one was told, to be asked for now and then.
+    pub fn elapsed(&mut self, now: Instant) -> Option<Shift> {
+        let (from, to) = (self.told, self.state(now));
+        self.told = to;
+        (from != to).then_some(Shift { from, to, cause: Cause::Time })
     }
 
     /// The share of the upstream's slots that may be used (0.1 to 1): low while it is not closed, growing for
@@ -321,6 +331,7 @@ impl Breaker {
         self.stand.generation = self.stand.generation.wrapping_add(1);
         self.window.clear(now);
         let to = to.state();
+        self.told = to;
         (from != to).then_some(Shift { from, to, cause })
     }
 
@@ -601,6 +612,18 @@ mod tests {
         assert!(world.enter(true).is_err());
         world.wait(Duration::from_nanos(1));
         assert!(world.trial().trial);
+    }
+
+    #[test]
+    fn what_time_alone_has_done_is_told_once() {
+        let mut world = World::opened(BreakerParams::default());
+        assert_eq!(world.breaker.elapsed(world.now), None);
+        world.wait(5 * SECOND);
+        let shift = Shift { from: State::Open, to: State::HalfOpen, cause: Cause::Time };
+        assert_eq!(world.breaker.elapsed(world.now), Some(shift));
+        assert_eq!(world.breaker.elapsed(world.now), None);
+        world.calls("...");
+        assert_eq!((world.state(), world.breaker.elapsed(world.now)), (State::Closed, None));
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub enum Cause {
     Zombies,
     /// A trial went badly, or all of them did well.
     Trials,
+    /// The wait is over, or trials gave no verdict for too long.
+    Time,
     /// An operator wants it so.
     Operator,
 }
@@ -74,6 +76,7 @@ impl Cause {
             Self::Slow => "slow",
             Self::Zombies => "zombies",
             Self::Trials => "trials",
+            Self::Time => "time",
             Self::Operator => "operator",
         }
     }

@@ -106,7 +106,7 @@ impl<'a> Trial<'a> {
         let (now, pass) = (self.clock.now(), self.pass.take());
         if let (Some(breaker), Some(pass)) = (&self.upstream.breaker, pass) {
             let shift = breaker.lock().record(pass, outcome, now.saturating_duration_since(began), now);
-            self.upstream.breaker_shifted(0, shift);
+            self.upstream.breaker_shifted(0, shift, now);
         }
     }
 }
