@@ -1,6 +1,10 @@
 //! An origin that fails is left alone, and tried carefully.
 
-use crate::harness::{SECOND, World, by, hang, in_turn, ms, ok, refused, reset, status, world};
+use vaxel::breaker::Hold;
+use vaxel::gateway::steer::Steer;
+use vaxel::gear::Gear;
+
+use crate::harness::{MINUTE, SECOND, World, by, hang, in_turn, ms, ok, refused, reset, status, world};
 
 /// Opens at the tenth call if half of them failed; open for five seconds; three trials.
 const BREAKER: &str = "retry = false\nbreaker = { minimum = 10, failure_ratio = 0.5, open = \"5s\", trials = 3 }";
@@ -194,6 +198,48 @@ async fn what_is_the_clients_fault_or_our_own_never_opens_it() {
         world.passes(ms(20)).await;
     }
     world.breaker("closed");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_we_refuse_ourselves_teaches_nothing() {
+    let upstream = "slots = { adaptive = \"gradient\", max = 40, start = 1 }\nqueue = { max = 1, timeout = \"10ms\" }\n\
+                    breaker = { minimum = 1 }\ntimeouts = { total = \"2m\", head = \"2m\" }\n";
+    let route = "rate = { limit = \"1000/s\", burst = 40 }\ndeadline = \"x-timeout-ms\"\nmax_body = \"10B\"\n";
+    let world = world().origin(ok("").after(MINUTE)).upstream(upstream).route(route).opens();
+    let busy = world.get("/").goes();
+    world.breathes().await;
+    let mut reasons = std::collections::BTreeSet::new();
+    let erp = |steer| world.handle.steer("erp", steer).unwrap();
+    for held in [None, Some(Steer::Gear(Gear::Park, MINUTE)), Some(Steer::Breaker(Hold::Open))] {
+        held.into_iter().for_each(erp);
+        let crowd: Vec<_> = (0..30).map(|_| world.get("/").goes()).collect();
+        let late: Vec<_> = (0..5).map(|_| world.get("/").with("x-timeout-ms", "0").goes()).collect();
+        let large: Vec<_> = (0..5).map(|_| world.asks("POST", "/").saying("more than ten bytes").goes()).collect();
+        for visit in crowd.into_iter().chain(late).chain(large) {
+            reasons.insert(visit.await.problem()["reason"].as_str().unwrap().to_owned());
+        }
+        erp(Steer::ReleaseGear);
+        erp(Steer::ReleaseBreaker);
+        world.passes(SECOND).await;
+    }
+    let expected = [
+        "breaker.open",
+        "deadline.exceeded",
+        "gear.park",
+        "queue.full",
+        "queue.timeout",
+        "rate.exceeded",
+        "request.too_large",
+    ];
+    assert_eq!(reasons.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    busy.await.is(200);
+    world.origin.was_asked(1);
+    world.counts("vaxel_upstream_attempts_total", 1.0);
+    world.counts("vaxel_limit_drops_total", 0.0);
+    world.counts("vaxel_limit_suggested", 1.0);
+    world.breaker("closed");
+    assert_eq!(world.handle.upstreams()[0].breaker.as_ref().unwrap().lock().shares(world.clock.now()), (0.0, 0.0));
     world.rests().await;
 }
 

@@ -9,6 +9,7 @@ mod collapsing;
 mod deadline;
 mod delaying;
 mod embedding;
+mod endpoints;
 mod expecting;
 mod explaining;
 mod fallback;
