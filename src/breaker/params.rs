@@ -56,7 +56,7 @@ impl Default for BreakerParams {
 pub enum Slow {
     /// Those that took at least this long.
     From(Duration),
-    /// Those that took three times as long as nineteen in twenty calls of their kind do: see [`pace`](super::pace).
+    /// Those that took three times as long as nineteen in twenty calls of their kind do, as learned for each kind of work.
     Learned,
 }
 

@@ -216,8 +216,11 @@ static QUOTA: Section = Section {
 /// The words of `per` of a quota.
 pub const QUOTA_PER: &[&str] = &["hour", "day", "month"];
 
-/// The words of a class.
+/// The words of a class of consumers.
 pub const CLASSES: &[&str] = &["interactive", "normal", "batch"];
+
+/// The words of a class of routes: what a logon is depends on what is asked for, not on who asks.
+pub const ROUTE_CLASSES: &[&str] = &["interactive", "normal", "logon", "batch"];
 
 static ROUTE: Section = Section {
     name: "[[route]]",
@@ -226,7 +229,12 @@ static ROUTE: Section = Section {
         Key::new("name", Text, "Its name in metrics and logs; its path if not given."),
         Key::new("match", Table(&MATCH), "Which requests it takes.").required(),
         Key::new("upstream", Text, "Where they go: the NAME of an [upstream.NAME].").required(),
-        Key::new("class", Choice(CLASSES), "How urgent they are at the upstream.").default("'normal'"),
+        Key::new(
+            "class",
+            Choice(ROUTE_CLASSES),
+            "How urgent they are at the upstream. \"logon\", whoever asks: they begin a session, and few at a time may.",
+        )
+        .default("'normal'"),
         Key::new("cost", Whole, "What one counts against rates, and how many slots it takes.").default("1"),
         Key::new("require_consumer", Flag, "Refuses anonymous callers.").default("false"),
         Key::new("rate", Table(&RATE), "How much each consumer, or anonymous address, may ask for."),

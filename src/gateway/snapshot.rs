@@ -114,6 +114,10 @@ impl Workshop {
         }
         for upstream in &upstreams {
             watch(upstream, &self.core);
+            if !upstream.slots_mode.counts() {
+                let upstream = &upstream.name;
+                tracing::warn!(%upstream, "NOT PROTECTED: its slots are in shadow mode and hold nothing back");
+            }
         }
         Ok(Built { upstreams, settings: settings.upstreams.clone(), rates, quotas, groups })
     }
@@ -183,6 +187,7 @@ impl Workshop {
             timeouts: settings.timeouts,
             zombie_hold: settings.slots.zombie_hold,
             endpoint_slots: settings.endpoint_slots,
+            slots_mode: settings.slots.mode,
             host: settings.host,
             expect: settings.expect,
             meter: self.core.metrics.upstream(&settings.name),

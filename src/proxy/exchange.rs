@@ -20,9 +20,9 @@ use crate::message::secrets::hide;
 use crate::message::trace::{TRACEPARENT, TraceId};
 use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
-use crate::throttle::Ticket;
 use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
+use crate::throttle::{Class, Ticket};
 use crate::upstream::body::Source;
 
 /// One request and its answer.
@@ -159,7 +159,8 @@ impl Exchange {
     /// What it brings to the queue of its upstream.
     pub(super) fn ticket(&self, route: &Route) -> Ticket {
         let (caller, consumer) = self.caller();
-        let class = caller.class.unwrap_or(route.class);
+        // A logon is one whoever asks: it is dear to the backend because of what it is.
+        let class = caller.class.filter(|_| route.class != Class::Logon).unwrap_or(route.class);
         Ticket { consumer, weight: caller.weight, class, cost: route.cost, operation: route.operation }
     }
 

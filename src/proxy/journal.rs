@@ -18,8 +18,10 @@ use crate::gear::Gear;
 use crate::message::chain;
 use crate::metrics::{CacheResult, Ending, Facts};
 use crate::refusal::Reason;
+use crate::throttle::Class;
 use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
+use crate::throttle::slots::Excess;
 use crate::upstream::origin::OriginError;
 
 mod story;
@@ -259,12 +261,18 @@ impl Over {
 /// How an upstream stood when a request came to the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stood {
+    /// The class as which the request came.
+    pub class: Class,
     /// Its gear.
     pub gear: Gear,
+    /// Why its gear, in shadow mode, would have refused the request.
+    pub spared: Option<Reason>,
     /// The state of its breaker, if it was asked.
     pub breaker: Option<State>,
     /// Whether the breaker, in shadow mode, would have refused it.
     pub shadowed: bool,
+    /// What would have become of it without a slot, in shadow mode.
+    pub excess: Option<Excess>,
     /// How many waited for a slot already, of whatever class, if one was asked for.
     pub ahead: Option<usize>,
 }

@@ -8,6 +8,7 @@ use super::{Account, Attempt, End, Kept, Over, Stood};
 use crate::metrics::{CacheResult, Ending};
 use crate::refusal::Reason;
 use crate::throttle::rate::Rated;
+use crate::throttle::slots::Excess;
 
 impl Account {
     /// What became of the request, a sentence for each step of its trip.
@@ -88,15 +89,24 @@ impl Account {
     }
 
     fn wait(&self) -> Option<String> {
+        let class = self.gate?.class.word();
         let ahead = match self.gate?.ahead? {
             0 => "nobody else waited".to_owned(),
             1 => "one other waited already".to_owned(),
             many => format!("{many} others waited already"),
         };
+        let excess = match self.gate?.excess {
+            Some(Excess::Waits) => Some("it would have waited for a slot".to_owned()),
+            Some(Excess::Refused(reason)) => Some(format!("no slot was free, {}", reason.code())),
+            None => None,
+        };
+        if let Some(excess) = excess {
+            return Some(format!("queue: {excess}{SHADOW}"));
+        }
         Some(match self.queued {
-            None => format!("queue: no place in it; {ahead}"),
-            Some(waited) if waited.is_zero() => "queue: a slot was free at once".to_owned(),
-            Some(waited) => format!("queue: waited {} for a slot; {ahead}", span(waited)),
+            None => format!("queue: as {class}, no place in it; {ahead}"),
+            Some(waited) if waited.is_zero() => format!("queue: as {class}, a slot was free at once"),
+            Some(waited) => format!("queue: as {class}, waited {} for a slot; {ahead}", span(waited)),
         })
     }
 
@@ -134,6 +144,7 @@ impl Account {
             "breaker": self.gate.and_then(|gate| gate.breaker).map(|state| state.code()),
             "ahead": self.gate.and_then(|gate| gate.ahead),
             "queue_ms": self.queued.map(millis),
+            "class": self.gate.map(|gate| gate.class.word()),
             "attempts": attempts,
             "retry_after_ms": self.retry_after.map(millis),
             "bytes_out": self.sent,
@@ -182,7 +193,10 @@ impl Kept {
     }
 }
 
-fn gate(Stood { gear, breaker, shadowed, .. }: Stood) -> String {
+fn gate(Stood { gear, spared, breaker, shadowed, .. }: Stood) -> String {
+    if let Some(reason) = spared {
+        return format!("gate: gear {}, but for shadow mode {}{SHADOW}", gear.code(), reason.code());
+    }
     match breaker {
         Some(state) if shadowed => {
             format!("gate: gear {}, breaker {}{SHADOW}", gear.code(), state.code())

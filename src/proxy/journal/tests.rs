@@ -118,7 +118,15 @@ fn the_story_names_every_step() {
     let attempt = |end, pause| Attempt { endpoint: "http://a".into(), end, error: None, pause };
     let account = Account {
         kept: Kept::Refused,
-        gate: Some(Stood { gear: Gear::Eco, breaker: Some(State::Closed), shadowed: false, ahead: Some(3) }),
+        gate: Some(Stood {
+            class: Class::Normal,
+            gear: Gear::Eco,
+            spared: None,
+            breaker: Some(State::Closed),
+            shadowed: false,
+            excess: None,
+            ahead: Some(3),
+        }),
         queued: Some(ms(250)),
         attempts: vec![
             attempt(Some((End::Answered(StatusCode::SERVICE_UNAVAILABLE), ms(12))), Some(ms(80))),
@@ -141,7 +149,7 @@ fn the_story_names_every_step() {
             "consumer shop",
             "cache: miss (uri-miss): not stored, or not good enough: fetched",
             "gate: gear eco, breaker closed",
-            "queue: waited 250.0 ms for a slot; 3 others waited already",
+            "queue: as normal, waited 250.0 ms for a slot; 3 others waited already",
             "attempt 1: http://a answered 503 after 12.0 ms; tried again after a pause of 80.0 ms",
             "attempt 2: http://a failed after 3.0 ms: upstream.reset (broken pipe)",
             "and 1 more",

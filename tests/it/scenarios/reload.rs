@@ -67,7 +67,7 @@ async fn an_open_breaker_stays_open_and_what_is_stored_stays_stored() {
     world.breaker("open");
     world.reload(&config("retry = false\nslots = 5", "cache = { ttl = \"10s\" }")).unwrap();
     world.breaker("open");
-    world.counts("vaxel_slots", 5.0);
+    assert_eq!(world.handle.upstreams()[0].slots.zombies(), (0, 5), "there are as many as it says now");
     world.get("/page").await.is(200).says("hello");
     world.get("/").await.is(503).refused("breaker.open");
     world.rests().await;
