@@ -118,7 +118,7 @@ async fn a_file_stands_in_and_is_read_anew_at_a_reload() {
     std::fs::write(&file, "<p>Back at noon").unwrap();
     let world = world().upstream("retry = false\nbreaker = false").route(&keys).origin(refused()).opens();
     world.get("/").await.is(503).says("<p>Back at noon").has("content-type", "text/html");
-    world.asks("HEAD", "/").await.is(503).says("");
+    world.asks("HEAD", "/").await.is(503).says("").has("content-length", "15");
     std::fs::write(&file, "<p>Back at one").unwrap();
     world.get("/").await.is(503).says("<p>Back at noon");
     world.reload(&Config::default().upstream("retry = false\nbreaker = false").route(&keys)).unwrap();
