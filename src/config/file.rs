@@ -52,6 +52,12 @@ static SERVER: Section = Section {
             Text,
             "The file that keeps what was used of quotas, and what slots have learned, over a restart; without it both begin anew.",
         ),
+        Key::new(
+            "observe",
+            Flag,
+            "Whether answers that pass the store are observed, as keyed hashes alone, for `vaxel advise`.",
+        )
+        .default("true"),
     ],
 };
 

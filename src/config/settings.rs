@@ -43,6 +43,8 @@ pub struct Settings {
     pub drain: Duration,
     /// The file that keeps what was used of quotas, and what limits have learned, over a restart.
     pub state: Option<PathBuf>,
+    /// Whether answers that pass are observed, for advice.
+    pub observe: bool,
     /// Logs.
     pub log: LogSettings,
     /// What upstreams learn of the client, and whose word is taken for it.

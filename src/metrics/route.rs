@@ -92,6 +92,11 @@ impl RouteMeter {
         places.map(|(method, code)| self.shards.sum(request_index(method, code, cache))).sum()
     }
 
+    /// How many finished exchanges were refused for this reason, or would have been.
+    pub fn refused(&self, reason: Reason) -> u64 {
+        self.shards.sum(REFUSALS + reason as usize) + self.shards.sum(SHADOWS + reason as usize)
+    }
+
     /// Counts an answer that was stored though it came too late for everybody who had waited. Rare: no shard.
     pub fn harvested(&self) {
         self.harvests.fetch_add(1, Ordering::Relaxed);
@@ -179,6 +184,16 @@ impl ConsumerMeter {
                 self.shards.add(worker, counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
             }
         }
+    }
+
+    /// Finished exchanges, served and refused.
+    pub fn requests(&self) -> [u64; 2] {
+        [self.shards.sum(0), self.shards.sum(1)]
+    }
+
+    /// Backend time and time in the queue, together.
+    pub fn demand(&self) -> Duration {
+        Duration::from_nanos(self.shards.sum(UPSTREAM_TIME).saturating_add(self.shards.sum(QUEUE_TIME)))
     }
 
     pub(super) fn collect(&self, to: &mut Families) {

@@ -121,6 +121,7 @@ fn onward(
     safe: bool,
     looked: Looked,
 ) -> Begun {
+    exchange.watched = exchange.worker.core.observer.begin(&exchange, route, &parts);
     let stores = !matches!(looked, Looked::Alone(_, _, None)) && safe;
     let asked = stores.then(|| parts.headers.clone());
     let outgoing = match outgoing::prepare(&mut exchange, route, parts, body, safe) {
@@ -194,6 +195,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         body: None,
         trace: if present.has(Present::TRACE) { TraceId::sampled(&parts.headers) } else { None },
         request_id: None,
+        watched: None,
         told: false,
         snapshot,
     })

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
 use super::access_log::Line;
 use super::hooks::Parties;
 use super::journal::{Account, Kept, Over, Stood, TEXT, Tries, cut, named};
+use super::observe::Watched;
 use super::respond::Forward;
 use super::snapshot::{Caller, Route, Snapshot, Worker};
 use crate::consumer::Identity;
@@ -87,6 +88,8 @@ pub(super) struct Exchange {
     pub(super) trace: Option<TraceId>,
     /// Drawn when first needed.
     pub(super) request_id: Option<u64>,
+    /// What is seen of its answer, for advice.
+    pub(super) watched: Option<Box<Watched>>,
     /// Whether everyone who counts has been told.
     pub(super) told: bool,
 }
@@ -183,6 +186,11 @@ impl Exchange {
     fn tell(&mut self, sent: u64, ending: Ending) {
         self.told = true;
         let now = self.worker.core.clock.now();
+        if let Some(watched) = self.watched.take()
+            && ending == Ending::Whole
+        {
+            self.worker.core.observer.ended(&watched, self, now);
+        }
         let noted = self.noted.take();
         if noted.is_some() {
             self.request_id();

@@ -44,6 +44,7 @@ pub mod journal;
 pub mod limits;
 mod look;
 mod lookup;
+pub mod observe;
 mod outgoing;
 mod post;
 mod respond;

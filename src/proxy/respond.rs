@@ -139,6 +139,12 @@ pub(super) fn reply(
     held: Option<Box<Held>>,
     forward: Option<Forward>,
 ) -> Response<ResponseBody> {
+    if let Some(watched) = exchange.watched.take().filter(|_| !exchange.by_spare)
+        && let Some(route) = exchange.route()
+    {
+        let observer = &exchange.worker.core.observer;
+        exchange.watched = observer.answered(watched, route, parts.status, &parts.headers);
+    }
     let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     let upgrade = if switching { parts.headers.get(header::UPGRADE).cloned() } else { None };
     hop::strip(&mut parts.headers);

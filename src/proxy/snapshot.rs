@@ -13,6 +13,7 @@ use super::access_log::WorkerLog;
 use super::hooks::Hooks;
 use super::journal::Journal;
 use super::limits::Told;
+use super::observe::Observer;
 use crate::cache::CacheParams;
 use crate::cache::fence::{Fence, UrlFences};
 use crate::cache::flight::Flights;
@@ -143,6 +144,8 @@ pub struct Core {
     pub urls: UrlFences,
     /// Fills under way.
     pub flights: Flights,
+    /// What is seen of answers that pass, for advice.
+    pub observer: Observer,
     /// All counters.
     pub metrics: Metrics,
     /// Our name in `Via`.

@@ -151,6 +151,7 @@ impl Slots {
             slots: state.slots() as usize,
             limit: state.limit.as_ref().map(|limit| LimitStats {
                 suggested: limit.suggested() as usize,
+                shadow: limit.is_shadow(),
                 reading: limit.reading(),
                 drops: limit.drops(),
             }),

@@ -33,6 +33,8 @@ pub struct SlotsStats {
 pub struct LimitStats {
     /// Slots it finds right; those in force unless it is in shadow mode.
     pub suggested: usize,
+    /// Whether it is in shadow mode.
+    pub shadow: bool,
     /// What it saw when it last looked.
     pub reading: Reading,
     /// Overload signals since the start.

@@ -30,12 +30,13 @@ use route::Route;
 
 /// The whole file; `None` only when something was reported.
 pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
-    let (workers, drain, state) = file.table("server", |server| {
+    let (workers, drain, state, observe) = file.table("server", |server| {
         let workers = server.value("workers", whole::<usize>(0));
         if workers > MOST_WORKERS {
             server.error(server.span("workers"), Mistake::new(format!("at most {MOST_WORKERS} workers")));
         }
-        (workers, server.value("drain", duration), server.optional("state", word).map(PathBuf::from))
+        let state = server.optional("state", word).map(PathBuf::from);
+        (workers, server.value("drain", duration), state, server.value("observe", flag))
     });
     let admin = file.optional_table("admin", admin);
     let log = file.table("log", log);
@@ -62,6 +63,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         workers: if workers == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { workers },
         drain,
         state,
+        observe,
         log,
         forwarding,
         limits,
