@@ -106,7 +106,7 @@ fn geared(ask: Ask<'_>, safe: bool, now: Instant, stood: &mut Stood) -> Result<(
     stood.gear = stand.gear;
     stand.admit(safe, ticket.class, now, worker.draw())?;
     if stood.spared.is_none()
-        && let Some(reason) = stand.would_refuse(ticket.class)
+        && let Some(reason) = stand.would_refuse(safe, ticket.class)
     {
         stood.spared = Some(reason);
         route.meter.shadow(worker.index, reason);

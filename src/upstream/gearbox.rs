@@ -37,8 +37,10 @@ pub struct Stand {
     pub cause: Cause,
     /// The gear that strain asks for; in shadow mode it is not the one that counts.
     pub strain: Gear,
-    /// The gear that it would be in, where that is only for strain in shadow mode.
-    pub shadow: Option<Gear>,
+    /// The gear that it would be in but for shadow mode, of strain or of a window.
+    pub shadow: Option<(Gear, Cause)>,
+    /// Whether a window in shadow mode would refuse writes.
+    pub shadow_writes: bool,
     /// When it ends, where that is known: the end of a window or of an operator's hold.
     pub until: Option<Instant>,
     /// The window that is open, if one is.
@@ -101,11 +103,15 @@ impl Gearbox {
         let end = page.open.map(|(_, end)| from_now(moment, end));
         // An operator's hand is above the calendar: maintenance may have ended early.
         let is_held = cause == Cause::Operator;
+        let by_strain = Some(controller.strain()).filter(|_| params.mode == Mode::Shadow);
+        let by_window = page.shadow.0.map(|gear| (gear, Cause::Window));
+        let shadow = by_strain.into_iter().chain(by_window).max_by_key(|(gear, _)| *gear);
         *stand = Stand {
             gear,
             cause,
             strain: controller.strain().0,
-            shadow: Some(controller.strain().0).filter(|strain| params.mode == Mode::Shadow && *strain > gear),
+            shadow: shadow.filter(|(shadow, _)| *shadow > gear),
+            shadow_writes: page.shadow.1 && !is_held,
             until: match cause {
                 Cause::Operator => controller.held(moment.mono).map(|(_, until)| until),
                 Cause::Window => end,
@@ -135,6 +141,7 @@ impl Stand {
             cause: Cause::Calm,
             strain: Gear::Drive,
             shadow: None,
+            shadow_writes: false,
             until: None,
             window: None,
             writes_from: None,
@@ -174,10 +181,17 @@ impl Stand {
         Ok(())
     }
 
-    /// Why a request of `class` would be refused in the gear that strain in shadow mode asks for. A breaker in park says so
-    /// itself.
-    pub fn would_refuse(&self, class: Class) -> Option<Reason> {
-        (self.shadow == Some(Gear::Limp) && class > self.limp_class).then_some(Reason::GearLimp)
+    /// Why a request would be refused but for shadow mode.
+    pub fn would_refuse(&self, safe: bool, class: Class) -> Option<Reason> {
+        if self.shadow_writes && !safe {
+            return Some(Reason::WindowWrites);
+        }
+        match self.shadow? {
+            // A breaker says so itself.
+            (Gear::Park, cause) => (cause != Cause::Breaker).then_some(Reason::GearPark),
+            (Gear::Limp, _) => (class > self.limp_class).then_some(Reason::GearLimp),
+            (Gear::Drive | Gear::Eco, _) => None,
+        }
     }
 }
 
@@ -215,6 +229,7 @@ mod tests {
             refuses_writes: true,
             lead: Duration::from_secs(600),
             ramp: Duration::from_secs(600),
+            mode: Mode::Enforce,
         }
     }
 

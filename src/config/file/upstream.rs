@@ -196,6 +196,8 @@ pub(super) static WINDOW: Section = Section {
             .default("'refuse'"),
         Key::new("lead", Duration, "How long before it what is asked for is renewed in the store.").default("'10m'"),
         Key::new("ramp", Duration, "How long after it slots are let out slowly.").default("'5m'"),
+        Key::new("mode", Choice(MODES), "Whether it is kept, or what it would refuse is only counted.")
+            .default("'enforce'"),
     ],
 };
 
