@@ -184,7 +184,9 @@ pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, who
             Inbound::Empty
         }
     };
-    let Ok(outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
+    let Ok(mut outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
+    // It goes on when this request has long been told of: its parent is the request's own span.
+    outgoing.span = None;
     let errand = Errand::of(exchange, outgoing, asked, Arc::new(wanted), None).in_background();
     runtime.spawn(errand.run(lead));
 }

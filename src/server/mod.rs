@@ -29,6 +29,7 @@ use crate::listen::wire::Tally;
 use crate::listen::{Accept, Callers, Peer, socket};
 use crate::metrics::WorkerMeter;
 use crate::proxy::access_log::{AccessLog, LogWriter};
+use crate::traces::Tracer;
 
 mod keeping;
 mod sites;
@@ -103,6 +104,10 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
     if let Some(log) = &log {
         builder = builder.access_log(log.clone());
     }
+    let (tracer, exporter) = settings.traces.clone().map(Tracer::new).unzip();
+    if let Some(tracer) = tracer {
+        builder = builder.tracer(tracer);
+    }
     let handle = builder.build()?;
     handle.metrics().configured(loaded.hash());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -131,6 +136,9 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .map(|(index, shares)| spawn_worker(index, shares, &handle, drain.clone()))
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
+    if let Some(exporter) = exporter {
+        runtime.spawn(exporter.run());
+    }
     runtime.spawn(upkeep(Arc::clone(&control)));
     runtime.spawn(keeping::answers(handle.clone()));
     runtime.spawn(keeping::state(handle.clone()));
@@ -380,8 +388,12 @@ impl Control {
         let listen_alike = new.listeners.len() == old.listeners.len()
             && new.listeners.iter().zip(&old.listeners).all(|(new, old)| new.listens_like(old));
         let admin = |settings: &Settings| settings.admin.map(|admin| admin.listen);
-        if !listen_alike || (admin(new), new.workers, &new.log) != (admin(old), old.workers, &old.log) {
-            tracing::warn!("listeners (but their certificates), admin, workers and log change at the next start only");
+        if !listen_alike
+            || (admin(new), new.workers, &new.log, &new.traces) != (admin(old), old.workers, &old.log, &old.traces)
+        {
+            tracing::warn!(
+                "listeners (but their certificates), admin, workers, log and traces change at the next start only"
+            );
         }
         let prepared = self.sites.prepare(&new.listeners)?;
         self.handle.reload(&loaded.settings).map_err(|error| error.to_string())?;
