@@ -91,10 +91,7 @@ pub(super) fn proceed(
     safe: bool,
     looked: Looked,
 ) -> Begun {
-    exchange.mark(|traced, now| {
-        traced.looked = Some(now);
-        traced.fills = matches!(looked, Looked::Fetch(..));
-    });
+    exchange.mark(|traced, now| traced.looked = Some(now));
     match looked {
         Looked::Refuse(reason) => answered(respond::refuse(exchange, reason.into())),
         Looked::Read => Begun::Reading(Box::new(Reading { exchange, parts, body })),

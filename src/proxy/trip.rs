@@ -249,12 +249,16 @@ async fn fetch(
 /// Leads a fill. It runs in a task of its own: when this client leaves, the others still get what it brings.
 async fn bring(
     mut exchange: Box<Exchange>,
-    outgoing: Outgoing,
+    mut outgoing: Outgoing,
     asked: HeaderMap,
     wanted: Arc<Wanted>,
     forward: Forward,
     lead: Lead,
 ) -> Response<ResponseBody> {
+    if let Some(traced) = &mut exchange.traced {
+        traced.fills = true;
+        outgoing.span = Some(traced.asking());
+    }
     let spare = exchange.route().is_some_and(|route| route.spare.is_some()).then(|| Box::new(outgoing.copy()));
     let (tell, told) = oneshot::channel();
     let errand = Errand::of(&exchange, outgoing, asked.clone(), Arc::clone(&wanted), Some(tell));

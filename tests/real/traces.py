@@ -20,8 +20,12 @@ SPANS = []
 
 class Receiver(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    dead = False
 
     def do_POST(self):
+        if Receiver.dead:
+            self.close_connection = True
+            return
         body = self.rfile.read(int(self.headers["content-length"]))
         export = ExportTraceServiceRequest.FromString(body)
         assert export.SerializeToString(), "it is not empty"
@@ -140,6 +144,7 @@ def main(test):
         test.equal("nobody else is", sum(span.kind == Span.SPAN_KIND_SERVER for _, span, _ in SPANS), 1)
 
     with test.part("the collector dies"):
+        Receiver.dead = True
         server.shutdown()
         server.server_close()
         before = time.monotonic()
