@@ -110,7 +110,7 @@ impl Handle {
                 stored: count(&STORED),
                 passed: count(&[CacheResult::Pass, CacheResult::Bypass]),
                 why: core.observer.why(route.number),
-                rate: route.rate.as_ref().map(|_| route.meter.refused(Reason::RateExceeded)),
+                rate: route.rate.as_ref().map(|_| route.meter.refused(Reason::RateExceeded) + route.meter.delayed()),
                 seen: told.remove(&route.number).unwrap_or_default(),
             }
         };

@@ -26,6 +26,7 @@ pub(super) async fn pass(
     let Ask { worker, upstream, ticket, .. } = ask;
     let clock = &worker.core.clock;
     let now = clock.now();
+    tally.tries.ask(now);
     let stood = tally.gate.insert(Stood {
         class: ticket.class,
         gear: Gear::Drive,

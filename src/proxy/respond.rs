@@ -326,6 +326,7 @@ fn dress(mut exchange: Box<Exchange>, response: Response<Content>) -> Response<R
             Response::from_parts(parts, content)
         }
     };
+    exchange.mark(|traced, now| traced.answered = Some(now));
     exchange.status = response.status();
     response.map(|content| ResponseBody::new(content, exchange))
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 mod answers;
 pub(crate) mod client;
+mod collecting;
 mod h2;
 pub(crate) mod message;
 pub(crate) mod origin;
