@@ -1,9 +1,14 @@
 //! Holds what is written about vaxel to what vaxel is.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+use http::{HeaderValue, Method, StatusCode, Version};
 use vaxel::metrics::names::METRICS;
+use vaxel::metrics::{CacheResult, Ending, Facts};
+use vaxel::proxy::access_log::{AccessLog, Format, Line, LineParams, Target};
 use vaxel::{Reason, config};
 
 /// `VAXEL_UPDATE_DOCS=1 cargo test --test docs` writes the table anew.
@@ -38,6 +43,63 @@ fn the_configurations_of_the_readme_are_good() {
             Ok(loaded) => assert_eq!(loaded.warnings.to_string(), ""),
             Err(problems) => panic!("{problems}"),
         }
+    }
+}
+
+#[test]
+fn every_field_of_the_access_log_is_documented() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (log, writer) = AccessLog::new(Target::Other(Box::new(Paper(sender))), Format::Json).unwrap();
+    let params = LineParams { query: true, ..LineParams::default() };
+    let parent = HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let facts = Facts {
+        method: &Method::GET,
+        status: StatusCode::OK,
+        cache: CacheResult::Miss,
+        reason: Some(Reason::Internal),
+        duration: Duration::ZERO,
+        upstream_time: Some(Duration::ZERO),
+        queued: Some(Duration::ZERO),
+        request_bytes: 0,
+        response_bytes: 0,
+        attempts: 1,
+        ending: Ending::Broken,
+        traced: None,
+    };
+    log.writing(params).worker().write(&Line {
+        time: SystemTime::UNIX_EPOCH,
+        request_id: "1",
+        client: [127, 0, 0, 1].into(),
+        host: Some("h"),
+        path: "/",
+        query: Some("q"),
+        version: Version::HTTP_11,
+        route: Some("r"),
+        upstream: Some("u"),
+        consumer: Some("c"),
+        user_agent: Some(&parent),
+        traceparent: Some(&parent),
+        weight: 2,
+        facts: &facts,
+    });
+    assert!(writer.finish(Duration::from_secs(60)));
+    let line: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&receiver.recv().unwrap()).unwrap();
+    let text = read("docs/LOGS.md");
+    let rows = text.lines().filter_map(|row| row.strip_prefix("| `")?.split_once('`'));
+    let documented: HashSet<_> = rows.map(|(name, _)| name).collect();
+    assert_eq!(line.keys().map(String::as_str).collect::<HashSet<_>>(), documented);
+}
+
+/// Hands on what is written.
+struct Paper(std::sync::mpsc::Sender<Vec<u8>>);
+
+impl std::io::Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.send(bytes.to_vec()).map(|()| bytes.len()).map_err(std::io::Error::other)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

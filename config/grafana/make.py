@@ -446,7 +446,7 @@ def consumers():
     d.series("Quotas used", "percentunit", "What a consumer has used of its quota in the present hour, day or month.",
              {"{{consumer}} per {{per}}": f"max by (consumer, per) (vaxel_quota_used{{{C}}} / vaxel_quota_limit{{{C}}})"},
              steps={0.9: ORANGE, 1: RED})
-    d.series("State file", "short", "Writings a second of the file that keeps what was used of quotas.",
+    d.series("State file", "short", "Writings a second of the file that keeps what was used of quotas and what limits have learned.",
              {"{{instance}} {{result}}": rate("vaxel_state_saves_total", I, "instance, result")})
     over = "[$__range]"
     total = lambda metric, more="": f"sum by (consumer) (increase({metric}{{{C}{more}}}{over}))"

@@ -49,7 +49,7 @@ static SERVER: Section = Section {
         Key::new(
             "state",
             Text,
-            "The file that keeps what was used of quotas over a restart; without it they begin anew.",
+            "The file that keeps what was used of quotas, and what slots have learned, over a restart; without it both begin anew.",
         ),
     ],
 };
@@ -73,7 +73,18 @@ static LOG: Section = Section {
     keys: &[
         Key::new("access", Text, "Where a line per request goes: \"stdout\", \"off\", or the path of a file.")
             .default("'stdout'"),
-        Key::new("query", Flag, "Whether its lines hold the query, which may name people.").default("false"),
+        Key::new(
+            "query",
+            Flag,
+            "Whether its lines hold the query, which may name people; tokens and passwords in it are hidden.",
+        )
+        .default("false"),
+        Key::new(
+            "sample",
+            Whole,
+            "One of so many good answers has a line, which says so; what is refused or fails always has one.",
+        )
+        .default("1"),
         Key::new("format", Choice(FORMATS), "How its lines are written.").default("'json'"),
     ],
 };

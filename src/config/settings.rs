@@ -18,7 +18,7 @@ use crate::listen::{Accept, ListenLimits};
 use crate::message::edits::{HeaderEdits, StaticAnswer};
 use crate::message::forwarded::Forwarding;
 use crate::outcome::classes::Classes;
-use crate::proxy::access_log::{Format, Target};
+use crate::proxy::access_log::{Format, LineParams, Target};
 use crate::retry::RetryParams;
 use crate::router::{Rewrite, RouteMatch};
 use crate::throttle::{Class, RateParams, SlotsParams};
@@ -40,7 +40,7 @@ pub struct Settings {
     pub workers: usize,
     /// How long requests may take to end when the process stops.
     pub drain: Duration,
-    /// The file that keeps what was used of quotas over a restart.
+    /// The file that keeps what was used of quotas, and what limits have learned, over a restart.
     pub state: Option<PathBuf>,
     /// Logs.
     pub log: LogSettings,
@@ -94,8 +94,8 @@ impl AdminSettings {
 pub struct LogSettings {
     /// Where a line per request goes.
     pub access: AccessTarget,
-    /// Whether its lines hold the query.
-    pub query: bool,
+    /// Of which requests there are lines, and what is in them.
+    pub lines: LineParams,
     /// How its lines are written.
     pub format: Format,
 }

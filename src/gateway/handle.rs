@@ -145,15 +145,22 @@ impl Handle {
         reloaded
     }
 
-    /// Writes down what was used of quotas, if the settings name a file for it and anything has changed. Blocks.
+    /// Writes down what was used of quotas and what limits have learned, if the settings name a file for it and anything has
+    /// changed. Blocks.
     pub fn save_state(&self) {
         let (core, ledger) = (&self.0.core, self.0.workshop.ledger());
-        match ledger.save(core.clock.moment().wall) {
+        let now = core.clock.moment().wall;
+        for upstream in self.upstreams() {
+            if let Some(learned) = upstream.slots.learned() {
+                ledger.note(&upstream.name, learned, now);
+            }
+        }
+        match ledger.save(now) {
             Ok(false) => {}
             Ok(true) => core.metrics.state().saved(true),
             Err(error) => {
                 core.metrics.state().saved(false);
-                tracing::warn!(%error, "what was used of quotas cannot be written to the file of [server] state");
+                tracing::warn!(%error, "what is known of quotas and limits cannot be written to the file of [server] state");
             }
         }
     }

@@ -1,45 +1,57 @@
-//! What was used of quotas, through reloads and restarts.
+//! What was used of quotas and what adaptive limits have learned, through reloads and restarts. [`form`] has the file.
 //!
-//! ```text
-//! vaxel-state 1
-//! quota day 1795734000 1795820400 688 webshop        per, begin and end (Unix seconds), used, consumer
-//! sum 2c26b46b…                                      SHA-256 of all lines before
-//! ```
 //! - Requests count in memory; the control plane writes the file every few seconds and when the process drains. A crash
 //!   forgets at most those seconds.
 //! - The file is written beside the old one and takes its place when it is whole. One that is damaged is as good as none.
-//! - A consumer that a reload takes away keeps its counts until its windows end: it may come back with the next one.
+//! - A consumer that a reload takes away keeps its counts until its windows end: it may come back with the next one. So does
+//!   an upstream, for [`KEPT`].
+//! - What a limit has learned is where it begins, within the bounds of the settings, and no more: it goes on learning.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
 
 use crate::cache::persist::{create, sync_folder};
-use crate::throttle::quota::{Count, Counts, Per};
+use crate::throttle::limit::learned::Learned;
+use crate::throttle::quota::Counts;
 
-/// The counts of all consumers.
+mod form;
+
+use form::Content;
+
+/// The counts of all consumers, and what limits have learned.
 #[derive(Debug)]
 pub(super) struct Ledger {
     file: Option<PathBuf>,
     /// By the consumer's name as [`escaped`]: a name may hold what would break a line.
     accounts: Mutex<BTreeMap<String, Arc<Mutex<Counts>>>>,
+    /// By the upstream's name, likewise: what the file holds, or is to hold.
+    limits: Mutex<BTreeMap<String, Kept>>,
     /// What the file holds; locked while it is written.
     written: Mutex<Option<String>>,
+}
+
+/// What a limit has learned.
+#[derive(Debug, Clone, PartialEq)]
+struct Kept {
+    learned: Learned,
+    /// When it was last seen to be another.
+    at: SystemTime,
 }
 
 impl Ledger {
     /// Takes up what `file` holds of windows that are still open at `now`. A file that cannot be used is left where it is
     /// until it is replaced.
     pub(super) fn open(file: Option<PathBuf>, now: SystemTime) -> Self {
-        let accounts = file.as_deref().map(|file| read(file, now)).unwrap_or_default();
+        let Content { accounts, limits } = file.as_deref().map(|file| read(file, now)).unwrap_or_default();
         let accounts = accounts.into_iter().map(|(name, counts)| (name, Arc::new(Mutex::new(counts))));
-        Self { file, accounts: Mutex::new(accounts.collect()), written: Mutex::default() }
+        let (accounts, limits) = (Mutex::new(accounts.collect()), Mutex::new(limits));
+        Self { file, accounts, limits, written: Mutex::default() }
     }
 
     /// The counts of a consumer.
@@ -47,8 +59,32 @@ impl Ledger {
         Arc::clone(self.accounts.lock().entry(escaped(consumer)).or_default())
     }
 
-    /// Forgets who left and has no open window, so that reloads with ever new names take no memory.
+    /// What the limit of an upstream had learned when it was last looked at, unless that is too long ago.
+    pub(super) fn learned(&self, upstream: &str, now: SystemTime) -> Option<Learned> {
+        let limits = self.limits.lock();
+        let Kept { learned, at } = limits.get(&escaped(upstream))?;
+        // A time to come is a clock that was set back, or a hand in the file: nobody knows how old it is.
+        if is_recent(*at, now) {
+            return Some(learned.clone());
+        }
+        let days = now.duration_since(*at).map_or(0, |age| age.as_secs() / 86_400);
+        tracing::warn!(upstream, days, "what its limit had learned is too old, or from the future: it begins anew");
+        None
+    }
+
+    /// Takes in what the limit of an upstream has learned up to now.
+    pub(super) fn note(&self, upstream: &str, learned: Learned, now: SystemTime) {
+        let mut limits = self.limits.lock();
+        let name = escaped(upstream);
+        if limits.get(&name).is_none_or(|kept| kept.learned != learned) {
+            limits.insert(name, Kept { learned, at: now });
+        }
+    }
+
+    /// Forgets who left and has no open window, so that reloads with ever new names take no memory; and what was learned
+    /// too long ago.
     pub(super) fn prune(&self, now: SystemTime) {
+        self.limits.lock().retain(|_, kept| is_recent(kept.at, now));
         self.accounts
             .lock()
             .retain(|_, counts| Arc::strong_count(counts) > 1 || counts.lock().open(now).next().is_some());
@@ -59,14 +95,14 @@ impl Ledger {
         self.file.is_some()
     }
 
-    /// Writes the counts down, if they are others than were written last; says whether. Blocks.
+    /// Writes all of it down, if it is not what was written last; says whether. Blocks.
     ///
     /// # Errors
     /// When the file cannot be written; the one before is still there.
     pub(super) fn save(&self, now: SystemTime) -> io::Result<bool> {
         let Some(file) = &self.file else { return Ok(false) };
         let mut written = self.written.lock();
-        let text = encode(&self.accounts.lock(), now);
+        let text = form::encode(&self.accounts.lock(), &self.limits.lock(), now);
         if written.as_ref() == Some(&text) {
             return Ok(false);
         }
@@ -77,20 +113,35 @@ impl Ledger {
 }
 
 /// What `file` holds; nothing, with a warning, if it cannot be used.
-fn read(file: &Path, now: SystemTime) -> BTreeMap<String, Counts> {
+fn read(file: &Path, now: SystemTime) -> Content {
     let shown = file.display();
-    match fs::read_to_string(file) {
-        Ok(text) => decode(&text, now).unwrap_or_else(|| {
-            tracing::warn!(file = %shown, "the state file is damaged: quotas begin anew");
-            BTreeMap::new()
+    match text(file) {
+        Ok(text) => form::decode(&text, now).unwrap_or_else(|why| {
+            tracing::warn!(file = %shown, "the state file is {}: quotas and limits begin anew", why.word());
+            Content::default()
         }),
         Err(error) => {
             if error.kind() != ErrorKind::NotFound {
-                tracing::warn!(file = %shown, %error, "the state file cannot be read: quotas begin anew");
+                tracing::warn!(file = %shown, %error, "the state file cannot be read: quotas and limits begin anew");
             }
-            BTreeMap::new()
+            Content::default()
         }
     }
+}
+
+/// The text of a file, if it is one and not too large.
+fn text(file: &Path) -> io::Result<String> {
+    let found = fs::metadata(file)?;
+    // A pipe would be waited for for ever.
+    if !found.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    if found.len() > LARGEST {
+        return Err(io::Error::other("it is larger than any that was written"));
+    }
+    let mut text = String::new();
+    fs::File::open(file)?.take(LARGEST).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Puts a file with `bytes` in the place of `file`, whole or not at all.
@@ -110,64 +161,29 @@ fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     write().inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
-fn encode(accounts: &BTreeMap<String, Arc<Mutex<Counts>>>, now: SystemTime) -> String {
-    let mut text = format!("{HEAD}\n");
-    for (name, counts) in accounts {
-        for (per, Count { begin, end, used }) in counts.lock().open(now) {
-            let (per, begin, end) = (per.word(), seconds(begin), seconds(end));
-            text.push_str(&format!("quota {per} {begin} {end} {used} {name}\n"));
-        }
-    }
-    text.push_str(&format!("sum {}\n", sum(&text)));
-    text
-}
-
-/// `None`: the file is damaged, or of another version.
-fn decode(text: &str, now: SystemTime) -> Option<BTreeMap<String, Counts>> {
-    let (lines, end) = text.split_at_checked(text.rfind("sum ")?)?;
-    if end.strip_prefix("sum ")?.trim_end() != sum(lines) {
-        return None;
-    }
-    let mut accounts = BTreeMap::<_, Counts>::new();
-    for line in lines.strip_prefix(HEAD)?.lines().filter(|line| !line.is_empty()) {
-        let mut words = line.splitn(6, ' ');
-        let mut word = || words.next();
-        let (kind, per) = (word()?, word()?);
-        let per = Per::ALL.into_iter().find(|known| known.word() == per)?;
-        let (begin, end) = (time(word()?)?, time(word()?)?);
-        let (used, name) = (word()?.parse().ok()?, word()?);
-        if kind == "quota" && now < end {
-            accounts.entry(name.to_owned()).or_default().restore(per, Count { begin, end, used });
-        }
-    }
-    Some(accounts)
-}
-
-fn sum(text: &str) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn escaped(name: &str) -> String {
     name.escape_debug().to_string()
 }
 
-/// Windows begin and end on whole seconds.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+fn is_recent(at: SystemTime, now: SystemTime) -> bool {
+    let ahead = at.duration_since(now).unwrap_or_default();
+    ahead <= LEEWAY && now.duration_since(at).unwrap_or_default() <= KEPT
 }
 
-fn time(seconds: &str) -> Option<SystemTime> {
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds.parse().ok()?))
-}
+/// What was learned longer ago says little of the backend: over a week it has seen an end of the week and its maintenance.
+const KEPT: Duration = Duration::from_secs(8 * 86_400);
 
-const HEAD: &str = "vaxel-state 1";
+/// By how much a clock may have been set back.
+const LEEWAY: Duration = Duration::from_secs(3600);
+
+/// Far more than the counts of a hundred thousand consumers need.
+const LARGEST: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::throttle::quota::QuotaParams;
+    use crate::throttle::limit::learned::Kind;
+    use crate::throttle::quota::{Per, QuotaParams};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -245,11 +261,49 @@ mod tests {
         drop(stays);
     }
 
-    proptest! {
-        #[test]
-        fn no_bytes_on_the_disk_panic(text in "(vaxel-state 1\n)?(quota|sum| |hour|day|[0-9]+|\n|[a-z]|é){0,40}") {
-            decode(&text, NOW);
-            decode(&format!("{text}sum {}\n", sum(&text)), NOW);
+    fn learned(slots: f64) -> Learned {
+        Learned { kind: Kind::Gradient, slots, baselines: Vec::new() }
+    }
+
+    #[test]
+    fn what_a_limit_has_learned_outlives_the_process_for_a_week() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state");
+        let first = Ledger::open(Some(file.clone()), NOW);
+        first.note("erp", learned(11.5), NOW);
+        assert!(first.save(NOW).unwrap());
+        let day = Duration::from_secs(86_400);
+        first.note("erp", learned(11.5), NOW + day);
+        assert!(!first.save(NOW + day).unwrap(), "it has learned nothing");
+        let begun = NOW + 7 * day;
+        let second = Ledger::open(Some(file.clone()), begun);
+        assert_eq!(second.learned("erp", begun), Some(learned(11.5)));
+        assert_eq!(second.learned("crm", begun), None);
+        let late = NOW + 9 * day;
+        let third = Ledger::open(Some(file), late);
+        assert_eq!(third.learned("erp", late), None, "too old");
+        third.prune(late);
+        assert!(third.limits.lock().is_empty());
+    }
+
+    #[test]
+    fn what_was_learned_in_the_future_is_not_believed() {
+        let ledger = Ledger::open(None, NOW);
+        for (ahead, expected) in [(1800, Some(learned(9.0))), (7200, None)] {
+            ledger.note("erp", learned(ahead as f64), NOW);
+            ledger.note("erp", learned(9.0), NOW + Duration::from_secs(ahead));
+            assert_eq!(ledger.learned("erp", NOW), expected, "{ahead} s");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("state");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let ledger = Ledger::open(Some(pipe), NOW);
+        assert_eq!(used(&ledger, "webshop", NOW), [0, 0]);
     }
 }

@@ -72,7 +72,7 @@ impl Workshop {
         Self { core, ledger, resolver, origins, workers, seed }
     }
 
-    /// What was used of quotas.
+    /// What was used of quotas, and what limits have learned.
     pub(super) const fn ledger(&self) -> &Ledger {
         &self.ledger
     }
@@ -141,7 +141,7 @@ impl Workshop {
                 upstream.slots.retune(settings.slots);
                 Arc::clone(&upstream.slots)
             }
-            None => Slots::new(settings.slots, clock.clone(), self.seed),
+            None => self.slots(settings),
         };
         let breaker = settings.breaker.clone().map(|params| {
             let carried = before.and_then(|(upstream, _)| upstream.breaker.clone());
@@ -181,6 +181,22 @@ impl Workshop {
         });
         upstream.hold(now);
         upstream
+    }
+
+    /// New slots, which begin with what they had learned in the process before.
+    fn slots(&self, settings: &UpstreamSettings) -> Arc<Slots> {
+        let slots = Slots::new(settings.slots, self.core.clock.clone(), self.seed);
+        let adaptive = settings.slots.adaptive.as_ref();
+        if let Some(learned) = adaptive.and_then(|_| self.ledger.learned(&settings.name, self.core.clock.moment().wall))
+        {
+            let (upstream, limit) = (&settings.name, format!("{:.1}", learned.slots));
+            if slots.restore(&learned) {
+                tracing::info!(upstream, limit, "the limit goes on from what it had learned");
+            } else {
+                tracing::warn!(upstream, "its limit had learned by another policy: it begins anew");
+            }
+        }
+        slots
     }
 
     /// The endpoints of an upstream and what is known of them.

@@ -4,6 +4,7 @@
 //! - [`hop`]: fields that belong to one connection only, and the fields a proxy adds
 //! - [`date`]: dates as HTTP writes them
 //! - [`trace`]: the trace a request belongs to
+//! - [`secrets`]: what of a path or a query must not be written down
 //! - [`short`]: field values, written quickly
 //! - [`present`]: which of the fields that steer a proxy there are
 //! - [`edits`]: header edits and static answers that an operator asked for
@@ -14,6 +15,7 @@ pub mod edits;
 pub mod forwarded;
 pub mod hop;
 pub mod present;
+pub mod secrets;
 pub mod short;
 pub mod target;
 pub mod trace;

@@ -96,7 +96,7 @@ metrics! {
     QUOTA_LIMIT = Gauge Count "vaxel_quota_limit" ["consumer", "per"]
         "What the consumer may use in an hour, day or month.";
     STATE_SAVES = Counter Count "vaxel_state_saves_total" ["result"]
-        "Writings of the file that keeps what was used of quotas.";
+        "Writings of the file that keeps what was used of quotas and what limits have learned.";
 
     CACHE_REQUESTS = Counter Count "vaxel_cache_requests_total" ["route", "result"]
         "Finished requests by what the cache did.";

@@ -9,10 +9,12 @@
 
 mod line;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::mem;
-use std::path::PathBuf;
+use std::num::NonZeroU32;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,19 +25,37 @@ use parking_lot::{Condvar, Mutex};
 
 use self::line::Stamp;
 pub use self::line::{Format, Line};
+use crate::metrics::{Ending, Facts};
 
 /// The log of a process, for making the logs of its workers. Cheap to clone; all clones are the same log.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     shared: Arc<Shared>,
-    with_query: bool,
+    params: LineParams,
+}
+
+/// Of which exchanges there are lines, and what is in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineParams {
+    /// Whether they hold the query, which may name people.
+    pub query: bool,
+    /// One of so many good answers has a line, which says so. What was refused, failed or broke off always has one.
+    pub sample: NonZeroU32,
+}
+
+impl Default for LineParams {
+    /// All of them, without queries.
+    fn default() -> Self {
+        Self { query: false, sample: NonZeroU32::MIN }
+    }
 }
 
 /// Where lines go.
 pub enum Target {
     /// The standard output.
     Stdout,
-    /// A file, appended to, made if it is not there. Opened anew on [`AccessLog::reopen`].
+    /// A file, appended to, made if it is not there. Opened anew on [`AccessLog::reopen`], and within a second when
+    /// another or none is at its path.
     File(PathBuf),
     /// Anything else.
     Other(Box<dyn Write + Send>),
@@ -51,7 +71,7 @@ pub struct LogWriter(Arc<Shared>);
 pub struct WorkerLog {
     sheet: Arc<Mutex<Sheet>>,
     shared: Arc<Shared>,
-    with_query: bool,
+    params: LineParams,
 }
 
 impl AccessLog {
@@ -75,13 +95,13 @@ impl AccessLog {
         let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || of_thread.run(sink))?;
         // Before anybody can write: a worker that finds no thread to wake would wait for the clock instead.
         shared.thread.get_or_init(|| thread.thread().clone());
-        Ok((Self { shared: Arc::clone(&shared), with_query: false }, LogWriter(shared)))
+        Ok((Self { shared: Arc::clone(&shared), params: LineParams::default() }, LogWriter(shared)))
     }
 
-    /// Whether the logs of workers made from here on write the query. They do not unless told.
+    /// What the logs of workers made from here on write.
     #[must_use]
-    pub const fn with_query(mut self, with_query: bool) -> Self {
-        self.with_query = with_query;
+    pub const fn writing(mut self, params: LineParams) -> Self {
+        self.params = params;
         self
     }
 
@@ -93,7 +113,7 @@ impl AccessLog {
         let sheet = Arc::new(Mutex::new(Sheet { sealed, ..Sheet::default() }));
         sheets.push(Arc::clone(&sheet));
         drop(sheets);
-        WorkerLog { sheet, shared: Arc::clone(&self.shared), with_query: self.with_query }
+        WorkerLog { sheet, shared: Arc::clone(&self.shared), params: self.params }
     }
 
     /// Opens the file anew, soon: it was moved away (`SIGHUP` after a rotation). Lines written before this call still go
@@ -110,13 +130,24 @@ impl AccessLog {
 }
 
 impl WorkerLog {
+    /// How many exchanges a line about this one stands for; `None`: it gets none. `drawn` is its id, so that nobody draws
+    /// anew and a hook that reads it decides alike.
+    pub fn weight(&self, facts: &Facts<'_>, drawn: u64) -> Option<u32> {
+        let sample = self.params.sample.get();
+        let good = facts.reason.is_none() && facts.status.as_u16() < 400 && facts.ending == Ending::Whole;
+        if sample == 1 || !good {
+            return Some(1);
+        }
+        drawn.is_multiple_of(u64::from(sample)).then_some(sample)
+    }
+
     /// Appends `line`. Never waits for the target.
     pub fn write(&self, line: &Line<'_>) {
         let mut sheet = self.sheet.lock();
         let Sheet { text, stamp, sealed } = &mut *sheet;
         let before = text.len();
         if !*sealed && before < FULL {
-            line.write(text, self.shared.format, self.with_query, stamp);
+            line.write(text, self.shared.format, self.params.query, stamp);
         }
         let after = text.len();
         if after == before || after > FULL {
@@ -186,10 +217,13 @@ impl Shared {
     /// The life of the writer.
     fn run(&self, mut sink: Sink) {
         let mut spare = Vec::with_capacity(RIPE);
+        let mut rounds = 0_u32;
         loop {
             let asked = self.rounds.lock().asked;
             let ending = self.ending.load(Ordering::Acquire);
-            if self.reopen.swap(false, Ordering::AcqRel) {
+            rounds = rounds.wrapping_add(1);
+            let moved = rounds.is_multiple_of(ROUNDS_PER_LOOK) && sink.was_moved();
+            if self.reopen.swap(false, Ordering::AcqRel) || moved {
                 self.sweep(&mut sink, &mut spare, false);
                 sink.reopen();
             }
@@ -243,30 +277,49 @@ impl Shared {
 /// The open target.
 struct Sink {
     out: Box<dyn Write + Send>,
-    path: Option<PathBuf>,
+    /// Of a file: where it is, and which one it is.
+    place: Option<(PathBuf, Option<FileId>)>,
     /// The last write failed, perhaps in the middle of a line.
     failing: bool,
 }
 
+/// A file whatever it is called: its device and inode.
+type FileId = (u64, u64);
+
 impl Sink {
     fn open(target: Target) -> io::Result<Self> {
-        let (out, path): (Box<dyn Write + Send>, _) = match target {
+        let (out, place): (Box<dyn Write + Send>, _) = match target {
             Target::Stdout => (Box::new(io::stdout()), None),
-            Target::File(path) => (Box::new(append_to(&path)?), Some(path)),
+            Target::File(path) => {
+                let (file, id) = append_to(&path)?;
+                (Box::new(file), Some((path, id)))
+            }
             Target::Other(out) => (out, None),
         };
-        Ok(Self { out, path, failing: false })
+        Ok(Self { out, place, failing: false })
+    }
+
+    /// Whether another file, or none, is where the open one was: somebody rotates without a signal.
+    fn was_moved(&self) -> bool {
+        let Some((path, Some(open))) = &self.place else { return false };
+        match fs::metadata(path) {
+            Ok(there) => (there.dev(), there.ino()) != *open,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 
     fn reopen(&mut self) {
-        let Some(path) = &self.path else { return };
+        let Some((path, id)) = &mut self.place else { return };
         match append_to(path) {
-            Ok(file) => {
+            Ok((file, opened)) => {
                 self.out = Box::new(file);
+                *id = opened;
                 self.failing = false;
             }
             Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the access log could not be reopened")
+                tracing::warn!(%error, path = %path.display(), "the access log could not be reopened");
+                // The old one goes on; said once, and tried again when asked.
+                *id = None;
             }
         }
     }
@@ -301,8 +354,10 @@ impl Sink {
     }
 }
 
-fn append_to(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+fn append_to(path: &Path) -> io::Result<(File, Option<FileId>)> {
+    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    let id = file.metadata().map(|file| (file.dev(), file.ino())).ok();
+    Ok((file, id))
 }
 
 impl std::fmt::Debug for Target {
@@ -324,9 +379,11 @@ const FULL: usize = 4 * 1024 * 1024;
 /// How long a line may lie on a sheet that does not get ripe.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two looks whether the file was moved: at the latest each second.
+const ROUNDS_PER_LOOK: u32 = 10;
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::mpsc;
     use std::time::SystemTime;
@@ -334,7 +391,8 @@ mod tests {
     use http::Version;
 
     use super::*;
-    use crate::metrics::{Facts, plain};
+    use crate::metrics::plain;
+    use crate::refusal::Reason;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -342,7 +400,6 @@ mod tests {
         Line {
             time: SystemTime::UNIX_EPOCH,
             request_id: "1",
-            listener: None,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             host: None,
             path,
@@ -353,6 +410,7 @@ mod tests {
             consumer: None,
             user_agent: None,
             traceparent: None,
+            weight: 1,
             facts,
         }
     }
@@ -512,6 +570,51 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_moved_without_a_word_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+        let (log, writer) = AccessLog::new(Target::File(path.clone()), Format::Json).unwrap();
+        let worker = log.worker();
+        worker.write(&line("/old", &plain()));
+        assert!(writer.flush(PATIENCE));
+        fs::rename(&path, &moved).unwrap();
+        for _ in 0..ROUNDS_PER_LOOK {
+            assert!(writer.flush(PATIENCE));
+        }
+        worker.write(&line("/new", &plain()));
+        assert!(writer.flush(PATIENCE));
+        fs::remove_file(&path).unwrap();
+        for _ in 0..ROUNDS_PER_LOOK {
+            assert!(writer.flush(PATIENCE));
+        }
+        worker.write(&line("/newest", &plain()));
+        assert!(writer.finish(PATIENCE));
+        assert_eq!(paths(&fs::read(&moved).unwrap()), ["/old"]);
+        assert_eq!(paths(&fs::read(&path).unwrap()), ["/newest"]);
+    }
+
+    #[test]
+    fn of_good_answers_a_sample_has_lines_and_of_all_others_each() {
+        let (log, writer) = AccessLog::new(Target::Other(Box::new(Paper::default())), Format::Json).unwrap();
+        let sample = NonZeroU32::new(10).unwrap();
+        let log = log.writing(LineParams { sample, ..LineParams::default() }).worker();
+        let weights = |facts: &Facts<'_>| (0..1_000).filter_map(|drawn| log.weight(facts, drawn)).collect::<Vec<_>>();
+        let good = weights(&plain());
+        assert_eq!((good.len(), good.iter().sum::<u32>()), (100, 1_000), "each stands for those without");
+        let status = |status| Facts { status: http::StatusCode::from_u16(status).unwrap(), ..plain() };
+        for other in [
+            Facts { reason: Some(Reason::QueueFull), ..plain() },
+            Facts { ending: Ending::Aborted, ..plain() },
+            Facts { ending: Ending::Broken, ..plain() },
+            status(404),
+            status(502),
+        ] {
+            assert_eq!(weights(&other), [1; 1_000], "{other:?}");
+        }
+        drop(writer);
+    }
+
+    #[test]
     fn a_file_that_cannot_be_opened_is_an_error_at_the_start_and_none_later() {
         let folder = tempfile::tempdir().unwrap();
         let below = folder.path().join("logs");
@@ -546,7 +649,7 @@ mod tests {
         for (with_query, expected) in [(false, false), (true, true)] {
             let paper = Paper::default();
             let (log, writer) = AccessLog::new(Target::Other(Box::new(paper.clone())), Format::Json).unwrap();
-            log.with_query(with_query).worker().write(&line("/", &plain()));
+            log.writing(LineParams { query: with_query, ..LineParams::default() }).worker().write(&line("/", &plain()));
             assert!(writer.finish(PATIENCE));
             assert_eq!(memchr::memmem::find(&paper.0.lock().0, b"query").is_some(), expected);
         }

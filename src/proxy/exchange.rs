@@ -16,6 +16,7 @@ use super::snapshot::{Caller, Route, Snapshot, Worker};
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::present::Present;
+use crate::message::secrets::hide;
 use crate::message::trace::{TRACEPARENT, TraceId};
 use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
@@ -201,12 +202,13 @@ impl Exchange {
         if let Some(kept) = Kept::of(&facts, self.request_id.unwrap_or_default()) {
             self.worker.journal.write(self.account(kept, &noted, &facts, parties));
         }
-        if let Some(log) = &self.worker.log {
+        if let Some(log) = &self.worker.log
+            && let Some(weight) = log.weight(&facts, self.request_id.unwrap_or_default())
+        {
             let mut id = [0; 16];
             log.write(&Line {
                 time: self.worker.core.clock.wall_at(now),
                 request_id: hexadecimal(self.request_id.unwrap_or_default(), &mut id),
-                listener: None,
                 client: self.client,
                 host: noted.host.as_ref().and_then(|host| host.to_str().ok()),
                 path: noted.uri.path(),
@@ -217,6 +219,7 @@ impl Exchange {
                 consumer: parties.consumer,
                 user_agent: noted.user_agent.as_ref(),
                 traceparent: noted.trace.as_ref(),
+                weight,
                 facts: &facts,
             });
         }
@@ -233,7 +236,7 @@ impl Exchange {
             client: self.client,
             method: self.method.clone(),
             host: noted.host.as_ref().and_then(|host| host.to_str().ok()).map(|host| cut(host, TEXT)),
-            path: cut(noted.uri.path(), TEXT),
+            path: cut(&hide(noted.uri.path()), TEXT),
             route: parties.route.map(Box::from),
             upstream: parties.upstream.map(Box::from),
             consumer: self.caller().0.name.clone(),

@@ -335,7 +335,7 @@ async fn take<A: serve::Answer>(
 fn open_log(settings: &Settings) -> Result<(Option<AccessLog>, Option<LogWriter>), ServerError> {
     let Some(target) = settings.log.access.target() else { return Ok((None, None)) };
     let (log, writer) = AccessLog::new(target, settings.log.format).map_err(ServerError::Log)?;
-    Ok((Some(log.with_query(settings.log.query)), Some(writer)))
+    Ok((Some(log.writing(settings.log.lines)), Some(writer)))
 }
 
 fn serve_admin(runtime: &Runtime, control: &Arc<Control>, address: SocketAddr) -> Result<SocketAddr, ServerError> {
@@ -394,8 +394,8 @@ impl Control {
         let listen_alike = new.listeners.len() == old.listeners.len()
             && new.listeners.iter().zip(&old.listeners).all(|(new, old)| new.listens_like(old));
         let admin = |settings: &Settings| settings.admin.map(|admin| admin.listen);
-        if !listen_alike || (admin(new), new.workers) != (admin(old), old.workers) {
-            tracing::warn!("listeners (but their certificates), admin and workers change at the next start only");
+        if !listen_alike || (admin(new), new.workers, &new.log) != (admin(old), old.workers, &old.log) {
+            tracing::warn!("listeners (but their certificates), admin, workers and log change at the next start only");
         }
         let prepared = self.sites.prepare(&new.listeners)?;
         self.handle.reload(&loaded.settings).map_err(|error| error.to_string())?;

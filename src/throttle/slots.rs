@@ -25,6 +25,8 @@ use crate::throttle::stats::{LimitStats, SlotsStats, Totals};
 use crate::throttle::wakes::Wakes;
 use crate::throttle::{Class, SlotsParams, Ticket};
 
+mod learned;
+
 /// The slots of one upstream.
 #[derive(Debug)]
 pub struct Slots {

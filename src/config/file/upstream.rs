@@ -66,7 +66,11 @@ static ADAPTIVE: Section = Section {
         .required(),
         Key::new("min", Whole, "Never fewer.").default("1"),
         Key::new("max", Whole, "Never more.").required(),
-        Key::new("start", Whole, "How many at first, and in force in shadow mode; a quarter of `max` if not given."),
+        Key::new(
+            "start",
+            Whole,
+            "How many while nothing is learned, and in force in shadow mode; a quarter of `max` if not given.",
+        ),
         Key::new("slow", Duration, "For aimd: an answer that takes longer means too much; none does if not given."),
         Key::new("mode", Choice(MODES), "Whether the number counts, or is only suggested.").default("'enforce'"),
     ],

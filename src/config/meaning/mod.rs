@@ -1,6 +1,7 @@
 //! From sections to settings, and what must hold between them. One file per kind of section.
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -14,7 +15,7 @@ use super::units::{duration, positive_duration, positive_size};
 use super::values::{address, flag, network, secret, whole, word};
 use crate::cache::persist::PersistParams;
 use crate::message::forwarded::{ForwardMode, Forwarding};
-use crate::proxy::access_log::Format;
+use crate::proxy::access_log::{Format, LineParams};
 use crate::refusal::Mode;
 
 mod classify;
@@ -107,9 +108,10 @@ fn log(log: &mut Reader<'_>) -> LogSettings {
             path => AccessTarget::File(PathBuf::from(path)),
         })
     });
+    let sample = NonZeroU32::new(log.value("sample", whole(1))).unwrap_or(NonZeroU32::MIN);
     LogSettings {
         access,
-        query: log.value("query", flag),
+        lines: LineParams { query: log.value("query", flag), sample },
         format: log.choice("format", &[("json", Format::Json), ("text", Format::Text)]),
     }
 }

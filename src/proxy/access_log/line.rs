@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Version};
 
+use crate::message::secrets::hide;
 use crate::message::trace::TraceParent;
 use crate::metrics::{Ending, Facts};
 
@@ -17,15 +18,13 @@ pub struct Line<'a> {
     pub time: SystemTime,
     /// The request's identity, as in the error body and in the answer's header.
     pub request_id: &'a str,
-    /// The listener it came in by; `None` in an embedder's program.
-    pub listener: Option<&'a str>,
     /// Who sent it, as far as the trusted proxies tell.
     pub client: IpAddr,
     /// The host it was for.
     pub host: Option<&'a str>,
-    /// The path as the client sent it, without the query.
+    /// The path as the client sent it, without the query. Secrets in it are hidden.
     pub path: &'a str,
-    /// The query. Written only if the log is asked to: queries carry secrets and personal data.
+    /// The query. Written only if the log is asked to, as it may name people; secrets in it are hidden.
     pub query: Option<&'a str>,
     /// The protocol between client and vaxel.
     pub version: Version,
@@ -39,6 +38,8 @@ pub struct Line<'a> {
     pub user_agent: Option<&'a HeaderValue>,
     /// The `traceparent` field (W3C Trace Context); its trace id is written if it is valid.
     pub traceparent: Option<&'a HeaderValue>,
+    /// How many exchanges the line stands for: more than one if the log is sampled.
+    pub weight: u32,
     /// The facts, the same that the metrics count.
     pub facts: &'a Facts<'a>,
 }
@@ -69,15 +70,15 @@ impl Line<'_> {
         stamp.write(out, self.time);
         out.push(b'"');
         string(out, b",\"request_id\":\"", self.request_id.as_bytes());
-        optional(out, b",\"listener\":\"", self.listener.map(str::as_bytes));
         out.extend_from_slice(b",\"client\":\"");
         address(out, self.client);
         out.push(b'"');
         string(out, b",\"method\":\"", facts.method.as_str().as_bytes());
         optional(out, b",\"host\":\"", self.host.map(str::as_bytes));
-        string(out, b",\"path\":\"", self.path.as_bytes());
+        string(out, b",\"path\":\"", hide(self.path).as_bytes());
         if with_query {
-            optional(out, b",\"query\":\"", self.query.map(str::as_bytes));
+            let query = self.query.map(hide);
+            optional(out, b",\"query\":\"", query.as_deref().map(str::as_bytes));
         }
         out.extend_from_slice(b",\"protocol\":\"");
         out.extend_from_slice(protocol(self.version));
@@ -109,6 +110,10 @@ impl Line<'_> {
         }
         optional(out, b",\"user_agent\":\"", self.user_agent.map(HeaderValue::as_bytes));
         optional(out, b",\"trace_id\":\"", self.trace_id().map(str::as_bytes));
+        if self.weight > 1 {
+            out.extend_from_slice(b",\"weight\":");
+            number(out, u64::from(self.weight));
+        }
         out.push(b'}');
     }
 
@@ -122,10 +127,10 @@ impl Line<'_> {
         out.extend_from_slice(b"] \"");
         escape(out, facts.method.as_str().as_bytes());
         out.push(b' ');
-        escape(out, self.path.as_bytes());
+        escape(out, hide(self.path).as_bytes());
         if with_query && let Some(query) = self.query {
             out.push(b'?');
-            escape(out, query.as_bytes());
+            escape(out, hide(query).as_bytes());
         }
         out.push(b' ');
         out.extend_from_slice(protocol(self.version));
@@ -161,6 +166,10 @@ impl Line<'_> {
             Ending::Aborted => b" aborted",
             Ending::Broken => b" broken",
         });
+        if self.weight > 1 {
+            out.extend_from_slice(b" weight=");
+            number(out, u64::from(self.weight));
+        }
     }
 
     fn trace_id(&self) -> Option<&str> {
@@ -371,7 +380,6 @@ mod tests {
         Line {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_493_751_007),
             request_id: "01J",
-            listener: None,
             client: IpAddr::V4(Ipv4Addr::new(10, 0, 200, 7)),
             host: None,
             path: "/",
@@ -382,6 +390,7 @@ mod tests {
             consumer: None,
             user_agent: None,
             traceparent: None,
+            weight: 1,
             facts,
         }
     }
@@ -436,11 +445,10 @@ mod tests {
             traced: None,
         };
         let line = Line {
-            listener: Some("0.0.0.0:8443"),
             client: IpAddr::V6(Ipv6Addr::LOCALHOST),
             host: Some("erp.example"),
             path: "/orders/1",
-            query: Some("token=geheim"),
+            query: Some("$top=5&token=geheim"),
             version: Version::HTTP_2,
             route: Some("my orders"),
             upstream: Some("erp"),
@@ -453,21 +461,45 @@ mod tests {
             &line,
             Format::Json,
             true,
-            r#"{"time":"2026-11-24T04:15:51.007Z","request_id":"01J","listener":"0.0.0.0:8443","client":"::1","method":"POST","host":"erp.example","path":"/orders/1","query":"token=geheim","protocol":"HTTP/2.0","status":503,"bytes_in":12,"bytes_out":18446744073709551615,"duration_ms":2013.456,"upstream_ms":0.000,"queue_ms":2000.000,"route":"my orders","upstream":"erp","consumer":"webshop","cache":"stale_error","reason":"queue.timeout","attempts":2,"aborted":true,"user_agent":"curl/8 \"x\"","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#,
+            r#"{"time":"2026-11-24T04:15:51.007Z","request_id":"01J","client":"::1","method":"POST","host":"erp.example","path":"/orders/1","query":"$top=5&token=***","protocol":"HTTP/2.0","status":503,"bytes_in":12,"bytes_out":18446744073709551615,"duration_ms":2013.456,"upstream_ms":0.000,"queue_ms":2000.000,"route":"my orders","upstream":"erp","consumer":"webshop","cache":"stale_error","reason":"queue.timeout","attempts":2,"aborted":true,"user_agent":"curl/8 \"x\"","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#,
         );
         check(
             &line,
             Format::Text,
             true,
-            r#"::1 - webshop [2026-11-24T04:15:51.007Z] "POST /orders/1?token=geheim HTTP/2.0" 503 18446744073709551615 "-" "curl/8 \"x\"" host=erp.example route="my orders" upstream=erp cache=stale_error reason=queue.timeout request_id=01J duration_ms=2013.456 upstream_ms=0.000 queue_ms=2000.000 aborted"#,
+            r#"::1 - webshop [2026-11-24T04:15:51.007Z] "POST /orders/1?$top=5&token=*** HTTP/2.0" 503 18446744073709551615 "-" "curl/8 \"x\"" host=erp.example route="my orders" upstream=erp cache=stale_error reason=queue.timeout request_id=01J duration_ms=2013.456 upstream_ms=0.000 queue_ms=2000.000 aborted"#,
         );
         let broken = Facts { ending: Ending::Broken, ..facts };
         let line = Line { facts: &broken, ..line };
         assert!(written(&line, Format::Json, true).contains(r#""aborted":false,"broken":true,"#));
         assert!(written(&line, Format::Text, true).ends_with(" broken"));
         for format in [Format::Json, Format::Text] {
-            assert!(!written(&line, format, false).contains("geheim"), "a query is left out unless asked for");
+            assert!(!written(&line, format, false).contains("$top"), "a query is left out unless asked for");
         }
+    }
+
+    #[test]
+    fn a_line_tells_how_many_it_stands_for() {
+        let facts = plain();
+        let line = Line { weight: 100, ..bare(&facts) };
+        assert!(written(&line, Format::Json, false).ends_with(r#""weight":100}"#));
+        assert!(written(&line, Format::Text, false).ends_with(" weight=100"));
+    }
+
+    #[test]
+    fn nothing_a_client_sends_forges_a_line_or_a_field() {
+        let facts = plain();
+        let hostile = "/x\" 200 0 \"-\" \"-\" cache=hit\r\n10.0.0.1 - admin \u{2028}\u{1b}[2K{\"status\":200}";
+        let agent = HeaderValue::from_bytes(b"a\",\"status\":999,\"x\":\"\t\xff").unwrap();
+        let line =
+            Line { path: hostile, query: Some(hostile), host: Some(hostile), user_agent: Some(&agent), ..bare(&facts) };
+        let json: Value = serde_json::from_str(&written(&line, Format::Json, true)).unwrap();
+        assert_eq!((json["status"].as_u64(), json["path"].as_str()), (Some(200), Some(hostile)));
+        let text = written(&line, Format::Text, true);
+        assert!(!text.chars().any(is_hidden), "{text}");
+        // Its quotes are escaped: what stands between the plain ones is the request, "-" and the agent.
+        let plain = text.replace("\\\"", "");
+        assert_eq!(plain.matches('"').count(), 8, "{plain}");
     }
 
     #[test]
@@ -564,8 +596,9 @@ mod tests {
             let text = written(&line, Format::Json, true);
             prop_assert!(!text.chars().any(is_hidden), "{}", text);
             let json: Value = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(json["path"].as_str(), Some(&*path));
-            prop_assert_eq!(json.get("query").and_then(Value::as_str), query.as_deref());
+            prop_assert_eq!(json["path"].as_str(), Some(&*hide(&path)));
+            let shown = query.as_deref().map(hide);
+            prop_assert_eq!(json.get("query").and_then(Value::as_str), shown.as_deref());
             prop_assert_eq!(json.get("host").and_then(Value::as_str), host.as_deref());
             prop_assert_eq!(json.get("route").and_then(Value::as_str), route.as_deref());
             prop_assert_eq!(json["user_agent"].as_str(), Some(&*String::from_utf8_lossy(agent.as_bytes())));

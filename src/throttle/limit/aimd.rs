@@ -26,6 +26,14 @@ impl Aimd {
         (self.bounds, self.slow) = (bounds, slow);
     }
 
+    pub(super) const fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    pub(super) fn restore(&mut self, slots: f64) {
+        self.limit = self.bounds.hold(slots);
+    }
+
     pub(super) fn slots(&self) -> u32 {
         whole(self.limit)
     }

@@ -22,6 +22,7 @@
 
 use std::time::Instant;
 
+use super::learned::{Kind, Learned};
 use super::window::Window;
 use super::{BACKOFF, Bounds, Cause, Ending, Reading, Sample, whole};
 
@@ -62,6 +63,19 @@ impl Gradient {
         self.limit = bounds.hold(self.limit);
         (self.bounds, self.watches, self.cut) = (bounds, watches, None);
         self.window.turn(now);
+    }
+
+    pub(super) fn learned(&self) -> Learned {
+        Learned { kind: Kind::Gradient, slots: self.limit, baselines: self.window.baselines() }
+    }
+
+    /// Goes on from there. Much may have changed meanwhile: it feels its way as after trouble, and looks at the baselines as
+    /// soon as all slots are busy.
+    pub(super) fn restore(&mut self, learned: &Learned, now: Instant) {
+        self.limit = self.bounds.hold(learned.slots);
+        (self.cut, self.calm, self.unseen) = (None, 0, LOOK_EVERY);
+        self.window.restore(&learned.baselines, now);
+        self.begun = self.window.is_familiar();
     }
 
     pub(super) fn slots(&self) -> u32 {
@@ -123,7 +137,8 @@ impl Gradient {
         self.calm = self.calm.saturating_add(1);
         self.unseen += u32::from(!self.watches);
         let fewer = self.bounds.hold(f64::from(whole(self.limit * QUARTER_LESS)));
-        if self.unseen > LOOK_EVERY && fewer < self.limit {
+        // With as many whole slots as before there is nothing to see, however often it looks.
+        if self.unseen > LOOK_EVERY && fewer < f64::from(self.slots()) {
             self.cut = Some(Cut { limit: self.limit, reading, look: true });
             self.limit = fewer;
             return Cause::Look;

@@ -10,6 +10,7 @@
 
 mod aimd;
 mod gradient;
+pub mod learned;
 #[cfg(test)]
 mod simulated;
 mod window;
@@ -21,6 +22,7 @@ use crate::outcome::Outcome;
 use crate::refusal::Mode;
 use crate::throttle::limit::aimd::Aimd;
 use crate::throttle::limit::gradient::Gradient;
+use crate::throttle::limit::learned::{Kind, Learned};
 
 /// How a limit adapts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,13 +131,15 @@ pub struct Limit {
     params: AdaptiveParams,
     /// In force in shadow mode.
     start: u32,
-    learned: Learned,
+    rule: Rule,
     reading: Reading,
     drops: u64,
+    /// It has looked at answers.
+    experienced: bool,
 }
 
 #[derive(Debug)]
-enum Learned {
+enum Rule {
     Gradient(Gradient),
     Aimd(Aimd),
 }
@@ -144,22 +148,43 @@ impl Limit {
     /// A limit that has learned nothing and begins with `start` slots.
     pub fn new(params: AdaptiveParams, start: u32, now: Instant) -> Self {
         let bounds = Bounds::of(&params);
-        let learned = match params.policy {
-            Policy::Gradient => Learned::Gradient(Gradient::new(bounds, start, params.is_shadow(), now)),
-            Policy::Aimd { slow } => Learned::Aimd(Aimd::new(bounds, start, slow, now)),
+        let rule = match params.policy {
+            Policy::Gradient => Rule::Gradient(Gradient::new(bounds, start, params.is_shadow(), now)),
+            Policy::Aimd { slow } => Rule::Aimd(Aimd::new(bounds, start, slow, now)),
         };
-        Self { params, start, learned, reading: Reading::default(), drops: 0 }
+        Self { params, start, rule, reading: Reading::default(), drops: 0, experienced: false }
     }
 
     /// Changes the parameters; what was learned stays as long as the policy does.
     pub fn retune(&mut self, params: AdaptiveParams, start: u32, now: Instant) {
         let bounds = Bounds::of(&params);
-        match (&mut self.learned, params.policy) {
-            (Learned::Gradient(gradient), Policy::Gradient) => gradient.retune(bounds, params.is_shadow(), now),
-            (Learned::Aimd(aimd), Policy::Aimd { slow }) => aimd.retune(bounds, slow),
+        match (&mut self.rule, params.policy) {
+            (Rule::Gradient(gradient), Policy::Gradient) => gradient.retune(bounds, params.is_shadow(), now),
+            (Rule::Aimd(aimd), Policy::Aimd { slow }) => aimd.retune(bounds, slow),
             _ => *self = Self { drops: self.drops, ..Self::new(params, start, now) },
         }
         (self.params, self.start) = (params, start);
+    }
+
+    /// What it has learned so far, here or in a process before; `None`: it stands where it was told to begin.
+    pub fn learned(&self) -> Option<Learned> {
+        self.experienced.then(|| match &self.rule {
+            Rule::Gradient(gradient) => gradient.learned(),
+            Rule::Aimd(aimd) => Learned { kind: Kind::Aimd, slots: aimd.limit(), baselines: Vec::new() },
+        })
+    }
+
+    /// Goes on from what another process has learned; false if that says nothing here.
+    pub fn restore(&mut self, learned: &Learned, now: Instant) -> bool {
+        if !learned.is_for(&self.params) {
+            return false;
+        }
+        match &mut self.rule {
+            Rule::Gradient(gradient) => gradient.restore(learned, now),
+            Rule::Aimd(aimd) => aimd.restore(learned.slots),
+        }
+        self.experienced = true;
+        true
     }
 
     /// Slots in force.
@@ -169,9 +194,9 @@ impl Limit {
 
     /// Slots it finds right, at least 1.
     pub fn suggested(&self) -> u32 {
-        match &self.learned {
-            Learned::Gradient(gradient) => gradient.slots(),
-            Learned::Aimd(aimd) => aimd.slots(),
+        match &self.rule {
+            Rule::Gradient(gradient) => gradient.slots(),
+            Rule::Aimd(aimd) => aimd.slots(),
         }
     }
 
@@ -189,11 +214,11 @@ impl Limit {
     pub fn record(&mut self, sample: &Sample, now: Instant) -> Option<Shift> {
         self.drops += u64::from(sample.ending == Ending::Dropped);
         let from = self.suggested();
-        let (cause, reading) = match &mut self.learned {
-            Learned::Gradient(gradient) => gradient.record(sample, now)?,
-            Learned::Aimd(aimd) => aimd.record(sample, now)?,
+        let (cause, reading) = match &mut self.rule {
+            Rule::Gradient(gradient) => gradient.record(sample, now)?,
+            Rule::Aimd(aimd) => aimd.record(sample, now)?,
         };
-        self.reading = reading;
+        (self.reading, self.experienced) = (reading, true);
         let (to, shadow) = (self.suggested(), self.params.is_shadow());
         (to != from).then_some(Shift { from, to, cause, reading, shadow })
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::learned::{Baseline, Kind, Learned};
 use super::{AdaptiveParams, Ending, Limit, Policy, Sample};
 use crate::clock::Clock;
 use crate::refusal::Mode;
@@ -248,6 +249,45 @@ fn aimd_keeps_to_what_the_backend_does_not_refuse() {
             near(plant.run(1.5, 60), 14.0, &format!("seed {seed}, from {start}"));
             let (now, turned_away) = (plant.backend.stats(), plant.backend.stats().turned_away - before.turned_away);
             assert!(turned_away * 50 < now.answered - before.answered, "{turned_away}");
+        }
+    }
+}
+
+#[test]
+fn it_gets_away_from_a_single_slot() {
+    for seed in SEEDS {
+        for processes in [2, 3, 6] {
+            let mut plant = Plant::new(profile(processes), GRADIENT, 1, seed);
+            plant.run(1.5, 90);
+            let found = plant.run(1.5, 60);
+            assert!(found > processes as f64 * 0.7, "seed {seed}: {found:.2} of {processes}");
+        }
+    }
+}
+
+#[test]
+fn after_a_restart_it_goes_on_from_what_it_knew() {
+    for seed in SEEDS {
+        let mut before = Plant::new(profile(12), GRADIENT, 40, seed);
+        before.run(1.5, 120);
+        let learned = before.gate.limit.learned().unwrap();
+        let mut after = Plant::new(profile(12), GRADIENT, 40, seed + 7);
+        assert!(after.gate.limit.restore(&learned, after.now));
+        near(after.run(1.5, 30), 12.0, &format!("seed {seed}, at once"));
+        assert!(after.gate.trace.iter().all(|(_, slots)| *slots <= 16), "{:?}", after.gate.trace);
+    }
+}
+
+#[test]
+fn what_was_written_down_wrongly_is_unlearned() {
+    for seed in SEEDS {
+        for (slots, millis) in [(60.0, 1), (60.0, 60_000), (1.0, 1), (1.0, 60_000)] {
+            let takes = Duration::from_millis(millis);
+            let baselines = (0..4).map(|operation| Baseline { operation, takes, answers: 512 }).collect();
+            let mut plant = Plant::new(profile(12), GRADIENT, 12, seed);
+            assert!(plant.gate.limit.restore(&Learned { kind: Kind::Gradient, slots, baselines }, plant.now));
+            plant.run(1.5, 90);
+            near(plant.run(1.5, 60), 12.0, &format!("seed {seed}, {slots} slots and {takes:?}"));
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
 
+use super::learned::Baseline;
 use super::{Reading, Sample};
 
 /// The answers since the limit last moved, and the baselines.
@@ -105,6 +106,37 @@ impl Window {
         (self.answers, self.in_flight, self.sum, self.squares) = (0, 0.0, 0.0, 0.0);
     }
 
+    /// The baselines, in the order of their operations.
+    pub(super) fn baselines(&self) -> Vec<Baseline> {
+        let known = self.operations.iter().filter(|(_, operation)| operation.known > 0);
+        let mut baselines: Vec<_> = known
+            .map(|(number, operation)| Baseline {
+                operation: *number,
+                takes: Duration::try_from_secs_f64(operation.base.exp()).map_or(LONGEST, |takes| takes.min(LONGEST)),
+                answers: operation.known,
+            })
+            .collect();
+        baselines.sort_unstable_by_key(|baseline| baseline.operation);
+        baselines
+    }
+
+    /// Takes up baselines that were learned before, in place of those there are.
+    pub(super) fn restore(&mut self, baselines: &[Baseline], now: Instant) {
+        let learned = baselines.iter().filter(|baseline| baseline.answers > 0).take(MOST_OPERATIONS);
+        self.operations.clear();
+        self.operations.extend(learned.map(|baseline| {
+            let base = baseline.takes.clamp(SHORTEST, LONGEST).as_secs_f64().ln();
+            (baseline.operation, Operation { base, known: baseline.answers.min(REMEMBERED), ..Operation::default() })
+        }));
+        self.turn(now);
+        self.last = 0.0;
+    }
+
+    /// Whether any kind of work has a baseline.
+    pub(super) fn is_familiar(&self) -> bool {
+        self.operations.values().any(|operation| operation.known >= FAMILIAR)
+    }
+
     /// Moves all baselines by `inflation`.
     pub(super) fn rebase(&mut self, inflation: f64) {
         self.operations.values_mut().for_each(|operation| operation.base += inflation);
@@ -135,6 +167,9 @@ const WILD: f64 = 3.0;
 
 /// Answers cannot be told apart below.
 const SHORTEST: Duration = Duration::from_micros(1);
+
+/// No answer takes a day.
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Kinds of work; there are as many as routes, and this only bounds the memory.
 const MOST_OPERATIONS: usize = 4096;

@@ -8,6 +8,9 @@ use vaxel::cache::purge::Depth;
 use vaxel::config::settings::Settings;
 use vaxel::consumer::{ConsumerParams, Identify};
 use vaxel::gateway::cache::Extent;
+use vaxel::refusal::Mode;
+use vaxel::throttle::SlotsParams;
+use vaxel::throttle::limit::{AdaptiveParams, Policy};
 use vaxel::throttle::quota::{Per, QuotaParams};
 
 use super::origin::Origin;
@@ -114,6 +117,28 @@ fn what_a_write_has_outdated_is_not_kept() {
     assert_eq!(second.metric("vaxel_cache_restored_entries_total"), 1.0);
     assert!(second.get("/c").field("cache-status").unwrap().starts_with("vaxel; hit"));
     assert_eq!(second.get("/a").field("cache-status"), Some("vaxel; fwd=uri-miss; fwd-status=200; stored"));
+}
+
+#[test]
+fn what_a_limit_has_learned_outlives_the_process_within_its_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::answering(|_| "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    let start = |max| {
+        Rig::with(origin.address, |settings| {
+            let adaptive = AdaptiveParams { policy: Policy::Aimd { slow: None }, min: 1, max, mode: Mode::Enforce };
+            settings.upstreams[0].slots = SlotsParams { slots: 10, adaptive: Some(adaptive), ..SlotsParams::default() };
+            settings.state = Some(folder.path().join("state"));
+        })
+    };
+    let first = start(40);
+    // Each refusal of the origin takes a tenth away: 9, 8.1.
+    (0..2).for_each(|number| drop(first.get(&format!("/{number}"))));
+    assert_eq!(first.metric("vaxel_slots"), 8.0);
+    drop(first);
+    assert_eq!(start(40).metric("vaxel_slots"), 8.0);
+    assert_eq!(start(6).metric("vaxel_slots"), 6.0, "never beyond the bounds");
+    std::fs::write(folder.path().join("state"), "vaxel-state 1\nlimit aimd 9999999999 40.00 erp\nsum 00\n").unwrap();
+    assert_eq!(start(40).metric("vaxel_slots"), 10.0, "a file that is not whole is none");
 }
 
 #[test]
