@@ -23,7 +23,7 @@ pub(crate) fn write(record: &Record) -> Result<(), Failure> {
     }
     for (name, sheet) in sheets {
         if let Some(sheet) = sheet {
-            fs::write(folder.join(name).with_extension("svg"), sheet.svg())?;
+            fs::write(folder.join(format!("{name}.svg")), sheet.svg())?;
         }
     }
     Ok(())
@@ -89,7 +89,7 @@ fn over_time(record: &Record, kind: Kind, times: Option<f64>) -> Option<Sheet> {
         };
         panels.extend(row(run, kind));
     }
-    let legend = vec![(6, "work for clients that have left".to_owned())];
+    let legend = vec![(NOBODY, "work for clients that have left".to_owned())];
     (!panels.is_empty()).then_some(Sheet { title, legend, columns: 3, panels, size: (250.0, 92.0) })
 }
 
@@ -115,7 +115,7 @@ fn row(run: &Run, kind: Kind) -> [Panel; 3] {
         (moment.polite_offered > 0).then(|| moment.polite_ok as f64 / moment.polite_offered as f64 * 100.0)
     });
     let present = line(colour, false, &|place| Some(moment(place)?.present as f64));
-    let abandoned = line(6, true, &|place| Some(moment(place)?.abandoned as f64));
+    let abandoned = line(NOBODY, true, &|place| Some(moment(place)?.abandoned as f64));
     let panel = |title: String, y: Axis, series: Vec<Series>, mark: Option<(f64, String)>| Panel {
         title,
         x: Axis::linear(0.0, run.length, third.max(1.0), " s"),
@@ -124,13 +124,20 @@ fn row(run: &Run, kind: Kind) -> [Panel; 3] {
         mark,
         shades: shades.clone(),
     };
-    let crowd = Axis::logarithmic(1.0, 150.0, &[1.0, 8.0, 32.0, 128.0], "");
+    let mut crowd = Axis::logarithmic(1.0, 150.0, &[1.0, 8.0, 32.0, 128.0], "");
+    if let Some((_, text)) = crowd.ticks.first_mut() {
+        // Nobody has no place of its own on such an axis.
+        "≤1".clone_into(text);
+    }
     [
         panel(format!("{}: good answers", run.peer), Axis::linear(0.0, 150.0, 50.0, "%"), vec![good], None),
         panel("polite ones answered".to_owned(), Axis::linear(0.0, 100.0, 50.0, "%"), vec![polite], None),
         panel("inside the box".to_owned(), crowd, vec![abandoned, present], Some((SLOTS as f64, String::new()))),
     ]
 }
+
+/// The colour of what is done for nobody.
+const NOBODY: usize = 7;
 
 /// The place of a peer's colour.
 fn colour(name: &str) -> usize {

@@ -150,7 +150,7 @@ impl Panel {
                 svg,
                 "<path class=\"mark\" d=\"M0 {at:.1}h{width:.0}\"/><text class=\"tick\" x=\"{width:.0}\" y=\"{:.1}\" \
                  text-anchor=\"end\">{}</text>",
-                at - 4.0,
+                at + 14.0,
                 escaped(text)
             );
         }
@@ -200,15 +200,13 @@ const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600;font-size:15px}.head{font-weight:600}\
 .tick{font-size:11px;fill:#57606a}.ground{fill:#fff}.grid{stroke:#d8dee4;fill:none}.axis{stroke:#57606a;fill:none}\
 .mark{stroke:#57606a;stroke-dasharray:4 3;fill:none}.shade{fill:#8c959f;opacity:.14}\
-.line{fill:none;stroke-width:2;stroke-linejoin:round}.fill{stroke:none;opacity:.18}\
-.c0{stroke:#6e7781}.c1{stroke:#0072b2}.c2{stroke:#b35900}.c3{stroke:#8250df}.c4{stroke:#c2418c}.c5{stroke:#00805c;stroke-width:3}\
-.c6{stroke:#cf222e}\
-.dot.c0,.fill.c0{fill:#6e7781}.dot.c1,.fill.c1{fill:#0072b2}.dot.c2,.fill.c2{fill:#b35900}.dot.c3,.fill.c3{fill:#8250df}\
-.dot.c4,.fill.c4{fill:#c2418c}.dot.c5,.fill.c5{fill:#00805c}.dot.c6,.fill.c6{fill:#cf222e}.fill{stroke:none!important}\
+.c0{color:#6e7781}.c1{color:#0072b2}.c2{color:#3f9bc9}.c3{color:#b35900}.c4{color:#8250df}.c5{color:#c2418c}.c6{color:#00805c}\
+.c7{color:#cf222e}\
+.line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}.line.c6{stroke-width:3}\
+.fill{fill:currentColor;opacity:.18}.dot{fill:currentColor}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.tick{fill:#9ea7b3}.ground{fill:#0d1117}.grid{stroke:#262c36}\
-.axis,.mark{stroke:#9ea7b3}.c0{stroke:#8b949e}.c1{stroke:#58a6ff}.c2{stroke:#f0883e}.c3{stroke:#bc8cff}.c4{stroke:#f778ba}\
-.c5{stroke:#3fd69b}.c6{stroke:#ff7b72}.dot.c0,.fill.c0{fill:#8b949e}.dot.c1,.fill.c1{fill:#58a6ff}.dot.c2,.fill.c2{fill:#f0883e}\
-.dot.c3,.fill.c3{fill:#bc8cff}.dot.c4,.fill.c4{fill:#f778ba}.dot.c5,.fill.c5{fill:#3fd69b}.dot.c6,.fill.c6{fill:#ff7b72}}";
+.axis,.mark{stroke:#9ea7b3}.c0{color:#8b949e}.c1{color:#58a6ff}.c2{color:#8fd3ff}.c3{color:#f0883e}.c4{color:#bc8cff}\
+.c5{color:#f778ba}.c6{color:#3fd69b}.c7{color:#ff7b72}}";
 
 /// Run by `cargo test --benches`.
 pub(crate) fn self_check() {
