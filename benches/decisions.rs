@@ -100,6 +100,7 @@ fn throttling(criterion: &mut Criterion) {
         limit: some(100),
         per: Duration::from_secs(1),
         burst: some(200),
+        delay: None,
         mode: vaxel::refusal::Mode::Enforce,
     };
     let limiter = RateLimiter::new(&rate, 10_000, clock);
@@ -112,7 +113,10 @@ fn throttling(criterion: &mut Criterion) {
     });
 
     let codel = CodelParams { target: Duration::from_secs(3600), interval: Duration::from_secs(3600) };
-    let mut queue = FairQueue::new(QueueParams { capacity: 20_000, aging: Duration::from_secs(3600), codel }, 7);
+    let mut queue = FairQueue::new(
+        QueueParams { capacity: 20_000, shares: [20_000; Class::ALL.len()], aging: Duration::from_secs(3600), codel },
+        7,
+    );
     let mut number = 0;
     let mut ticket = || {
         number += 1;
@@ -126,7 +130,7 @@ fn throttling(criterion: &mut Criterion) {
     criterion.bench_function("queue push, pop, settle; 10,000 wait", |bencher| {
         bencher.iter(|| {
             queue.push(ticket(), (), start).expect("there is room");
-            let popped = queue.pop([1; 4], [12; 4], work, start).expect("somebody waits");
+            let popped = queue.pop([1; Class::ALL.len()], [12; Class::ALL.len()], work, start).expect("somebody waits");
             let served = popped.served.expect("the queue is not shortened");
             queue.settle(&popped.ticket, served.slots, Some(served.charged), Some(work));
         });

@@ -66,6 +66,9 @@ enum Command {
     Explain(remote::ExplainArgs),
     /// Tell what became of a request of a running vaxel, and why; or list the latest worth telling of.
     Why(remote::WhyArgs),
+    /// Tell what to do next, from what a running vaxel has seen of its traffic: what could be stored, how many slots are
+    /// needed, what has no effect; with evidence, and lines for the configuration.
+    Advise(remote::AdviseArgs),
     /// Hold the gear of an upstream of a running vaxel, or let go.
     Gear(remote::GearArgs),
     /// Hold the breaker of an upstream of a running vaxel, or let go.
@@ -163,6 +166,7 @@ pub fn main() -> Result<ExitCode, Failure> {
         Command::Status(args) => remote::status(&args),
         Command::Explain(args) => remote::explain(&args),
         Command::Why(args) => remote::why(&args),
+        Command::Advise(args) => remote::advise(&args),
         Command::Gear(args) => remote::gear(&args),
         Command::Breaker(args) => remote::breaker(&args),
         Command::Certs(args) => certs(&args),

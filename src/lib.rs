@@ -97,6 +97,7 @@ pub mod outcome;
 pub mod refusal;
 
 // 1: policy, pure
+pub mod advice;
 pub mod breaker;
 pub mod consumer;
 pub mod gear;

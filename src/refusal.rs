@@ -169,6 +169,10 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// The listener has as many connections as it may have.
+    ConnectionLimit = "connection.limit", SERVICE_UNAVAILABLE;
+    /// The client's address has as many connections as it may have.
+    ConnectionAddress = "connection.address", TOO_MANY_REQUESTS;
     /// The request is malformed or ambiguous.
     RequestMalformed = "request.malformed", BAD_REQUEST;
     /// Host is missing, repeated, invalid, or contradicts the request target.

@@ -58,6 +58,7 @@ fn every_field_of_the_access_log_is_documented() {
         cache: CacheResult::Miss,
         reason: Some(Reason::Internal),
         duration: Duration::ZERO,
+        delayed: Some(Duration::ZERO),
         upstream_time: Some(Duration::ZERO),
         queued: Some(Duration::ZERO),
         request_bytes: 0,

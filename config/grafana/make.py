@@ -366,6 +366,13 @@ def protection():
              {"{{route}}": 'route:vaxel_refusals:ratio_rate5m{route=~"$route"}'}, steps={0.05: RED})
     d.series("Refusals in shadow", "reqps", "What policies in shadow mode would have refused.",
              {"{{route}} {{reason}}": rate("vaxel_shadow_refusals_total", R, "route, reason")})
+    d.series("Waits in shadow", "reqps", "What policies in shadow mode would have let wait: for a turn at a rate, or for a slot.",
+             {"{{route}} {{policy}}": rate("vaxel_shadow_waits_total", R, "route, policy")})
+    d.row("Rates")
+    d.series("Held back", "none", "Requests that wait for their turn at a rate, on average.",
+             {"{{route}}": rate("vaxel_rate_delay_seconds_total", R, "route")})
+    d.series("Delay", "s", "How long a request that is over a rate is held back, on average.",
+             {"{{route}}": f"{rate('vaxel_rate_delay_seconds_total', R, 'route')} / ({rate('vaxel_rate_delays_total', R, 'route')} > 0)"})
     d.row("Breaker")
     d.states("Breaker", "Open: no requests but trials. Half open: it tries.", "{{upstream}} {{instance}}",
              numbered("vaxel_breaker_state", U, "state", BREAKER), BREAKER)

@@ -4,6 +4,7 @@
 //! asks a source for what it shows and knows no running gateway. [`Access`] says who may ask for what.
 
 mod access;
+pub mod advice;
 mod cache;
 pub mod client;
 mod serve;
@@ -80,6 +81,9 @@ pub trait AdminSource {
     /// What became of the requests known by this id; empty if nothing is remembered of them.
     fn why(&self, id: &str) -> Vec<Value>;
 
+    /// What should be done next, from what was seen of the traffic.
+    fn advice(&self) -> Value;
+
     /// The latest requests that are remembered, up to `most`; of those kept or refused for `word`, if one is given.
     fn accounts(&self, word: Option<&str>, most: usize) -> Vec<Value>;
 }
@@ -143,6 +147,7 @@ enum Page {
     Explain,
     Why,
     Upstreams,
+    Advice,
     Gear,
     Breaker,
 }
@@ -162,6 +167,7 @@ impl Page {
             "/explain" => Self::Explain,
             "/why" => Self::Why,
             "/upstreams" => Self::Upstreams,
+            "/advice" => Self::Advice,
             "/gear" => Self::Gear,
             "/breaker" => Self::Breaker,
             _ => return None,
@@ -186,7 +192,7 @@ impl Page {
         match self {
             Self::Index | Self::Live | Self::Ready => Need::Nothing,
             Self::Metrics => Need::Metrics,
-            Self::Config | Self::Cache | Self::Upstreams => Need::Look,
+            Self::Config | Self::Cache | Self::Upstreams | Self::Advice => Need::Look,
             Self::Reload | Self::Purge | Self::Entry | Self::Explain | Self::Why | Self::Gear | Self::Breaker => {
                 Need::Act
             }
@@ -216,6 +222,7 @@ impl Page {
             Self::Explain => cache::explain(source, request.uri().query()),
             Self::Why => why::why(source, request.uri().query()),
             Self::Upstreams => answer(StatusCode::OK, JSON, format!("{:#}\n", source.upstreams())),
+            Self::Advice => advice::advice(source, request.uri().query()),
             Self::Gear => upstreams::gear(source, request.body()),
             Self::Breaker => upstreams::breaker(source, request.body()),
         }
@@ -261,6 +268,7 @@ GET  /explain       what would become of a request, step by step: ?url=http://HO
 GET  /why           what became of the latest requests worth remembering: ?reason=queue.full&limit=20;
                     or of one: ?id=REQUEST_ID
 GET  /upstreams     how each upstream stands: gear, slots, queue, breaker, endpoints
+GET  /advice        what to do next, from what was seen of the traffic; ?format=text for people
 POST /gear          hold the gear of one: {"upstream": "erp", "gear": "park", "for": "30m"}; let go without "gear"
 POST /breaker       hold its breaker: {"upstream": "erp", "hold": "open"} or "closed"; let go without "hold"
 "#;
@@ -333,6 +341,10 @@ pub(crate) mod tests {
             if id == "77" { vec![json!({ "request_id": id })] } else { Vec::new() }
         }
 
+        fn advice(&self) -> Value {
+            json!({ "watched_s": 60, "findings": [] })
+        }
+
         fn accounts(&self, word: Option<&str>, most: usize) -> Vec<Value> {
             vec![json!([word, most])]
         }
@@ -399,7 +411,7 @@ pub(crate) mod tests {
             let page = Page::at(words.next().unwrap()).unwrap();
             assert!(page.allows(&method), "{line}");
         }
-        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 13);
+        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 14);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::admin::client::{self, Client};
-use crate::admin::{Asked, text};
+use crate::admin::{Asked, advice, text};
 use crate::config;
 use crate::gateway::Gateway;
 
@@ -121,6 +121,12 @@ pub(super) struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct AdviseArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct GearArgs {
     /// Which upstream.
     upstream: String,
@@ -194,6 +200,12 @@ pub(super) fn why(args: &WhyArgs) -> Result<ExitCode, Failure> {
 pub(super) fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let report = args.admin.run(async |client| client.get("/upstreams").await)?;
     args.admin.show(&report, text::upstreams)
+}
+
+/// Tells what to do next.
+pub(super) fn advise(args: &AdviseArgs) -> Result<ExitCode, Failure> {
+    let told = args.admin.run(async |client| client.get("/advice").await)?;
+    args.admin.show(&told, advice::text)
 }
 
 /// Holds a gear, or lets go; then shows how the upstreams stand.

@@ -26,6 +26,7 @@ pub static FILE: Section = Section {
         Key::new("admin", Table(&ADMIN), "Metrics, health, API and page; nothing listens without it."),
         Key::new("log", Table(&LOG), "Logs."),
         Key::new("forwarded", Table(&FORWARDED), "What upstreams learn of the client, and whose word is taken for it."),
+        Key::new("limits", Table(&LIMITS), "How clients are told of their rates and quotas."),
         Key::new("cache", Table(&STORE), "The cache that all routes share."),
         Key::new(
             "listener",
@@ -51,6 +52,12 @@ static SERVER: Section = Section {
             Text,
             "The file that keeps what was used of quotas, and what slots have learned, over a restart; without it both begin anew.",
         ),
+        Key::new(
+            "observe",
+            Flag,
+            "Whether answers that pass the store are observed, as keyed hashes alone, for `vaxel advise`.",
+        )
+        .default("true"),
     ],
 };
 
@@ -114,6 +121,20 @@ static FORWARDED: Section = Section {
 /// The words of `forwarded.mode`.
 pub const FORWARD_MODES: &[&str] = &["x-forwarded", "forwarded", "both", "off"];
 
+static LIMITS: Section = Section {
+    name: "[limits]",
+    about: "How clients are told of their rates and quotas.",
+    keys: &[Key::new(
+        "fields",
+        Choice(LIMIT_FIELDS),
+        "RateLimit and RateLimit-Policy; X-RateLimit-Limit, -Remaining and -Reset for older clients; both, or none.",
+    )
+    .default("'ratelimit'")],
+};
+
+/// The words of `limits.fields`.
+pub const LIMIT_FIELDS: &[&str] = &["ratelimit", "x-ratelimit", "both", "off"];
+
 static STORE: Section = Section {
     name: "[cache]",
     about: "The cache that all routes share.",
@@ -174,9 +195,18 @@ static RATE: Section = Section {
     keys: &[
         Key::new("limit", Rate, "The rate that is kept up.").required(),
         Key::new("burst", Whole, "How many requests may come at once; the number of `limit` if not given."),
-        Key::new("mode", Choice(MODES), "Whether what is over it is refused, or only counted.").default("'enforce'"),
+        Key::new("excess", Choice(EXCESS), "What is over it is refused, or waits for its turn.").default("'reject'"),
+        Key::new("delay_max", Duration, "The longest it waits; what would have to wait longer is refused.")
+            .default("'1s'"),
+        Key::new("delayed_max", Whole, "Requests that wait at the same time; further ones are refused.")
+            .default("1000"),
+        Key::new("mode", Choice(MODES), "Whether what is over it is refused or waits, or is only counted.")
+            .default("'enforce'"),
     ],
 };
+
+/// The words of what becomes of what is over a rate.
+pub const EXCESS: &[&str] = &["reject", "delay"];
 
 static QUOTA: Section = Section {
     name: "quota of a [consumer.NAME]",
@@ -185,14 +215,18 @@ static QUOTA: Section = Section {
         Key::new("limit", Whole, "How many requests a window has room for; a route's `cost` counts.").required(),
         Key::new("per", Choice(QUOTA_PER), "How long a window is.").required(),
         Key::new("zone", Text, "The time zone in which windows begin and end.").default("'UTC'"),
+        Key::new("mode", Choice(MODES), "Whether what is beyond it is refused, or only counted.").default("'enforce'"),
     ],
 };
 
 /// The words of `per` of a quota.
 pub const QUOTA_PER: &[&str] = &["hour", "day", "month"];
 
-/// The words of a class.
+/// The words of a class of consumers.
 pub const CLASSES: &[&str] = &["interactive", "normal", "batch"];
+
+/// The words of a class of routes: what a logon is depends on what is asked for, not on who asks.
+pub const ROUTE_CLASSES: &[&str] = &["interactive", "normal", "logon", "batch"];
 
 static ROUTE: Section = Section {
     name: "[[route]]",
@@ -201,7 +235,12 @@ static ROUTE: Section = Section {
         Key::new("name", Text, "Its name in metrics and logs; its path if not given."),
         Key::new("match", Table(&MATCH), "Which requests it takes.").required(),
         Key::new("upstream", Text, "Where they go: the NAME of an [upstream.NAME].").required(),
-        Key::new("class", Choice(CLASSES), "How urgent they are at the upstream.").default("'normal'"),
+        Key::new(
+            "class",
+            Choice(ROUTE_CLASSES),
+            "How urgent they are at the upstream. \"logon\", whoever asks: they begin a session, and few at a time may.",
+        )
+        .default("'normal'"),
         Key::new("cost", Whole, "What one counts against rates, and how many slots it takes.").default("1"),
         Key::new("require_consumer", Flag, "Refuses anonymous callers.").default("false"),
         Key::new("rate", Table(&RATE), "How much each consumer, or anonymous address, may ask for."),

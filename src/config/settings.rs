@@ -19,6 +19,7 @@ use crate::message::edits::{HeaderEdits, StaticAnswer};
 use crate::message::forwarded::Forwarding;
 use crate::outcome::classes::Classes;
 use crate::proxy::access_log::{Format, LineParams, Target};
+use crate::proxy::limits::Told;
 use crate::retry::RetryParams;
 use crate::router::{Rewrite, RouteMatch};
 use crate::throttle::{Class, RateParams, SlotsParams};
@@ -42,10 +43,14 @@ pub struct Settings {
     pub drain: Duration,
     /// The file that keeps what was used of quotas, and what limits have learned, over a restart.
     pub state: Option<PathBuf>,
+    /// Whether answers that pass are observed, for advice.
+    pub observe: bool,
     /// Logs.
     pub log: LogSettings,
     /// What upstreams learn of the client, and whose word is taken for it.
     pub forwarding: Forwarding,
+    /// By which fields clients are told of their rates and quotas.
+    pub limits: Told,
     /// The cache that all routes share.
     pub cache: CacheStoreSettings,
     /// Who calls, in the order of the file.

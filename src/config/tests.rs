@@ -117,11 +117,14 @@ fn mistakes_of_every_kind_are_told_with_a_hint() {
     let route = |more: &str| format!("[[route]]\nmatch = {{ path = '/a' }}\nupstream = 'erp'\n{more}\n");
     for (more, column, part) in [
         ("cost = 33", 8, "the upstream has 32"),
+        ("class = 'logon'\ncost = 3", 0, "the upstream has 2 for it"),
+        ("rate = { limit = '4/s', delay_max = '2s' }", 37, "no effect without `excess = \"delay\"`"),
+        ("rate = { limit = '4/s', excess = 'delay', delay_max = '1h' }", 55, "no client waits so long"),
         ("cost = 5\nrate = { limit = '4/s' }", 0, "no request ever passes"),
         ("rate = { limit = '0/s' }", 18, "admits nothing"),
         ("rate = { limit = '5' }", 18, "is not a rate"),
         ("require_consumer = true", 20, "there is no [consumer.NAME]"),
-        ("class = 'refresh'", 9, "interactive, normal, batch"),
+        ("class = 'refresh'", 9, "interactive, normal, logon, batch"),
         ("cache = { ttl = 60 }", 17, "needs a unit"),
         ("cache = { override = true }", 22, "no effect without `ttl`"),
         ("cache = { max_entry = '1GiB' }", 23, "larger than the whole cache"),
@@ -192,6 +195,8 @@ fn upstreams_that_cannot_work_are_refused() {
         ("endpoints = 'http://a'\nslots = { adaptive = 'aimd', max = 9, start = 10 }", 47, "between `min` and `max`"),
         ("endpoints = 'http://a'\nslots = { adaptive = 'gradient', max = 9, slow = '1s' }", 50, "is for aimd"),
         ("endpoints = 'http://a'\nslots = 3\nreserve = { interactive = 2, batch = 1 }", 11, "leaves no slot"),
+        ("endpoints = 'http://a'\nslots = 9\nreserve = { batch = 2 }\ncap = { batch = 1 }", 17, "2 slots are kept"),
+        ("endpoints = 'http://a'\ncap = { logon = 0 }", 17, "must be at least 1"),
         ("endpoints = 'http://a'\nslots = true", 9, "expected a whole number"),
     ] {
         let route = "[[route]]\nmatch = { path = '/b' }\nupstream = 'b'\n";

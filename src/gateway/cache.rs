@@ -249,7 +249,7 @@ impl Handle {
     }
 
     /// What requests see of the configuration now; all workers see the same.
-    fn snapshot(&self) -> Arc<Snapshot> {
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.first_worker().snapshot.load_full()
     }
 

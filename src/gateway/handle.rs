@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::advice::Watch;
 use super::ledger::Ledger;
 use super::snapshot::{self, Built, Workshop};
 use super::{Builder, Gateway};
@@ -21,6 +22,7 @@ use crate::config::settings::Settings;
 use crate::message::hop::Pseudonym;
 use crate::metrics::{CacheLive, Metrics};
 use crate::proxy::journal::Journal;
+use crate::proxy::observe::Observer;
 use crate::proxy::snapshot::{Core, Worker};
 use crate::upstream::Upstream;
 use crate::upstream::probe::ProbeParams;
@@ -37,6 +39,7 @@ pub(super) struct Shared {
     workshop: Workshop,
     built: Mutex<Built>,
     reloaded: Notify,
+    pub(super) watch: Mutex<Watch>,
 }
 
 /// Why a gateway cannot be built.
@@ -77,6 +80,7 @@ impl Handle {
             urls: UrlFences::new(),
             identities: Identities::new(),
             flights: Flights::new(settings.cache.fills_bytes),
+            observer: Observer::new(seed.rotate_left(32), settings.observe, builder.clock.now()),
             pseudonym: Pseudonym::new(seed as u32),
             clock: builder.clock,
             hooks: builder.hooks,
@@ -104,7 +108,15 @@ impl Handle {
             .collect();
         core.metrics.reloaded(true, core.clock.moment().wall);
         let built = Mutex::new(built);
-        let shared = Arc::new(Shared { core, shelf, workers, workshop, built, reloaded: Notify::new() });
+        let shared = Arc::new(Shared {
+            core,
+            shelf,
+            workers,
+            workshop,
+            built,
+            reloaded: Notify::new(),
+            watch: Mutex::default(),
+        });
         watch_quotas(&shared);
         Ok(Self(shared))
     }
@@ -130,6 +142,9 @@ impl Handle {
         for worker in &self.0.workers {
             worker.snapshot.store(snapshot::view(&self.0.core, &built, settings));
         }
+        let now = self.0.core.clock.now();
+        self.0.core.observer.restart(settings.observe, now);
+        *self.0.watch.lock() = Watch::default();
         current.retire(&built);
         *current = built;
         drop(current);
@@ -201,6 +216,7 @@ impl Handle {
                 pool.sweep();
             }
         }
+        self.watch();
         self.0.core.store.maintain();
         self.0.workshop.ledger().prune(moment.wall);
         self.0.workshop.upkeep().await;

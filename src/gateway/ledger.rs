@@ -188,7 +188,8 @@ mod tests {
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn quotas() -> [QuotaParams; 2] {
-        [Per::Hour, Per::Day].map(|per| QuotaParams { limit: 100, per, zone: jiff::tz::TimeZone::UTC })
+        let (zone, mode) = (jiff::tz::TimeZone::UTC, crate::refusal::Mode::Enforce);
+        [Per::Hour, Per::Day].map(|per| QuotaParams { limit: 100, per, zone: zone.clone(), mode })
     }
 
     fn used(ledger: &Ledger, consumer: &str, now: SystemTime) -> Vec<u64> {

@@ -31,6 +31,7 @@ use crate::refusal::Reason;
 use crate::upstream::body::{BoxError, Inbound};
 use crate::upstream::origin::Origin;
 
+pub mod advice;
 pub mod cache;
 mod handle;
 mod ledger;

@@ -114,6 +114,10 @@ impl Workshop {
         }
         for upstream in &upstreams {
             watch(upstream, &self.core);
+            if !upstream.slots_mode.counts() {
+                let upstream = &upstream.name;
+                tracing::warn!(%upstream, "NOT PROTECTED: its slots are in shadow mode and hold nothing back");
+            }
         }
         Ok(Built { upstreams, settings: settings.upstreams.clone(), rates, quotas, groups })
     }
@@ -175,6 +179,7 @@ impl Workshop {
             timeouts: settings.timeouts,
             zombie_hold: settings.slots.zombie_hold,
             endpoint_slots: settings.endpoint_slots,
+            slots_mode: settings.slots.mode,
             host: settings.host,
             expect: settings.expect,
             meter: self.core.metrics.upstream(&settings.name),
@@ -330,6 +335,7 @@ pub(super) fn view(core: &Core, built: &Built, settings: &Settings) -> Arc<Snaps
         },
         unrouted: core.metrics.unrouted(),
         forwarding: settings.forwarding.clone(),
+        told: settings.limits,
     })
 }
 
@@ -369,8 +375,13 @@ fn check_routes(settings: &Settings) -> Result<(), StartError> {
     })
 }
 
+/// A route without a name of its own is known by what it takes: `/a#2` is another one when routes are reordered.
 fn route_rate(route: &RouteSettings) -> String {
-    format!("route {}", route.name)
+    match route.name.strip_prefix(&route.matching.path) {
+        Some("") => format!("takes {:?}", route.matching),
+        Some(number) if number.starts_with('#') => format!("takes {:?}", route.matching),
+        _ => format!("route {}", route.name),
+    }
 }
 
 fn consumer_rate(name: &str) -> String {

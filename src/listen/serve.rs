@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::callers::Seat;
 use super::drain::{Drain, Open};
-use super::speaker::{Counted, Speaker};
+use super::speaker::{self, Counted, Dialogue, Speaker};
 use super::tls::LiveTls;
 use super::wire::{Patience, Tally, Wire};
 use super::{Callers, ListenLimits, Peer};
@@ -98,17 +98,29 @@ where
 
 /// Accepts connections on `listener` and serves each with what `answer` makes for its peer, until the drain begins.
 pub async fn accept<A: Answer>(server: Arc<Server>, listener: TcpListener, answer: impl Fn(Peer) -> A) {
-    let mut open = server.drain.open();
+    let (drain, tally) = (server.drain.clone(), server.tally());
+    take_each(&listener, &drain, &tally, |stream, address| admit(&server, stream, address, &answer, None)).await;
+}
+
+/// Hands each connection that comes to `take`, until the drain begins.
+pub async fn take_each(
+    listener: &TcpListener,
+    drain: &Drain,
+    tally: &Tally,
+    mut take: impl FnMut(TcpStream, SocketAddr),
+) {
+    let mut open = drain.open();
     loop {
         let next = std::future::poll_fn(|cx| {
             if open.poll_begun(cx) { Poll::Ready(None) } else { listener.poll_accept(cx).map(Some) }
         });
         match next.await {
             None => return,
-            Some(Ok((stream, address))) => admit(&server, stream, address, &answer, None),
+            Some(Ok((stream, address))) => take(stream, address),
             Some(Err(error)) => {
                 // Out of descriptors or memory, most often: wait for connections to end instead of spinning.
                 tracing::warn!(%error, "cannot accept a connection");
+                tally.meter.refused(tally.worker, ConnectionRefusal::Accept);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -132,7 +144,7 @@ pub fn admit<A: Answer>(
         Ok(ticket) => ticket,
         Err(why) => {
             server.meter.refused(server.worker, why);
-            tokio::spawn(turn_away(Arc::clone(server), stream));
+            tokio::spawn(turn_away(Arc::clone(server), stream, address, why));
             return;
         }
     };
@@ -180,14 +192,14 @@ impl Drop for Ticket {
     }
 }
 
-/// A clear answer where one can be given without a handshake.
-async fn turn_away(server: Arc<Server>, mut stream: TcpStream) {
+/// A clear answer where one can be given without a handshake. What the client sends is not read: a connection more is
+/// just what there is no room for.
+async fn turn_away(server: Arc<Server>, mut stream: TcpStream, address: SocketAddr, why: ConnectionRefusal) {
     if server.tls.is_none() {
-        let _ = stream
-            .write_all(
-                b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            )
-            .await;
+        let reason =
+            if why == ConnectionRefusal::Address { Reason::ConnectionAddress } else { Reason::ConnectionLimit };
+        let answer = speaker::written((server.refuse)(server.peer(address), reason));
+        let _ = stream.write_all(&answer).await;
     }
     let _ = stream.shutdown().await;
 }
@@ -258,7 +270,7 @@ where
     let mut builder = http1::Builder::new();
     builder.max_header_size(server.limits.head_size).max_buf_size(server.limits.head_size.max(WRITE_BUFFER));
     let connection = pin!(builder.serve_connection(TokioIo::new(wire), answer).with_upgrades());
-    Drained { connection, open, told: false }.await.map_err(Into::into)
+    Drained { connection, open, told: false, rest: None }.await.map_err(Into::into)
 }
 
 async fn http2<A: Answer, S>(server: &Server, wire: Wire<S>, answer: A, open: &mut Open) -> Result<(), BoxError>
@@ -266,6 +278,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &server.limits;
+    let dialogue = Arc::default();
+    let answer = Counted::new(answer, &dialogue);
+    let rest = Some(Rest::new(dialogue, limits.idle_timeout));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -274,18 +289,50 @@ where
         .max_send_buf_size(WRITE_BUFFER)
         .initial_connection_window_size(1 << 20)
         .initial_stream_window_size(1 << 18)
-        // An idle or dead peer is found by pings it does not answer.
+        // A dead peer is found by pings it does not answer.
         .keep_alive_interval(limits.idle_timeout)
         .keep_alive_timeout(limits.head_timeout);
     let connection = pin!(builder.serve_connection(TokioIo::new(wire), answer));
-    Drained { connection, open, told: false }.await.map_err(Into::into)
+    Drained { connection, open, told: false, rest }.await.map_err(Into::into)
 }
 
-/// A connection that is told once when the drain begins.
+/// A connection that is told once to end: when the drain begins, or when it has rested for too long.
 struct Drained<'a, C> {
     connection: Pin<&'a mut C>,
     open: &'a mut Open,
     told: bool,
+    /// Where nobody else notices that it rests.
+    rest: Option<Rest>,
+}
+
+/// Notices that nothing was asked on an HTTP/2 connection for so long. Bytes say nothing of that there: a peer may keep
+/// a connection alive with pings alone.
+struct Rest {
+    dialogue: Arc<Dialogue>,
+    timer: Pin<Box<tokio::time::Sleep>>,
+    patience: Duration,
+    /// How much was asked when the timer was set, if it was answered.
+    seen: Option<u32>,
+}
+
+impl Rest {
+    fn new(dialogue: Arc<Dialogue>, patience: Duration) -> Self {
+        Self { dialogue, timer: Box::pin(tokio::time::sleep(patience)), patience, seen: Some(0) }
+    }
+
+    /// Ready after one to two times the patience, counted from the last answer.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let quiet = self.dialogue.quiet();
+            if quiet.is_some() && quiet == self.seen {
+                return Poll::Ready(());
+            }
+            self.seen = quiet;
+            let next = self.timer.deadline() + self.patience;
+            self.timer.as_mut().reset(next);
+        }
+        Poll::Pending
+    }
 }
 
 /// A connection that can be asked to end after what it is doing.
@@ -302,7 +349,7 @@ where
     }
 }
 
-impl<S, A: Answer> Graceful for http2::Connection<TokioIo<Wire<S>>, A, TokioExecutor>
+impl<S, A: Answer> Graceful for http2::Connection<TokioIo<Wire<S>>, Counted<A>, TokioExecutor>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -316,7 +363,8 @@ impl<C: Graceful> Future for Drained<'_, C> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let this = self.get_mut();
-        if !this.told && this.open.poll_begun(cx) {
+        let rested = |rest: &mut Rest, cx: &mut Context<'_>| rest.poll(cx).is_ready();
+        if !this.told && (this.open.poll_begun(cx) || this.rest.as_mut().is_some_and(|rest| rested(rest, cx))) {
             this.told = true;
             this.connection.as_mut().finish();
         }

@@ -73,6 +73,12 @@ impl Dialogue {
     pub(super) fn has_switched(&self) -> bool {
         self.switched.load(Ordering::Relaxed)
     }
+
+    /// How much was asked, if all of it is answered.
+    pub(super) fn quiet(&self) -> Option<u32> {
+        let asked = self.asked.load(Ordering::Relaxed);
+        (asked == self.ended.load(Ordering::Relaxed)).then_some(asked)
+    }
 }
 
 impl Speaker {
@@ -88,8 +94,7 @@ impl Speaker {
 
     /// hyper's buffer is empty: everything it was given is written.
     pub(super) fn flushed(&mut self) {
-        let asked = self.dialogue.asked.load(Ordering::Relaxed);
-        self.quiet = (asked == self.dialogue.ended.load(Ordering::Relaxed)).then_some(asked);
+        self.quiet = self.dialogue.quiet();
     }
 
     /// What is still to be written in place of `theirs`, which hyper writes now; `None` if that is not its own.
@@ -121,7 +126,7 @@ fn reason(theirs: &[u8], breach: Option<Breach>) -> Reason {
 }
 
 /// A last response as it goes over the wire.
-fn written(response: Response<Bytes>) -> Bytes {
+pub(super) fn written(response: Response<Bytes>) -> Bytes {
     let (parts, body) = response.into_parts();
     let mut text = BytesMut::with_capacity(512 + body.len());
     let phrase = parts.status.canonical_reason().unwrap_or_default();

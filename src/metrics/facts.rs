@@ -23,6 +23,8 @@ pub struct Facts<'a> {
     pub reason: Option<Reason>,
     /// From the request's head until the last byte of the response body.
     pub duration: Duration,
+    /// How long a rate held it back; `None` if none did.
+    pub delayed: Option<Duration>,
     /// Time spent with the upstream, all attempts together; `None` if it was not asked.
     pub upstream_time: Option<Duration>,
     /// Time spent waiting for a slot; `None` if none was asked for.
@@ -48,6 +50,29 @@ pub enum Ending {
     Aborted,
     /// The upstream's part of it broke off, and the client's was broken off as well.
     Broken,
+}
+
+/// A wait that a policy in shadow mode would have imposed, by the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Wait {
+    /// For its turn at a rate.
+    Rate,
+    /// For a slot.
+    Queue,
+}
+
+impl Wait {
+    /// Every one, in order.
+    pub const ALL: [Self; 2] = [Self::Rate, Self::Queue];
+
+    /// The stable word for metric labels.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Queue => "queue",
+        }
+    }
 }
 
 /// A recorded trace, and when what is counted was in it.

@@ -21,8 +21,6 @@ pub enum ConnectionRefusal {
     Address,
     /// The operating system could not give the connection (out of file descriptors, say).
     Accept,
-    /// The process is shutting down.
-    Draining,
     /// What came over it breaks the framing of HTTP/1.1: refused before a request was made of it.
     Malformed,
 }
@@ -82,7 +80,7 @@ impl ListenerMeter {
 
 impl ConnectionRefusal {
     /// The stable words, in the order of the variants.
-    pub const CODES: [&str; 5] = ["limit", "address", "accept", "draining", "malformed"];
+    pub const CODES: [&str; 4] = ["limit", "address", "accept", "malformed"];
 }
 
 impl Handshake {

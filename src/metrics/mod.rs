@@ -31,7 +31,7 @@ use prometheus::{Registry, TextEncoder};
 
 use self::collector::{Families, Shed};
 use self::exemplar::Shown;
-pub use self::facts::{CODES, CacheEvent, CacheResult, Ending, Facts, METHODS, OTHER, Pace, Traced};
+pub use self::facts::{CODES, CacheEvent, CacheResult, Ending, Facts, METHODS, OTHER, Pace, Traced, Wait};
 pub use self::listener::{ConnectionRefusal, Handshake, ListenerMeter};
 pub use self::openmetrics::Format;
 pub use self::quota::{QuotaLive, StateMeter};

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::facts::{CODES, CacheEvent, CacheResult, METHODS, Pace};
+use super::facts::{CODES, CacheEvent, CacheResult, METHODS, Pace, Wait};
 use super::listener::{ConnectionRefusal, Handshake};
 use super::route::CONSUMER_RESULTS;
 use super::store::{DEPTHS, Extent};
@@ -81,6 +81,12 @@ metrics! {
         "Requests that vaxel answered by itself, by reason.";
     SHADOW_REFUSALS = Counter Count "vaxel_shadow_refusals_total" ["route", "reason"]
         "Requests that a policy in shadow mode would have refused, by reason.";
+    SHADOW_WAITS = Counter Count "vaxel_shadow_waits_total" ["route", "policy"]
+        "Requests that a policy in shadow mode would have let wait, for their turn at a rate or for a slot.";
+    DELAYS = Counter Count "vaxel_rate_delays_total" ["route"]
+        "Requests that a rate held back until their turn.";
+    DELAY_TIME = Counter Seconds "vaxel_rate_delay_seconds_total" ["route"]
+        "Time they were held back.";
     CLIENT_ABORTS = Counter Count "vaxel_client_aborts_total" ["route"]
         "Requests whose client left before the response had ended.";
     ROUTE_INFO = Gauge Count "vaxel_route_info" ["route", "upstream"]
@@ -336,6 +342,7 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
         ("event", code(CACHE_EVENTS.name), CacheEvent::ALL.map(CacheEvent::code).to_vec()),
         ("cache", code(REQUEST_DURATION.name), Pace::ALL.map(Pace::code).to_vec()),
         ("reason", format!("{}, {}", code(REFUSALS.name), code(SHADOW_REFUSALS.name)), reasons),
+        ("policy", code(SHADOW_WAITS.name), Wait::ALL.map(Wait::code).to_vec()),
         ("result", code(CONSUMER_REQUESTS.name), CONSUMER_RESULTS.to_vec()),
         ("outcome", code(UPSTREAM_ATTEMPTS.name), Outcome::ALL.map(Outcome::code).to_vec()),
         ("kind", code(UPSTREAM_CONNECTIONS.name), CONNECTION_KINDS.to_vec()),

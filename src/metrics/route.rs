@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::collector::Families;
 use super::exemplar::{Exemplar, Exemplars, Shown};
-use super::facts::{CODES, CacheEvent, CacheResult, Ending, Facts, METHODS, Pace, code_index, method_index};
+use super::facts::{CODES, CacheEvent, CacheResult, Ending, Facts, METHODS, Pace, Wait, code_index, method_index};
 use super::names;
 use super::shard::{Shards, Span};
 use crate::refusal::Reason;
@@ -44,7 +44,7 @@ impl RouteMeter {
         &self.name
     }
 
-    /// Counts a finished exchange: four adds, one more for each of a request's body, a refusal and an abort. If it belongs
+    /// Counts a finished exchange: four adds, one or two more for each of a request's body, a refusal, an abort and a delay. If it belongs
     /// to a recorded trace, it becomes the exemplar of its bucket.
     pub fn record(&self, worker: usize, facts: &Facts<'_>) {
         let request = request_index(method_index(facts.method), code_index(facts.status), facts.cache);
@@ -65,11 +65,20 @@ impl RouteMeter {
         if facts.ending == Ending::Aborted {
             self.shards.add(worker, ABORTS, 1);
         }
+        if let Some(delayed) = facts.delayed {
+            self.shards.add(worker, DELAYS, 1);
+            self.shards.add(worker, DELAY_TIME, u64::try_from(delayed.as_nanos()).unwrap_or(u64::MAX));
+        }
     }
 
     /// Counts a refusal that was only thought of: the policy is in shadow mode.
     pub fn shadow(&self, worker: usize, reason: Reason) {
         self.shards.add(worker, SHADOWS + reason as usize, 1);
+    }
+
+    /// Counts a wait that was only thought of.
+    pub fn shadow_wait(&self, worker: usize, wait: Wait) {
+        self.shards.add(worker, SHADOW_WAITS + wait as usize, 1);
     }
 
     /// Counts what a rule of the cache did.
@@ -81,6 +90,11 @@ impl RouteMeter {
     pub fn count(&self, cache: CacheResult) -> u64 {
         let places = (0..METHODS.len()).flat_map(|method| (0..CODES.len()).map(move |code| (method, code)));
         places.map(|(method, code)| self.shards.sum(request_index(method, code, cache))).sum()
+    }
+
+    /// How many finished exchanges were refused for this reason, or would have been.
+    pub fn refused(&self, reason: Reason) -> u64 {
+        self.shards.sum(REFUSALS + reason as usize) + self.shards.sum(SHADOWS + reason as usize)
     }
 
     /// Counts an answer that was stored though it came too late for everybody who had waited. Rare: no shard.
@@ -117,6 +131,14 @@ impl RouteMeter {
         to.count(&names::RESPONSE_BYTES, &[name], self.shards.sum(RESPONSE_BYTES));
         to.count(&names::CACHE_HARVESTS, &[name], self.harvests.load(Ordering::Relaxed));
         to.count(&names::CLIENT_ABORTS, &[name], self.shards.sum(ABORTS));
+        to.count(&names::DELAYS, &[name], self.shards.sum(DELAYS));
+        to.push(&names::DELAY_TIME, &[name], Duration::from_nanos(self.shards.sum(DELAY_TIME)).as_secs_f64());
+        for wait in Wait::ALL {
+            let count = self.shards.sum(SHADOW_WAITS + wait as usize);
+            if count > 0 {
+                to.count(&names::SHADOW_WAITS, &[name, wait.code()], count);
+            }
+        }
         for event in CacheEvent::ALL {
             let count = self.shards.sum(EVENTS + event as usize);
             if count > 0 {
@@ -164,6 +186,16 @@ impl ConsumerMeter {
         }
     }
 
+    /// Finished exchanges, served and refused.
+    pub fn requests(&self) -> [u64; 2] {
+        [self.shards.sum(0), self.shards.sum(1)]
+    }
+
+    /// Backend time and time in the queue, together.
+    pub fn demand(&self) -> Duration {
+        Duration::from_nanos(self.shards.sum(UPSTREAM_TIME).saturating_add(self.shards.sum(QUEUE_TIME)))
+    }
+
     pub(super) fn collect(&self, to: &mut Families) {
         for (index, result) in CONSUMER_RESULTS.iter().enumerate() {
             to.count(&names::CONSUMER_REQUESTS, &[&self.name, result], self.shards.sum(index));
@@ -202,7 +234,10 @@ const DURATIONS: usize = ABORTS + 1;
 const REFUSALS: usize = DURATIONS + Pace::ALL.len() * Span::len(names::LATENCIES);
 const SHADOWS: usize = REFUSALS + Reason::ALL.len();
 const EVENTS: usize = SHADOWS + Reason::ALL.len();
-const COUNTERS: usize = EVENTS + CacheEvent::ALL.len();
+const DELAYS: usize = EVENTS + CacheEvent::ALL.len();
+const DELAY_TIME: usize = DELAYS + 1;
+const SHADOW_WAITS: usize = DELAY_TIME + 1;
+const COUNTERS: usize = SHADOW_WAITS + Wait::ALL.len();
 
 /// The facts of a plain request, for tests.
 #[cfg(test)]
@@ -213,6 +248,7 @@ pub(crate) fn plain<'a>() -> Facts<'a> {
         cache: CacheResult::Hit,
         reason: None,
         duration: Duration::from_micros(80),
+        delayed: None,
         upstream_time: None,
         queued: None,
         request_bytes: 0,
@@ -250,6 +286,8 @@ mod tests {
         places.extend(REFUSALS..REFUSALS + Reason::ALL.len());
         places.extend(SHADOWS..SHADOWS + Reason::ALL.len());
         places.extend(EVENTS..EVENTS + CacheEvent::ALL.len());
+        places.extend([DELAYS, DELAY_TIME]);
+        places.extend(SHADOW_WAITS..SHADOW_WAITS + Wait::ALL.len());
         places.sort_unstable();
         assert_eq!(places, (0..COUNTERS).collect::<Vec<_>>());
     }

@@ -138,6 +138,19 @@ impl UpstreamMeter {
         self.shards.add(0, GEARED + to as usize, 1);
     }
 
+    /// Heads of answers that came, and the bound of the bucket in which the slowest of them lies; `None`: past all bounds.
+    pub fn heads(&self) -> (u64, Option<Duration>) {
+        let reading = ATTEMPT_DURATION.read(&self.shards);
+        let slowest = reading.cumulative.iter().find(|(_, count)| *count == reading.count);
+        (reading.count, slowest.map(|(bound, _)| *bound))
+    }
+
+    /// Finished attempts, but for those that say nothing of the upstream.
+    pub fn attempts(&self) -> u64 {
+        let told = Outcome::ALL.into_iter().filter(|outcome| *outcome != Outcome::Ignored);
+        told.map(|outcome| self.shards.sum(ATTEMPTS + outcome_index(outcome))).sum()
+    }
+
     pub(super) fn collect(&self, to: &mut Families) {
         let name = &*self.name;
         for outcome in Outcome::ALL {

@@ -3,6 +3,8 @@
 //! Some of that stands in the body. [`Classes::judge`] says when it has to see more of it, so that an answer is held back
 //! only as long as a rule that may decide it is open, and never for more than [`LOOK`] bytes.
 
+use std::fmt;
+
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -116,6 +118,45 @@ impl Classes {
             }
         }
         Some(Verdict::by_status(status))
+    }
+}
+
+impl Classes {
+    /// The rules in words, in the order in which they are asked.
+    pub fn told(&self) -> Vec<String> {
+        let faults = match self.faults {
+            Faults::Http => None,
+            Faults::Soap => Some("then by the SOAP fault, if there is one".to_owned()),
+            Faults::JsonRpc => Some("then by the error of JSON-RPC, if there is one".to_owned()),
+        };
+        self.rules.iter().map(ToString::to_string).chain(faults).collect()
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let statuses: Vec<_> = self.statuses.iter().map(ToString::to_string).collect();
+        let statuses = if statuses.is_empty() { "any status".to_owned() } else { statuses.join(", ") };
+        write!(f, "{}: {statuses}", self.means.code())?;
+        for (name, sign) in &self.fields {
+            let lossy = String::from_utf8_lossy;
+            match sign {
+                Sign::Present => write!(f, ", with {name}")?,
+                Sign::Absent => write!(f, ", without {name}")?,
+                Sign::Equals(value) => write!(f, ", {name}: {}", lossy(value.as_bytes()))?,
+                Sign::Begins(begin) => write!(f, ", {name}: {}*", lossy(begin))?,
+            }
+        }
+        match &*self.body {
+            [] => Ok(()),
+            body => write!(f, ", \"{}\" in its body", String::from_utf8_lossy(body)),
+        }
+    }
+}
+
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
     }
 }
 

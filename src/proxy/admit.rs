@@ -3,29 +3,32 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::ResponseBody;
+use super::deadline::Deadline;
+use super::delay::{Delayed, Turn};
 use super::exchange::{Exchange, Noted, Tally};
 use super::journal::Over;
 use super::lookup::{self, Content, Looked};
 use super::outgoing;
 use super::post::Reading;
 use super::respond;
-use super::snapshot::{Rate, Route, Snapshot, Worker};
+use super::snapshot::{Route, Snapshot, Worker};
 use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::present::Present;
 use crate::message::target::Target;
 use crate::message::trace::TraceId;
-use crate::metrics::CacheResult;
+use crate::metrics::{CacheResult, Wait};
 use crate::refusal::{Mode, Reason, Refusal};
 use crate::throttle::quota::Standing;
-use crate::throttle::rate::Rated;
+use crate::throttle::rate::{Come, RateLimiter, Rated, Reservation};
 use crate::upstream::body::Inbound;
 
 /// How far a request came without waiting.
@@ -37,6 +40,8 @@ pub(super) enum Begun {
     Onward(Box<Trip>),
     /// Its body is to be read first.
     Reading(Box<Reading>),
+    /// It is over a rate, and its turn comes later.
+    Delayed(Box<Delayed>),
 }
 
 /// Takes a request as far as it comes without waiting.
@@ -58,16 +63,20 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         let old = matches!(parts.version, Version::HTTP_10 | Version::HTTP_09);
         check(worker, &parts, exchange.present)?;
         let target = Target::of(&parts.uri, &parts.headers, old)?;
-        let route = admit(&mut exchange, &snapshot, &parts, &target)?;
+        let route = place(&mut exchange, &snapshot, &parts, &target)?;
+        if let Some(turn) = rate(&mut exchange, route, &parts)? {
+            return Ok((route, Err(turn)));
+        }
         let content = if body.is_end_stream() { Content::None } else { Content::Unread };
-        Ok((route, lookup::look(&mut exchange, route, &parts, &target, safe, content)))
+        Ok((route, Ok(lookup::look(&mut exchange, route, &parts, &target, safe, content))))
     })();
-    if !matches!(looked, Ok((_, Looked::Serve(_, CacheResult::Hit, _)))) {
+    if !matches!(looked, Ok((_, Ok(Looked::Serve(_, CacheResult::Hit, _))))) {
         exchange.note(&parts);
     }
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
-        Ok((route, looked)) => proceed(exchange, route, parts, (body, None), safe, looked),
+        Ok((_, Err(turn))) => Begun::Delayed(Box::new(Delayed { exchange, parts, body, safe, turn })),
+        Ok((route, Ok(looked))) => proceed(exchange, route, parts, (body, None), safe, looked),
     }
 }
 
@@ -88,7 +97,7 @@ pub(super) fn proceed(
             if let Some(wanted) = refresh {
                 trip::refresh(&mut exchange, route, &parts, whole, wanted);
             }
-            let now = exchange.started;
+            let now = exchange.now;
             answered(respond::stored(exchange, &entry, &parts.headers, now, None))
         }
         looked => {
@@ -112,6 +121,7 @@ fn onward(
     safe: bool,
     looked: Looked,
 ) -> Begun {
+    exchange.watched = exchange.worker.core.observer.begin(&exchange, route, &parts);
     let stores = !matches!(looked, Looked::Alone(_, _, None)) && safe;
     let asked = stores.then(|| parts.headers.clone());
     let outgoing = match outgoing::prepare(&mut exchange, route, parts, body, safe) {
@@ -152,6 +162,7 @@ pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
 pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
     let snapshot = worker.snapshot.load_full();
     let present = Present::of(&parts.headers);
+    let now = worker.core.clock.now();
     let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
     let https = snapshot.forwarding.is_https(&parts.headers, peer.address.ip(), peer.tls);
     Box::new(Exchange {
@@ -165,13 +176,15 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         method: parts.method.clone(),
         version: parts.version,
         deadline: None,
-        started: worker.core.clock.now(),
+        started: now,
+        now,
         present,
         noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
         rated: None,
         over: None,
         own: None,
         quotas: Standing::default(),
+        delayed: None,
         cache: CacheResult::Off,
         forward: None,
         reason: None,
@@ -182,6 +195,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         body: None,
         trace: if present.has(Present::TRACE) { TraceId::sampled(&parts.headers) } else { None },
         request_id: None,
+        watched: None,
         told: false,
         snapshot,
     })
@@ -200,18 +214,6 @@ pub(super) fn check(worker: &Worker, parts: &Parts, present: Present) -> Result<
         return Err(Reason::RequestLoop.into());
     }
     Ok(())
-}
-
-/// Route, consumer, rate.
-fn admit<'a>(
-    exchange: &mut Exchange,
-    snapshot: &'a Snapshot,
-    parts: &Parts,
-    target: &Target<'_>,
-) -> Result<&'a Route, Refusal> {
-    let route = place(exchange, snapshot, parts, target)?;
-    rate(exchange, route)?;
-    Ok(route)
 }
 
 /// Route and consumer.
@@ -245,50 +247,96 @@ fn identify(exchange: &Exchange, parts: &Parts) -> Identity {
 }
 
 /// The consumer's own rate, the route's, then the consumer's quotas: what a rate refuses, no quota is charged. What they
-/// say goes into the RateLimit fields, of a refusal too.
-fn rate(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
+/// say goes into the RateLimit fields, of a refusal too. Where a rate lets it wait, its quotas are charged when its turn
+/// has come: one that leaves before has used nothing.
+fn rate(exchange: &mut Exchange, route: &Route, parts: &Parts) -> Result<Option<Box<Turn>>, Refusal> {
     let (caller, number) = exchange.caller();
     let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-    if let Some(rate) = &caller.rate {
-        let (rated, mode) = (rate.limiter.check(number, cost), rate.limiter.mode());
-        exchange.own = mode.counts().then_some(rated);
-        heed(exchange, route, Over::Consumer, &rated, mode)?;
-    }
-    if let Some(Rate { limiter, .. }) = &route.rate {
-        let (rated, mode) = (limiter.check(number, cost), limiter.mode());
+    let mut come = Come { now: exchange.started, held: Duration::ZERO };
+    let mut places = [None, None];
+    if let Some(limiter) = caller.rate.as_ref().map(|rate| &rate.limiter) {
+        let (rated, place) = limiter.take(number, cost, come, patience(exchange, route, parts, limiter));
+        let mode = limiter.mode();
         // What only counts is not told.
-        exchange.rated = mode.counts().then_some(rated);
-        heed(exchange, route, Over::Route, &rated, mode)?;
+        exchange.own = mode.counts().then_some(rated);
+        places[0] = heed(exchange, route, Over::Consumer, (&rated, place), mode, &mut come)?;
     }
+    if let Some(limiter) = route.rate.as_ref().map(|rate| &rate.limiter) {
+        let patience = patience(exchange, route, parts, limiter).saturating_sub(come.held);
+        // It comes to the second rate when the first one lets it go: so both see it in its order, and as fast as it is.
+        let (rated, place) = limiter.take(number, cost, come, patience);
+        let mode = limiter.mode();
+        exchange.rated = mode.counts().then_some(rated);
+        places[1] = heed(exchange, route, Over::Route, (&rated, place), mode, &mut come)?;
+    }
+    let waits = !come.held.is_zero();
+    quota(exchange, route, !waits)?;
+    exchange.delayed = waits.then_some(come.held);
+    Ok(waits.then(|| Box::new(Turn { at: come.now + come.held, places })))
+}
+
+/// How long a request may be held back: not longer than its caller waits.
+fn patience(exchange: &Exchange, route: &Route, parts: &Parts, limiter: &RateLimiter) -> Duration {
+    let deadline = limiter.delay().and_then(|_| Deadline::of(route, &parts.headers, exchange.started));
+    deadline.map_or(Duration::MAX, |deadline| deadline.at.saturating_duration_since(exchange.started))
+}
+
+/// The consumer's quotas; charged only if it `counts`.
+pub(super) fn quota(exchange: &mut Exchange, route: &Route, counts: bool) -> Result<(), Refusal> {
     let Some(quota) = &exchange.caller().0.quota else { return Ok(()) };
-    let standing =
-        quota.counts.lock().check(&quota.quotas, cost.get(), exchange.worker.core.clock.wall_at(exchange.started));
+    let wall = exchange.worker.core.clock.wall_at(exchange.now);
+    let mut used = quota.counts.lock();
+    let standing = match counts {
+        true => used.check(&quota.quotas, route.cost.max(1), wall),
+        false => used.stand(&quota.quotas, route.cost.max(1), wall),
+    };
+    drop(used);
     exchange.quotas = standing;
-    used_up(&standing)
+    used_up(&standing)?;
+    for quota in standing.iter().flatten().filter(|quota| counts && !quota.allowed) {
+        route.meter.shadow(exchange.worker.index, quota.per.reason());
+    }
+    Ok(())
 }
 
 /// Refuses what is beyond a quota. Of two that are used up, the one that is so for longer says when it makes sense to
 /// come back.
 pub(super) fn used_up(standing: &Standing) -> Result<(), Refusal> {
-    let over = standing.iter().flatten().filter(|quota| !quota.allowed).max_by_key(|quota| quota.reset);
+    let over = standing.iter().flatten().filter(|quota| quota.refuses()).max_by_key(|quota| quota.reset);
     over.map_or(Ok(()), |over| Err(Refusal::from(over.per.reason()).after(over.reset)))
 }
 
-/// Refuses what is over a rate; in shadow mode it is only counted.
-fn heed(exchange: &mut Exchange, route: &Route, over: Over, rated: &Rated, mode: Mode) -> Result<(), Refusal> {
-    if rated.allowed {
-        return Ok(());
+/// Refuses what is over a rate, or keeps its place; in shadow mode it is only counted.
+fn heed(
+    exchange: &mut Exchange,
+    route: &Route,
+    over: Over,
+    (rated, place): (&Rated, Option<Reservation>),
+    mode: Mode,
+    come: &mut Come,
+) -> Result<Option<Reservation>, Refusal> {
+    if rated.allowed && rated.delay.is_zero() {
+        return Ok(None);
     }
     exchange.over = Some(over);
-    if mode.counts() {
-        return Err(exceeded(rated));
+    let (meter, worker) = (&route.meter, exchange.worker.index);
+    match (mode.counts(), rated.allowed) {
+        (true, false) => return Err(exceeded(rated, come.held)),
+        (true, true) => {
+            come.held += rated.delay;
+            return Ok(place);
+        }
+        (false, false) => meter.shadow(worker, Reason::RateExceeded),
+        (false, true) => meter.shadow_wait(worker, Wait::Rate),
     }
-    route.meter.shadow(exchange.worker.index, Reason::RateExceeded);
-    Ok(())
+    // It has its turn: the next ones are judged as if it had waited.
+    place.into_iter().for_each(Reservation::pass);
+    Ok(None)
 }
 
-pub(super) fn exceeded(rated: &Rated) -> Refusal {
-    Refusal::from(Reason::RateExceeded).after(rated.retry_after)
+/// The refusal of what is over a rate, for one that was to be held back before.
+pub(super) fn exceeded(rated: &Rated, held: Duration) -> Refusal {
+    Refusal::from(Reason::RateExceeded).after(held + rated.retry_after)
 }
 
 /// Whether a request changes nothing, whatever its method says: gateways of the SAP kind tunnel methods through fields.

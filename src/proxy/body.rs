@@ -80,6 +80,9 @@ impl Body for ResponseBody {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.sent += data.len() as u64;
+                    if let Some(watched) = this.exchange.as_mut().and_then(|exchange| exchange.watched.as_mut()) {
+                        watched.take(data);
+                    }
                 }
             }
             Some(Err(_)) => this.end(Ending::Broken),

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
 use super::access_log::Line;
 use super::hooks::Parties;
 use super::journal::{Account, Kept, Over, Stood, TEXT, Tries, cut, named};
+use super::observe::Watched;
 use super::respond::Forward;
 use super::snapshot::{Caller, Route, Snapshot, Worker};
 use crate::consumer::Identity;
@@ -20,9 +21,9 @@ use crate::message::secrets::hide;
 use crate::message::trace::{TRACEPARENT, TraceId};
 use crate::metrics::{CacheResult, Ending, Facts, Traced};
 use crate::refusal::Reason;
-use crate::throttle::Ticket;
 use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
+use crate::throttle::{Class, Ticket};
 use crate::upstream::body::Source;
 
 /// One request and its answer.
@@ -49,6 +50,8 @@ pub(super) struct Exchange {
     pub(super) version: Version,
     /// When it came.
     pub(super) started: Instant,
+    /// When its present step began: by then freshness is judged. Later than it came where it had to wait.
+    pub(super) now: Instant,
     /// Until when its caller waits, if it says so.
     pub(super) deadline: Option<Instant>,
     /// Which of its fields are to be looked at.
@@ -63,6 +66,8 @@ pub(super) struct Exchange {
     pub(super) own: Option<Rated>,
     /// How its consumer stands with its quotas.
     pub(super) quotas: Standing,
+    /// How long a rate holds it back, if one does.
+    pub(super) delayed: Option<Duration>,
     /// What the cache did.
     pub(super) cache: CacheResult,
     /// Why it was sent on.
@@ -83,6 +88,8 @@ pub(super) struct Exchange {
     pub(super) trace: Option<TraceId>,
     /// Drawn when first needed.
     pub(super) request_id: Option<u64>,
+    /// What is seen of its answer, for advice.
+    pub(super) watched: Option<Box<Watched>>,
     /// Whether everyone who counts has been told.
     pub(super) told: bool,
 }
@@ -155,7 +162,8 @@ impl Exchange {
     /// What it brings to the queue of its upstream.
     pub(super) fn ticket(&self, route: &Route) -> Ticket {
         let (caller, consumer) = self.caller();
-        let class = caller.class.unwrap_or(route.class);
+        // A logon is one whoever asks: it is dear to the backend because of what it is.
+        let class = caller.class.filter(|_| route.class != Class::Logon).unwrap_or(route.class);
         Ticket { consumer, weight: caller.weight, class, cost: route.cost, operation: route.operation }
     }
 
@@ -178,6 +186,11 @@ impl Exchange {
     fn tell(&mut self, sent: u64, ending: Ending) {
         self.told = true;
         let now = self.worker.core.clock.now();
+        if let Some(watched) = self.watched.take()
+            && ending == Ending::Whole
+        {
+            self.worker.core.observer.ended(&watched, self, now);
+        }
         let noted = self.noted.take();
         if noted.is_some() {
             self.request_id();
@@ -241,7 +254,10 @@ impl Exchange {
             upstream: parties.upstream.map(Box::from),
             consumer: self.caller().0.name.clone(),
             over: self.over,
+            own: self.own,
             rated: self.rated,
+            quotas: self.quotas,
+            delayed: facts.delayed,
             cache: self.cache,
             forward: self.forward.map(Into::into),
             gate: self.tally.gate,
@@ -258,12 +274,15 @@ impl Exchange {
     }
 
     fn facts(&self, sent: u64, ending: Ending, now: Instant) -> Facts<'_> {
+        let duration = now.saturating_duration_since(self.started);
         Facts {
             method: &self.method,
             status: self.status,
             cache: self.cache,
             reason: self.reason,
-            duration: now.saturating_duration_since(self.started),
+            duration,
+            // Its client may have left before.
+            delayed: self.delayed.map(|delay| delay.min(duration)),
             upstream_time: self.tally.upstream,
             queued: self.tally.queued,
             request_bytes: self.body.as_ref().map_or(0, |body| body.bytes()),

@@ -20,6 +20,10 @@ use crate::listen::Peer;
 use crate::message::target::Target;
 use crate::refusal::{Reason, Refusal};
 use crate::router::{HeaderPredicate, Miss};
+use crate::throttle::Class;
+use crate::throttle::rate::Come;
+use crate::throttle::reserve::PerClass;
+use crate::throttle::slots::{Excess, Outlook};
 use crate::upstream::body::Inbound;
 
 /// What would become of a request now. Times are in milliseconds.
@@ -69,6 +73,8 @@ pub struct RateLook {
     pub cost: u32,
     /// What could come at once after it.
     pub remaining: u32,
+    /// How long it would be held back.
+    pub delay_ms: u64,
     /// Until the same request would be allowed.
     pub retry_after_ms: u64,
 }
@@ -98,6 +104,16 @@ pub struct UpstreamLook {
     pub typical_ms: Option<u64>,
     /// The request's class, by which it would wait.
     pub class: &'static str,
+    /// Slots that its class may take now.
+    pub room: u32,
+    /// How long it would wait, as far as that can be said.
+    pub wait_ms: Option<u64>,
+    /// Slots kept for classes.
+    pub kept: Vec<(&'static str, u32)>,
+    /// Slots that classes may have at most.
+    pub cap: Vec<(&'static str, u32)>,
+    /// Requests each endpoint works on at most.
+    pub endpoint_slots: Option<u32>,
     /// Endpoints that take requests.
     pub endpoints: Vec<String>,
     /// Name resolution, TCP and TLS; the head of an answer; all of it.
@@ -232,29 +248,41 @@ impl Explanation {
     fn rates(&mut self, exchange: &Exchange, route: &Route) -> Result<(), Refusal> {
         let (caller, number) = exchange.caller();
         let cost = NonZeroU32::new(route.cost).unwrap_or(NonZeroU32::MIN);
-        let now = exchange.started;
         let route_rate = route.rate.as_ref().map(|rate| &rate.limiter);
+        let mut come = Come { now: exchange.started, held: Duration::ZERO };
         for (of, limiter) in
             [(Over::Consumer, caller.rate.as_ref().map(|rate| &rate.limiter)), (Over::Route, route_rate)]
         {
             let Some(limiter) = limiter else { continue };
-            let rated = limiter.peek_at(number, cost, now);
+            let counts = limiter.mode().counts();
+            let rated = limiter.peek(number, cost, come, Duration::MAX);
             self.rates.push(RateLook {
                 of: of.code(),
                 allowed: rated.allowed,
                 cost: cost.get(),
                 remaining: rated.remaining,
+                delay_ms: millis(rated.delay),
                 retry_after_ms: millis(rated.retry_after),
             });
-            let verdict = match (rated.allowed, limiter.mode().counts()) {
-                (true, _) => "within it",
-                (false, true) => "over it",
-                (false, false) => "over it, but in shadow mode, where that is only counted",
+            let verdict = match (rated.allowed, rated.delay) {
+                (true, Duration::ZERO) => "within it".to_owned(),
+                (true, delay) => format!("over it, it would wait {} for its turn", span(delay)),
+                (false, _) => "over it".to_owned(),
+            };
+            let shadow = match counts || (rated.allowed && rated.delay.is_zero()) {
+                true => "",
+                false => ", but in shadow mode, where that is only counted",
             };
             let left = rated.remaining;
-            self.say("rate", format!("that of the {}: {verdict}, at a cost of {cost}; {left} more at once", of.code()));
-            if !rated.allowed && limiter.mode().counts() {
-                return Err(admit::exceeded(&rated));
+            self.say(
+                "rate",
+                format!("that of the {}: {verdict}{shadow}, at a cost of {cost}; {left} more at once", of.code()),
+            );
+            if counts && !rated.allowed {
+                return Err(admit::exceeded(&rated, come.held));
+            }
+            if counts {
+                come.held += rated.delay;
             }
         }
         self.quotas(exchange, cost)
@@ -266,7 +294,11 @@ impl Explanation {
         let wall = exchange.worker.core.clock.wall_at(exchange.started);
         let standing = quota.counts.lock().stand(&quota.quotas, cost.get(), wall);
         for quota in standing.iter().flatten() {
-            let verdict = if quota.allowed { "within it" } else { "beyond it" };
+            let verdict = match (quota.allowed, quota.mode.counts()) {
+                (true, _) => "within it",
+                (false, true) => "beyond it",
+                (false, false) => "beyond it, but in shadow mode, where that is only counted",
+            };
             let (per, used, limit) = (quota.per.word(), quota.used, quota.limit);
             self.say("quota", format!("that of the {per}: {verdict}, at a cost of {cost}; {used} of {limit} used"));
         }
@@ -292,9 +324,12 @@ impl Explanation {
         }
         let endpoints = available(route, now);
         let used = stats.busy + stats.zombie;
-        let is_full = used + ticket.cost.max(1) as usize > stats.slots.max(ticket.cost as usize) || stats.queued > 0;
-        if gate.is_ok() && is_full && stats.queued >= upstream.queue {
-            gate = Err(Reason::QueueFull.into());
+        let outlook = upstream.slots.outlook(&ticket);
+        if let (true, Some(Excess::Refused(reason)), false) = (gate.is_ok(), outlook.excess, outlook.shadow) {
+            gate = Err(reason.into());
+        }
+        if let Some(reason) = stand.would_refuse(ticket.class) {
+            self.say("shadow", format!("the gear would refuse it ({}), but is in shadow mode", reason.code()));
         }
         if gate.is_ok() && endpoints.is_empty() {
             gate = Err(Reason::UpstreamNone.into());
@@ -311,37 +346,61 @@ impl Explanation {
             queue: upstream.queue,
             typical_ms: stats.typical.map(millis),
             class: ticket.class.word(),
+            room: outlook.room,
+            wait_ms: outlook.wait.filter(|_| outlook.excess.is_some()).map(millis),
+            kept: per_class(outlook.kept, 0),
+            cap: per_class(outlook.cap, u32::MAX),
+            endpoint_slots: upstream.endpoint_slots,
             endpoints,
             timeouts_ms: [upstream.timeouts.connect, upstream.timeouts.head, upstream.timeouts.total].map(millis),
             attempts: upstream.retry.attempts,
             refuses: gate.err().map(|refusal| refusal.reason.code()),
         };
-        self.tell(&look, is_full);
+        self.tell(&look, &outlook);
+        for rule in route.classes.told() {
+            self.say("classify", rule);
+        }
         self.upstream = Some(look);
         gate
     }
 
-    fn tell(&mut self, look: &UpstreamLook, is_full: bool) {
+    fn tell(&mut self, look: &UpstreamLook, outlook: &Outlook) {
         let window = look.window.as_ref().map_or_else(String::new, |window| format!(", window {window} is open"));
         let breaker = look.breaker.map_or_else(|| "no breaker".to_owned(), |state| format!("breaker {state}"));
         self.say("gate", format!("{}: gear {} ({}), {breaker}{window}", look.upstream, look.gear, look.cause));
-        let place = if is_full { "it would wait" } else { "it would get one at once" };
+        let place = match outlook.excess {
+            None => "it would get one at once".to_owned(),
+            Some(Excess::Waits) => "it would wait".to_owned(),
+            Some(Excess::Refused(reason)) => format!("there is no place for it ({})", reason.code()),
+        };
+        let wait = look.wait_ms.map_or_else(String::new, |wait| format!(", about {wait} ms"));
+        let shadow = match outlook.excess {
+            Some(_) if outlook.shadow => "; but in shadow mode, where that is only counted and it passes",
+            _ => "",
+        };
         let typical = look.typical_ms.map_or_else(String::new, |typical| format!("; usually taken for {typical} ms"));
         self.say(
             "slots",
             format!(
-                "{} of {} in use, {} of {} wait: as {}, {place}{typical}",
+                "{} of {} in use, {} of {} wait: as {}, {place}{wait}{shadow}{typical}",
                 look.used, look.slots, look.queued, look.queue, look.class
             ),
         );
+        for (what, numbers) in [("kept for", &look.kept), ("at most for", &look.cap)] {
+            let numbers: Vec<_> = numbers.iter().map(|(class, number)| format!("{class} {number}")).collect();
+            if !numbers.is_empty() {
+                self.say("slots", format!("{what} {}", numbers.join(", ")));
+            }
+        }
         let [connect, head, total] = look.timeouts_ms;
         self.say(
             "timeouts",
             format!("connect {connect} ms, head {head} ms, total {total} ms; {} attempts", look.attempts),
         );
+        let each = look.endpoint_slots.map_or_else(String::new, |most| format!("; at most {most} requests at each"));
         self.say(
             "endpoints",
-            if look.endpoints.is_empty() { "none is fit".to_owned() } else { look.endpoints.join(", ") },
+            if look.endpoints.is_empty() { "none is fit".to_owned() } else { look.endpoints.join(", ") + &each },
         );
     }
 
@@ -376,6 +435,12 @@ impl Explanation {
         self.sent = Some(sent);
         Ok(())
     }
+}
+
+/// The classes that have another number than `usual`.
+fn per_class(numbers: PerClass, usual: u32) -> Vec<(&'static str, u32)> {
+    let numbers = Class::ALL.into_iter().zip(numbers).filter(|(_, number)| *number != usual);
+    numbers.map(|(class, number)| (class.word(), number)).collect()
 }
 
 fn missed(miss: &Miss<'_>) -> String {

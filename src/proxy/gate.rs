@@ -7,13 +7,11 @@ use super::attempt::Ask;
 use super::deadline;
 use super::exchange::Tally;
 use super::journal::Stood;
-use super::snapshot::Worker;
 use crate::breaker::{Breaker, Pass};
 use crate::gear::Gear;
+use crate::metrics::Wait;
 use crate::refusal::{Reason, Refusal};
-use crate::throttle::Ticket;
-use crate::throttle::slots::Permit;
-use crate::upstream::Upstream;
+use crate::throttle::slots::{Excess, Permit};
 
 /// Acquires a slot and the breaker's pass.
 ///
@@ -28,8 +26,16 @@ pub(super) async fn pass(
     let Ask { worker, upstream, ticket, .. } = ask;
     let clock = &worker.core.clock;
     let now = clock.now();
-    let stood = tally.gate.insert(Stood { gear: Gear::Drive, breaker: None, shadowed: false, ahead: None });
-    geared(worker, upstream, ticket, safe, now, stood)?;
+    let stood = tally.gate.insert(Stood {
+        class: ticket.class,
+        gear: Gear::Drive,
+        spared: None,
+        breaker: None,
+        shadowed: false,
+        excess: None,
+        ahead: None,
+    });
+    geared(ask, safe, now, stood)?;
     if let Some(breaker) = &upstream.breaker {
         let share = {
             let breaker = breaker.lock();
@@ -63,7 +69,13 @@ pub(super) async fn pass(
     upstream.meter.waited(worker.index, waited);
     if !waited.is_zero() {
         // It may have been parked meanwhile.
-        geared(worker, upstream, ticket, safe, now + waited, stood)?;
+        geared(ask, safe, now + waited, stood)?;
+    }
+    stood.excess = permit.excess();
+    match stood.excess {
+        Some(Excess::Waits) => ask.route.meter.shadow_wait(worker.index, Wait::Queue),
+        Some(Excess::Refused(reason)) => ask.route.meter.shadow(worker.index, reason),
+        None => {}
     }
     let Some(breaker) = &upstream.breaker else { return Ok((permit, None)) };
     let mut breaker = breaker.lock();
@@ -87,16 +99,17 @@ fn heed<T>(ask: Ask<'_>, breaker: &Breaker, said: Result<T, Duration>) -> Result
     }
 }
 
-/// Whether the gear of the upstream lets a request pass.
-fn geared(
-    worker: &Worker,
-    upstream: &Upstream,
-    ticket: Ticket,
-    safe: bool,
-    now: Instant,
-    stood: &mut Stood,
-) -> Result<(), Refusal> {
+/// Whether the gear of the upstream lets a request pass. What it would refuse in shadow mode is counted, once.
+fn geared(ask: Ask<'_>, safe: bool, now: Instant, stood: &mut Stood) -> Result<(), Refusal> {
+    let Ask { worker, route, upstream, ticket } = ask;
     let Some(stand) = upstream.gears.stand() else { return Ok(()) };
     stood.gear = stand.gear;
-    stand.admit(safe, ticket.class, now, worker.draw())
+    stand.admit(safe, ticket.class, now, worker.draw())?;
+    if stood.spared.is_none()
+        && let Some(reason) = stand.would_refuse(ticket.class)
+    {
+        stood.spared = Some(reason);
+        route.meter.shadow(worker.index, reason);
+    }
+    Ok(())
 }

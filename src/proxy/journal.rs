@@ -18,7 +18,10 @@ use crate::gear::Gear;
 use crate::message::chain;
 use crate::metrics::{CacheResult, Ending, Facts};
 use crate::refusal::Reason;
+use crate::throttle::Class;
+use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
+use crate::throttle::slots::Excess;
 use crate::upstream::origin::OriginError;
 
 mod story;
@@ -117,7 +120,7 @@ pub enum Kept {
     Retried,
     /// The answer was stale.
     Stale,
-    /// It waited for a slot.
+    /// It waited for a slot, or for its turn at a rate.
     Waited,
     /// It took long.
     Slow,
@@ -156,7 +159,7 @@ impl Kept {
 
     /// Why a finished request is to be remembered, if it is. `drawn` is its id.
     pub(super) fn of(facts: &Facts<'_>, drawn: u64) -> Option<Self> {
-        if facts.cache == CacheResult::Hit && facts.reason.is_none() {
+        if facts.cache == CacheResult::Hit && facts.reason.is_none() && facts.delayed.is_none() {
             return None;
         }
         Some(match facts {
@@ -167,6 +170,7 @@ impl Kept {
             Facts { attempts: 2.., .. } => Self::Retried,
             Facts { cache: CacheResult::Stale | CacheResult::StaleError, .. } => Self::Stale,
             Facts { queued: Some(queued), .. } if !queued.is_zero() => Self::Waited,
+            Facts { delayed: Some(_), .. } => Self::Waited,
             Facts { duration, .. } if *duration >= SLOW => Self::Slow,
             _ if drawn.is_multiple_of(SAMPLE) => Self::Sampled,
             _ => return None,
@@ -201,8 +205,14 @@ pub struct Account {
     pub consumer: Box<str>,
     /// Whose rate it was over, if it was.
     pub over: Option<Over>,
+    /// How its consumer's own rate stood after it.
+    pub own: Option<Rated>,
     /// How the route's rate stood after it.
     pub rated: Option<Rated>,
+    /// How its consumer's quotas stood after it.
+    pub quotas: Standing,
+    /// How long a rate held it back, if one did.
+    pub delayed: Option<Duration>,
     /// What the cache did.
     pub cache: CacheResult,
     /// Why it was sent on, in the words of Cache-Status.
@@ -251,12 +261,18 @@ impl Over {
 /// How an upstream stood when a request came to the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stood {
+    /// The class as which the request came.
+    pub class: Class,
     /// Its gear.
     pub gear: Gear,
+    /// Why its gear, in shadow mode, would have refused the request.
+    pub spared: Option<Reason>,
     /// The state of its breaker, if it was asked.
     pub breaker: Option<State>,
     /// Whether the breaker, in shadow mode, would have refused it.
     pub shadowed: bool,
+    /// What would have become of it without a slot, in shadow mode.
+    pub excess: Option<Excess>,
     /// How many waited for a slot already, of whatever class, if one was asked for.
     pub ahead: Option<usize>,
 }

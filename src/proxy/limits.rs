@@ -7,6 +7,10 @@
 //! RateLimit: "consumer";r=199;t=1
 //! RateLimit: "day";r=99312;t=40512
 //! ```
+//! Older clients know X-RateLimit-Limit, -Remaining and -Reset, of which no standard says what they mean. Here they tell of
+//! one limit, the one that binds first (the one that is over, or has the fewest left): what it has room for, what is left
+//! of that, and the seconds until it is whole again, as Envoy, Kong and APISIX have it.
+//!
 //! - Beside a Retry-After only what is over is told: it must not name a time before the end of a window that is shown
 //!   (section 6).
 //! - What an upstream says of limits of its own stays as it is (section 7.2); ours stand after it.
@@ -15,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::exchange::Exchange;
 use super::respond::seconds_up;
+use super::snapshot::Rate;
 use crate::message::short::Short;
 use crate::throttle::quota::Counted;
 use crate::throttle::rate::Rated;
@@ -23,19 +28,112 @@ use crate::throttle::rate::Rated;
 pub(super) const EXCEEDED: (&str, &str) =
     ("https://iana.org/assignments/http-problem-types#quota-exceeded", "Quota Exceeded");
 
+/// By which fields a client is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    ratelimit: bool,
+    x_ratelimit: bool,
+}
+
+impl Told {
+    /// RateLimit and RateLimit-Policy.
+    pub const RATELIMIT: Self = Self { ratelimit: true, x_ratelimit: false };
+    /// X-RateLimit-Limit, -Remaining and -Reset.
+    pub const X_RATELIMIT: Self = Self { ratelimit: false, x_ratelimit: true };
+    /// Both.
+    pub const BOTH: Self = Self { ratelimit: true, x_ratelimit: true };
+    /// None.
+    pub const NOTHING: Self = Self { ratelimit: false, x_ratelimit: false };
+}
+
+impl Default for Told {
+    /// What is on the way to be the standard.
+    fn default() -> Self {
+        Self::RATELIMIT
+    }
+}
+
 /// Tells how the request stands with everything that limits its consumer.
 pub(super) fn fields(exchange: &Exchange, headers: &mut HeaderMap) {
-    let caller = exchange.caller().0;
-    let route = exchange.route().and_then(|route| route.rate.as_ref());
-    let told = Told { only_over: headers.contains_key(header::RETRY_AFTER) };
-    if let (Some(rated), Some(rate)) = (&exchange.own, &caller.rate) {
-        told.rate(headers, CONSUMER, rated, &rate.policy);
+    let told = exchange.snapshot.told;
+    if told.ratelimit {
+        let only_over = headers.contains_key(header::RETRY_AFTER);
+        for (limit, policy) in limits(exchange) {
+            match policy {
+                Some(policy) => drop(headers.append(RATELIMIT_POLICY, policy.clone())),
+                None => append(headers, RATELIMIT_POLICY, &limit.policy()),
+            }
+            if limit.is_over || !only_over {
+                append(headers, RATELIMIT, &limit.stand());
+            }
+        }
     }
-    if let (Some(rated), Some(rate)) = (&exchange.rated, route) {
-        told.rate(headers, ROUTE, rated, &rate.policy);
+    // The upstream's own stay as they are; two of one of these could not be told apart.
+    if told.x_ratelimit && !headers.contains_key(X_LIMIT) {
+        let binding = limits(exchange).min_by_key(|(limit, _)| (!limit.is_over, limit.remaining));
+        if let Some((limit, _)) = binding {
+            for (name, number) in [(X_LIMIT, limit.room), (X_REMAINING, limit.remaining), (X_RESET, limit.reset)] {
+                headers.insert(name, number.into());
+            }
+        }
     }
-    for quota in exchange.quotas.iter().flatten() {
-        told.quota(headers, quota);
+}
+
+/// How a request stands with one limit of its consumer.
+struct Limit {
+    name: &'static str,
+    is_over: bool,
+    /// Requests it has room for.
+    room: u64,
+    remaining: u64,
+    /// Seconds until it is whole again, or has room for the request that is over it.
+    reset: u64,
+    /// Seconds in which it has that room.
+    window: u64,
+}
+
+/// Everything that limits the consumer and counts, with the text of the policy where it is known beforehand.
+fn limits(exchange: &Exchange) -> impl Iterator<Item = (Limit, Option<&HeaderValue>)> {
+    let own = exchange.own.as_ref().zip(exchange.caller().0.rate.as_ref());
+    let rated = exchange.rated.as_ref().zip(exchange.route().and_then(|route| route.rate.as_ref()));
+    let rates = own.map(|own| (CONSUMER, own)).into_iter().chain(rated.map(|rated| (ROUTE, rated)));
+    let rates = rates.map(|(name, (rated, rate))| (Limit::of_rate(name, rated, rate), Some(&rate.policy)));
+    // What only counts is not told.
+    let quotas = exchange.quotas.iter().flatten().filter(|quota| quota.mode.counts());
+    rates.chain(quotas.map(|quota| (Limit::of_quota(quota), None)))
+}
+
+impl Limit {
+    fn of_rate(name: &'static str, rated: &Rated, rate: &Rate) -> Self {
+        Self {
+            name,
+            is_over: !rated.allowed,
+            room: rate.limiter.burst().into(),
+            remaining: rated.remaining.into(),
+            reset: seconds_up(if rated.allowed { rated.reset } else { rated.retry_after }),
+            window: 0,
+        }
+    }
+
+    fn of_quota(quota: &Counted) -> Self {
+        Self {
+            name: quota.per.word(),
+            is_over: !quota.allowed,
+            room: quota.limit,
+            remaining: quota.remaining(),
+            reset: seconds_up(quota.reset),
+            window: quota.length.as_secs(),
+        }
+    }
+
+    fn policy(&self) -> Short {
+        policy(self.name, self.room, self.window)
+    }
+
+    fn stand(&self) -> Short {
+        let mut text = Short::default();
+        text.text("\"").text(self.name).text("\";r=").number(self.remaining).text(";t=").number(self.reset);
+        text
     }
 }
 
@@ -43,33 +141,8 @@ pub(super) fn fields(exchange: &Exchange, headers: &mut HeaderMap) {
 pub(super) fn violated(exchange: &Exchange) -> impl Iterator<Item = &'static str> {
     let rates = [(CONSUMER, &exchange.own), (ROUTE, &exchange.rated)].into_iter();
     let rates = rates.filter(|(_, rated)| rated.is_some_and(|rated| !rated.allowed)).map(|(name, _)| name);
-    let quotas = exchange.quotas.iter().flatten().filter(|quota| !quota.allowed).map(|quota| quota.per.word());
+    let quotas = exchange.quotas.iter().flatten().filter(|quota| quota.refuses()).map(|quota| quota.per.word());
     rates.chain(quotas)
-}
-
-struct Told {
-    only_over: bool,
-}
-
-impl Told {
-    fn rate(&self, headers: &mut HeaderMap, name: &str, rated: &Rated, policy: &HeaderValue) {
-        headers.append(RATELIMIT_POLICY, policy.clone());
-        let window = if rated.allowed { rated.reset } else { rated.retry_after };
-        self.limit(headers, name, rated.allowed, rated.remaining.into(), seconds_up(window));
-    }
-
-    fn quota(&self, headers: &mut HeaderMap, quota: &Counted) {
-        append(headers, RATELIMIT_POLICY, &policy(quota.per.word(), quota.limit, quota.length.as_secs()));
-        self.limit(headers, quota.per.word(), quota.allowed, quota.remaining(), seconds_up(quota.reset));
-    }
-
-    fn limit(&self, headers: &mut HeaderMap, name: &str, allowed: bool, remaining: u64, reset: u64) {
-        if !allowed || !self.only_over {
-            let mut text = Short::default();
-            text.text("\"").text(name).text("\";r=").number(remaining).text(";t=").number(reset);
-            append(headers, RATELIMIT, &text);
-        }
-    }
 }
 
 /// A policy: `quota` requests in every `window` seconds.
@@ -89,3 +162,6 @@ pub(crate) const CONSUMER: &str = "consumer";
 pub(crate) const ROUTE: &str = "route";
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");

@@ -210,7 +210,7 @@ pub(super) fn look(
         let place = (detail != Bypass::Content.code()).then(|| (primary, address()));
         return Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), place);
     }
-    let now = exchange.started;
+    let now = exchange.now;
     let control =
         if present.has(Present::CONTROL) { RequestControl::parse(&parts.headers) } else { RequestControl::default() };
     if !standing::is_let_in(exchange, route, params, exchange.identity) {

@@ -1,7 +1,7 @@
 //! The trip of one request. The order of the steps is a product decision and stands here; each step is a file.
 //!
 //! ```text
-//! admit    route · identify · admit: the consumer's rate and quota              no waiting, no work
+//! admit    route · identify · admit: the consumer's rate and quota              no work; waits only for a turn (delay)
 //! lookup   key, Vary, freshness: fresh → respond; stale → respond and refresh; miss → lead or join a fill; pass → alone
 //! gate     breaker → slot (bounded fair queue) → breaker's pass
 //! attempt  endpoint → origin → classify → learn once → perhaps again
@@ -15,12 +15,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 
 use crate::listen::Peer;
-use crate::refusal::Reason;
+use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::Inbound;
 
 pub mod access_log;
@@ -29,6 +30,7 @@ mod attempt;
 mod body;
 mod cache_status;
 mod deadline;
+mod delay;
 mod exchange;
 mod expect;
 pub mod explain;
@@ -39,9 +41,10 @@ mod held;
 pub mod hooks;
 pub mod inspect;
 pub mod journal;
-pub(crate) mod limits;
+pub mod limits;
 mod look;
 mod lookup;
+pub mod observe;
 mod outgoing;
 mod post;
 mod respond;
@@ -60,14 +63,20 @@ pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Ha
         admit::Begun::Answered(response) => Handling(Inner::Ready(Some(response))),
         admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
         admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(reading.travel()))),
+        admit::Begun::Delayed(delayed) => Handling(Inner::Pending(Box::pin(delayed.travel()))),
     }
 }
 
-/// Refuses what is no request to begin with; counted and logged like every refusal.
+/// Refuses what is no request to begin with, or of which there is no room to read one; counted and logged like every
+/// refusal.
 pub fn refuse(worker: &Arc<Worker>, peer: Peer, reason: Reason) -> Response<Bytes> {
     let exchange = admit::unread(worker, peer);
     let date = HeaderValue::try_from(httpdate::fmt_http_date(worker.core.clock.wall_at(exchange.started)));
-    let mut response = respond::refuse(exchange, reason.into()).map(ResponseBody::into_bytes);
+    let mut refusal = Refusal::from(reason);
+    if matches!(reason, Reason::ConnectionLimit | Reason::ConnectionAddress) {
+        refusal = refusal.after(ROOM_AGAIN);
+    }
+    let mut response = respond::refuse(exchange, refusal).map(ResponseBody::into_bytes);
     // hyper adds it to what it is given; this goes past hyper.
     response.headers_mut().extend(date.map(|date| (header::DATE, date)));
     response
@@ -93,3 +102,6 @@ impl Future for Handling {
         }
     }
 }
+
+/// Nobody knows when a connection will end; with so many there, one will soon.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);

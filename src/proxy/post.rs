@@ -39,6 +39,7 @@ impl Reading {
         let Ok(Ok(gathered)) = gathering.await else {
             return respond::refuse(exchange, Reason::RequestBody.into());
         };
+        exchange.now = exchange.worker.core.clock.now();
         let (looked, body, whole) = match gathered {
             Gathered::Whole(bytes) => {
                 let digest = rule.digest(&parts.headers, &bytes);
@@ -56,6 +57,7 @@ impl Reading {
             Begun::Answered(response) => response,
             Begun::Onward(trip) => trip.travel().await,
             Begun::Reading(again) => respond::refuse(again.exchange, Reason::Internal.into()),
+            Begun::Delayed(again) => respond::refuse(again.exchange, Reason::Internal.into()),
         }
     }
 }

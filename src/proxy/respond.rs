@@ -139,6 +139,12 @@ pub(super) fn reply(
     held: Option<Box<Held>>,
     forward: Option<Forward>,
 ) -> Response<ResponseBody> {
+    if let Some(watched) = exchange.watched.take().filter(|_| !exchange.by_spare)
+        && let Some(route) = exchange.route()
+    {
+        let observer = &exchange.worker.core.observer;
+        exchange.watched = observer.answered(watched, route, parts.status, &parts.headers);
+    }
     let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     let upgrade = if switching { parts.headers.get(header::UPGRADE).cloned() } else { None };
     hop::strip(&mut parts.headers);
@@ -357,6 +363,7 @@ const fn proxy_status(reason: Reason) -> Option<&'static str> {
         Reason::GearPark => "vaxel; error=destination_unavailable; details=\"gear.park\"",
         Reason::GearLimp => "vaxel; error=destination_unavailable; details=\"gear.limp\"",
         Reason::WindowWrites => "vaxel; error=destination_unavailable; details=\"window.writes\"",
+        Reason::ConnectionLimit | Reason::ConnectionAddress => "vaxel; error=http_request_denied",
         Reason::QueueFull => "vaxel; error=connection_limit_reached; details=\"queue.full\"",
         Reason::QueueTimeout => "vaxel; error=connection_limit_reached; details=\"queue.timeout\"",
         Reason::QueueHopeless => "vaxel; error=connection_limit_reached; details=\"queue.hopeless\"",

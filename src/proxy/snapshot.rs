@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use super::access_log::WorkerLog;
 use super::hooks::Hooks;
 use super::journal::Journal;
+use super::limits::Told;
+use super::observe::Observer;
 use crate::cache::CacheParams;
 use crate::cache::fence::{Fence, UrlFences};
 use crate::cache::flight::Flights;
@@ -47,6 +49,8 @@ pub struct Snapshot {
     pub unrouted: Arc<RouteMeter>,
     /// How the client is named to the upstream.
     pub forwarding: Forwarding,
+    /// By which fields clients are told of their rates and quotas.
+    pub told: Told,
 }
 
 /// A consumer's live state.
@@ -140,6 +144,8 @@ pub struct Core {
     pub urls: UrlFences,
     /// Fills under way.
     pub flights: Flights,
+    /// What is seen of answers that pass, for advice.
+    pub observer: Observer,
     /// All counters.
     pub metrics: Metrics,
     /// Our name in `Via`.
@@ -175,10 +181,14 @@ impl Worker {
 }
 
 impl Snapshot {
-    /// The caller an identity stands for, and the number by which limits and queues know it.
+    /// The caller an identity stands for, and the number by which limits and queues know it: made of its name, so that
+    /// a reload that reorders consumers leaves each its own record.
     pub fn caller(&self, identity: &Identity) -> (&Caller, u64) {
         match identity {
-            Identity::Known(index) => (self.known.get(*index).unwrap_or(&self.anonymous), *index as u64 + 1),
+            Identity::Known(index) => {
+                let caller = self.known.get(*index).unwrap_or(&self.anonymous);
+                (caller, caller.identity & !ANONYMOUS)
+            }
             Identity::Anonymous(address) => (&self.anonymous, address_number(*address)),
         }
     }

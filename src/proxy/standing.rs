@@ -32,7 +32,7 @@ pub(super) fn partition(worker: &Worker, params: &CacheParams, identity: Option<
 /// Whether an identity may have what is shared on a route.
 pub(super) fn is_let_in(exchange: &Exchange, route: &Route, params: &CacheParams, identity: Option<u64>) -> bool {
     let Some(window) = params.shared_after_auth else { return true };
-    let now = exchange.started;
+    let now = exchange.now;
     exchange.worker.core.identities.is_proven(route.number, identity.unwrap_or(NOBODY), window, now)
 }
 

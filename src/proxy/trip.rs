@@ -279,6 +279,7 @@ async fn bring(
         Brought::Own(reply, why) => {
             let (parts, body, held) = *reply;
             exchange.cache = CacheResult::Pass;
+            exchange.forward = Some(Forward { detail: Some(why), ..forward });
             respond::reply(exchange, parts, body, Some(held), Some(Forward { detail: Some(why), ..forward }))
         }
         Brought::Refused(refusal) => {

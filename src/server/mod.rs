@@ -25,6 +25,7 @@ use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
 use crate::listen::serve::{self, Place, Server};
 use crate::listen::tls::TlsError;
+use crate::listen::wire::Tally;
 use crate::listen::{Accept, Callers, Peer, socket};
 use crate::metrics::WorkerMeter;
 use crate::proxy::access_log::{AccessLog, LogWriter};
@@ -231,7 +232,8 @@ fn open_listener(
         hands.push((hand, Place::default()));
     }
     for socket in sockets {
-        spawn_acceptor(socket, hands.clone(), drain.clone()).map_err(ServerError::Worker)?;
+        let tally = Tally { meter: handle.metrics().listener(&bound.to_string()), worker: 0 };
+        spawn_acceptor(socket, hands.clone(), drain.clone(), tally).map_err(ServerError::Worker)?;
     }
     Ok(bound)
 }
@@ -247,7 +249,7 @@ type Handed = (std::net::TcpStream, SocketAddr, Place);
 type Hand = (mpsc::UnboundedSender<Handed>, Place);
 
 /// Hands each connection to the worker that has the fewest.
-fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain) -> io::Result<()> {
+fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain, tally: Tally) -> io::Result<()> {
     let work = move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -255,23 +257,7 @@ fn spawn_acceptor(socket: TcpListener, hands: Vec<Hand>, drain: Drain) -> io::Re
         };
         runtime.block_on(async {
             let Ok(listener) = tokio::net::TcpListener::from_std(socket) else { return };
-            let mut open = drain.open();
-            loop {
-                let next = std::future::poll_fn(|cx| {
-                    if open.poll_begun(cx) {
-                        return std::task::Poll::Ready(None);
-                    }
-                    listener.poll_accept(cx).map(Some)
-                });
-                match next.await {
-                    None => return,
-                    Some(Ok((stream, address))) => hand_over(&hands, stream, address),
-                    Some(Err(error)) => {
-                        tracing::warn!(%error, "cannot accept a connection");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
+            serve::take_each(&listener, &drain, &tally, |stream, address| hand_over(&hands, stream, address)).await;
         });
     };
     std::thread::Builder::new().name("acceptor".to_owned()).spawn(work).map(drop)
@@ -413,8 +399,6 @@ impl Control {
 const UPKEEP: Duration = Duration::from_secs(1);
 /// Between two looks at the lag of an event loop.
 const LAG_PAUSE: Duration = Duration::from_millis(500);
-/// Between two tries to accept when the system refuses.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// For reading stored answers from disk, before the first request.
 const RESTORE_PATIENCE: Duration = Duration::from_secs(10);
 /// For the last lines of the access log.

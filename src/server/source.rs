@@ -70,6 +70,10 @@ impl AdminSource for Control {
         self.handle.accounts(most, word).iter().map(Account::summary).collect()
     }
 
+    fn advice(&self) -> Value {
+        self.handle.advice().view()
+    }
+
     fn upstreams(&self) -> Value {
         json!(self.handle.upstreams_report())
     }

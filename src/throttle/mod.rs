@@ -5,7 +5,7 @@
 //! - [`slots`]: concurrent work at the upstream; whoever finds no free slot waits in the queue, with a deadline.
 //! - [`queue`]: who comes next: classes and aging (pure); `lane`: weighted shares between the consumers of a class (pure).
 //! - [`limit`]: how many slots the backend really has, learned from its answers (pure).
-//! - [`reserve`]: slots kept free for a class (pure).
+//! - [`reserve`]: slots kept free for a class, and those it may have at most (pure).
 //! - `codel`: when a standing queue must be shortened (pure).
 //! - `estimate`: what a slot's work usually takes; predicted waits and jitter come from it (pure).
 //!
@@ -19,7 +19,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use self::limit::AdaptiveParams;
-use self::reserve::PerClass;
+use self::reserve::{CAPS, NONE, PerClass};
 use crate::refusal::Mode;
 
 mod acquire;
@@ -38,7 +38,7 @@ mod wakes;
 
 pub use self::acquire::Acquire;
 pub use self::permit::Permit;
-pub use self::rate::{RateLimiter, Rated};
+pub use self::rate::{Delay, RateLimiter, Rated};
 pub use self::slots::Slots;
 pub use self::stats::{LimitStats, SlotsStats, Totals};
 
@@ -50,6 +50,8 @@ pub enum Class {
     /// The default.
     #[default]
     Normal,
+    /// The beginning of a session: dear to the backend, and whoever is in already goes first. What it may take is capped.
+    Logon,
     /// Jobs that can wait.
     Batch,
     /// Vaxel's own background refreshes.
@@ -58,13 +60,14 @@ pub enum Class {
 
 impl Class {
     /// Every class, most urgent first.
-    pub const ALL: [Self; 4] = [Self::Interactive, Self::Normal, Self::Batch, Self::Refresh];
+    pub const ALL: [Self; 5] = [Self::Interactive, Self::Normal, Self::Logon, Self::Batch, Self::Refresh];
 
     /// The word used in configuration, logs and metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Interactive => "interactive",
             Self::Normal => "normal",
+            Self::Logon => "logon",
             Self::Batch => "batch",
             Self::Refresh => "refresh",
         }
@@ -80,6 +83,8 @@ pub struct RateParams {
     pub per: Duration,
     /// How many requests a full bucket holds.
     pub burst: NonZeroU32,
+    /// Whether what is over it waits for its turn, where it may, instead of being refused.
+    pub delay: Option<Delay>,
     /// Whether what is over it is refused, or only counted.
     pub mode: Mode,
 }
@@ -93,12 +98,16 @@ pub struct SlotsParams {
     pub adaptive: Option<AdaptiveParams>,
     /// Slots kept free for each class.
     pub reserve: PerClass,
+    /// Slots that each class may have at most, and with them its part of the queue.
+    pub cap: PerClass,
     /// Requests that may wait; 0 refuses at once when no slot is free.
     pub queue: usize,
     /// The longest a request waits.
     pub timeout: Duration,
     /// How long a slot stays taken after the client has left or the timeout has fired and the upstream still works.
     pub zombie_hold: Duration,
+    /// Whether who finds no slot waits or is refused, or passes and is only counted.
+    pub mode: Mode,
 }
 
 impl SlotsParams {
@@ -106,14 +115,28 @@ impl SlotsParams {
     pub fn most(&self) -> usize {
         self.adaptive.filter(|adaptive| !adaptive.is_shadow()).map_or(self.slots, |adaptive| adaptive.max as usize)
     }
+
+    /// Slots that `class` may ever have.
+    pub fn most_of(&self, class: Class) -> usize {
+        self.most().min(reserve::of(self.cap, class) as usize)
+    }
 }
 
 impl Default for SlotsParams {
-    /// For one small backend: 12 work slots, a queue of 64 for two seconds, zombies held for two minutes (twice the
-    /// total timeout of 60 s).
+    /// For one small backend: 12 work slots, two of them for logons, a queue of 64 for two seconds, zombies held for two
+    /// minutes (twice the total timeout of 60 s).
     fn default() -> Self {
         let (timeout, zombie_hold) = (Duration::from_secs(2), Duration::from_secs(120));
-        Self { slots: 12, adaptive: None, reserve: [0; 4], queue: 64, timeout, zombie_hold }
+        Self {
+            slots: 12,
+            adaptive: None,
+            reserve: NONE,
+            cap: CAPS,
+            queue: 64,
+            timeout,
+            zombie_hold,
+            mode: Mode::Enforce,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::throttle::limit::{Ending, Shift};
-use crate::throttle::slots::{Slots, Taken};
+use crate::throttle::slots::{Excess, Slots, Taken};
 
 /// A slot (or several) in use. Dropping it gives it back.
 #[derive(Debug)]
@@ -25,6 +25,11 @@ impl Permit {
     /// How long the request waited for it.
     pub fn waited(&self) -> Duration {
         self.taken.waited
+    }
+
+    /// What would have become of the request, where it got them only since slots do not count (in shadow mode).
+    pub fn excess(&self) -> Option<Excess> {
+        self.taken.excess
     }
 
     /// Slots it holds.

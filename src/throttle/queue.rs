@@ -7,7 +7,7 @@
 //! - **Shares**: inside a class the consumers share by weight and measured time (the lanes).
 //! - **Room**: a full queue refuses, except that a newcomer takes the place of the last waiter of the lowest class below
 //!   his own, or else of the last of a consumer whose line is longer than his: one consumer's burst never locks the
-//!   others out.
+//!   others out. A class that is capped has a part of the queue as well, and can fill no more than that.
 //! - **No barging**: when the next waiter needs more slots than are free, everybody waits for them.
 //!
 //! Every operation is O(log n).
@@ -28,6 +28,8 @@ use crate::throttle::{Class, SlotsParams, Ticket};
 pub struct QueueParams {
     /// Waiters at the same time.
     pub capacity: usize,
+    /// Of them, those of each class.
+    pub shares: [usize; Class::ALL.len()],
     /// A waiter older than this is aged.
     pub aging: Duration,
     /// When a standing queue is shortened.
@@ -37,8 +39,16 @@ pub struct QueueParams {
 impl QueueParams {
     /// What follows from the parameters of the slots.
     pub fn of(params: &SlotsParams) -> Self {
+        let (capacity, slots) = (params.queue, params.most().max(1));
+        // A class that may have a sixth of the slots may have a sixth of the queue: the rest would wait in vain, and be in
+        // the way of the others.
+        let share = |cap: u32| match cap as usize {
+            cap if cap < slots => capacity.saturating_mul(cap).div_ceil(slots),
+            _ => capacity,
+        };
         Self {
-            capacity: params.queue,
+            capacity,
+            shares: params.cap.map(share),
             aging: params.timeout / 2,
             codel: CodelParams { target: params.timeout / 20, interval: Duration::from_millis(100) },
         }
@@ -56,6 +66,7 @@ pub struct FairQueue<T> {
     waiters: HashMap<u64, Waiter<T>, FixedState>,
     interactive: Lane,
     normal: Lane,
+    logon: Lane,
     batch: Lane,
     refresh: Lane,
     /// The next waiter's number.
@@ -112,6 +123,7 @@ impl<T> FairQueue<T> {
             waiters: HashMap::with_hasher(FixedState::with_seed(seed)),
             interactive: Lane::new(seed),
             normal: Lane::new(seed),
+            logon: Lane::new(seed),
             batch: Lane::new(seed),
             refresh: Lane::new(seed),
             next: 0,
@@ -144,6 +156,11 @@ impl<T> FairQueue<T> {
         Class::ALL.iter().map(|class| self.lane(*class).work()).sum()
     }
 
+    /// Slots the waiters of `class` ask for, together.
+    pub fn work_of(&self, class: Class) -> u64 {
+        self.lane(class).work()
+    }
+
     /// Consumers (by class) of which something is remembered.
     pub fn flows(&self) -> usize {
         Class::ALL.iter().map(|class| self.lane(*class).flows()).sum()
@@ -170,11 +187,8 @@ impl<T> FairQueue<T> {
     /// # Errors
     /// Gives `payload` back when the queue is full and nobody has to make room.
     pub fn push(&mut self, ticket: Ticket, payload: T, now: Instant) -> Result<Pushed<T>, T> {
-        let mut displaced = None;
-        if self.waiters.len() >= self.params.capacity {
-            let Some(last) = self.making_room(&ticket) else { return Err(payload) };
-            displaced = self.remove(last).map(|payload| (last, payload));
-        }
+        let Ok(last) = self.place_for(&ticket) else { return Err(payload) };
+        let displaced = last.and_then(|last| self.remove(last).map(|payload| (last, payload)));
         let ticket = Ticket { cost: ticket.cost.max(1), ..ticket };
         let number = self.next;
         self.next += 1;
@@ -186,6 +200,11 @@ impl<T> FairQueue<T> {
     /// What a waiter carries, to exchange it.
     pub fn payload_mut(&mut self, id: WaiterId) -> Option<&mut T> {
         self.waiters.get_mut(&id.0).map(|waiter| &mut waiter.payload)
+    }
+
+    /// What a waiter came with.
+    pub fn ticket(&self, id: WaiterId) -> Option<&Ticket> {
+        self.waiters.get(&id.0).map(|waiter| &waiter.ticket)
     }
 
     /// Takes a waiter out as if it had never come; `None` if it is not in the queue (any more).
@@ -245,11 +264,24 @@ impl<T> FairQueue<T> {
         (waited >= self.params.aging).then_some(oldest)
     }
 
-    /// Who has to go for a newcomer.
-    fn making_room(&self, ticket: &Ticket) -> Option<WaiterId> {
+    /// Whether there is a place for a newcomer, and who has to go for it.
+    ///
+    /// # Errors
+    /// When the queue is full and nobody has to make room.
+    #[expect(clippy::result_unit_err, reason = "there is no more to say than that there is none")]
+    pub fn place_for(&self, ticket: &Ticket) -> Result<Option<WaiterId>, ()> {
+        let share = self.params.shares.get(ticket.class as usize).copied().unwrap_or(0);
+        let own = || self.lane(ticket.class).crowding_out(ticket);
+        if self.waiting(ticket.class) >= share {
+            // Only one of its own class can make room.
+            return own().map(|last| Some(WaiterId(last))).ok_or(());
+        }
+        if self.waiters.len() < self.params.capacity {
+            return Ok(None);
+        }
         let below = Class::ALL.into_iter().rev().take_while(|class| *class > ticket.class);
         let lower = below.filter_map(|class| self.lane(class).newest()).next();
-        lower.or_else(|| self.lane(ticket.class).crowding_out(ticket)).map(WaiterId)
+        lower.or_else(own).map(|last| Some(WaiterId(last))).ok_or(())
     }
 
     /// A wait shorter than the time between two dispatches is never long, and no trend shows within one service time
@@ -267,6 +299,7 @@ impl<T> FairQueue<T> {
         match class {
             Class::Interactive => &self.interactive,
             Class::Normal => &self.normal,
+            Class::Logon => &self.logon,
             Class::Batch => &self.batch,
             Class::Refresh => &self.refresh,
         }
@@ -276,6 +309,7 @@ impl<T> FairQueue<T> {
         match class {
             Class::Interactive => &mut self.interactive,
             Class::Normal => &mut self.normal,
+            Class::Logon => &mut self.logon,
             Class::Batch => &mut self.batch,
             Class::Refresh => &mut self.refresh,
         }
@@ -297,7 +331,8 @@ mod tests {
     const NEVER: CodelParams = CodelParams { target: Duration::MAX, interval: Duration::MAX };
 
     fn queue(capacity: usize) -> FairQueue<u32> {
-        FairQueue::new(QueueParams { capacity, aging: Duration::from_secs(1), codel: NEVER }, 1)
+        let shares = [capacity; 5];
+        FairQueue::new(QueueParams { capacity, shares, aging: Duration::from_secs(1), codel: NEVER }, 1)
     }
 
     fn ticket(consumer: u64, class: Class) -> Ticket {
@@ -314,7 +349,7 @@ mod tests {
             queue.push(ticket(*consumer, *class), index, now).unwrap();
         }
         let popped: Vec<u32> =
-            std::iter::from_fn(|| queue.pop([1; 4], [1; 4], TYPICAL, now)).map(|popped| popped.payload).collect();
+            std::iter::from_fn(|| queue.pop([1; 5], [1; 5], TYPICAL, now)).map(|popped| popped.payload).collect();
         assert_eq!(popped, expected);
     }
 
@@ -343,7 +378,7 @@ mod tests {
             queue.push(ticket(1, Class::Normal), index, now).unwrap();
         }
         for _ in 0..1000 {
-            let popped = queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap();
+            let popped = queue.pop([1; 5], [1; 5], TYPICAL, now).unwrap();
             now += Duration::from_millis(20);
             queue.settle(
                 &popped.ticket,
@@ -353,7 +388,7 @@ mod tests {
             );
         }
         queue.push(ticket(2, Class::Normal), 9999, now).unwrap();
-        assert_eq!(queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap().payload, 9999);
+        assert_eq!(queue.pop([1; 5], [1; 5], TYPICAL, now).unwrap().payload, 9999);
     }
 
     /// Two consumers with a line each get a slot, and their work `took` that many times the estimate (`None`: it does not
@@ -365,13 +400,13 @@ mod tests {
         for index in 0..20 {
             queue.push(ticket(1 + u64::from(index) % 2, Class::Normal), index, now).unwrap();
         }
-        let both = [1, 2].map(|_| queue.pop([1; 4], [2; 4], TYPICAL, now).unwrap());
+        let both = [1, 2].map(|_| queue.pop([1; 5], [2; 5], TYPICAL, now).unwrap());
         assert_eq!(both.each_ref().map(|popped| popped.ticket.consumer), [1, 2]);
         for (popped, took) in both.iter().zip(took) {
             let took = took.map(|times| TYPICAL * times);
             queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), took);
         }
-        assert_eq!([0; 4].map(|_| queue.pop([1; 4], [2; 4], TYPICAL, now).unwrap().ticket.consumer), expected);
+        assert_eq!([0; 4].map(|_| queue.pop([1; 5], [2; 5], TYPICAL, now).unwrap().ticket.consumer), expected);
     }
 
     #[test]
@@ -393,7 +428,7 @@ mod tests {
         }
         queue.settle(&hog, 1, None, Some(TYPICAL * 100));
         queue.push(hog, 0, now).unwrap();
-        assert_eq!([0; 4].map(|_| queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap().ticket.consumer), [2, 2, 2, 1]);
+        assert_eq!([0; 4].map(|_| queue.pop([1; 5], [1; 5], TYPICAL, now).unwrap().ticket.consumer), [2, 2, 2, 1]);
     }
 
     #[test]
@@ -406,7 +441,7 @@ mod tests {
             queue.push(ticket(newcomer, Class::Normal), 0, now).unwrap();
         }
         for newcomer in 21..200 {
-            let popped = queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap();
+            let popped = queue.pop([1; 5], [1; 5], TYPICAL, now).unwrap();
             queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), Some(TYPICAL));
             if popped.payload == 1 {
                 return;
@@ -426,11 +461,11 @@ mod tests {
         for index in 100..200 {
             queue.push(ticket(2, Class::Interactive), index, now).unwrap();
         }
-        let urgent = (0..50).filter(|_| queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap().payload >= 100).count();
+        let urgent = (0..50).filter(|_| queue.pop([1; 5], [1; 5], TYPICAL, now).unwrap().payload >= 100).count();
         assert_eq!(urgent, 50, "nobody has aged yet");
         now += Duration::from_secs(1);
         let turns: Vec<bool> =
-            (0..16).map(|_| queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap().payload < 100).collect();
+            (0..16).map(|_| queue.pop([1; 5], [1; 5], TYPICAL, now).unwrap().payload < 100).collect();
         let expected: Vec<bool> = (0..16).map(|turn| turn % 4 == 3).collect();
         assert_eq!(turns, expected);
     }
@@ -442,10 +477,10 @@ mod tests {
         queue.push(Ticket { cost: 4, ..ticket(1, Class::Normal) }, 0, now).unwrap();
         queue.push(ticket(2, Class::Normal), 1, now).unwrap();
         for free in 1..4 {
-            assert!(queue.pop([free; 4], [8; 4], TYPICAL, now).is_none(), "{free} free");
+            assert!(queue.pop([free; 5], [8; 5], TYPICAL, now).is_none(), "{free} free");
         }
-        assert_eq!(queue.pop([4; 4], [8; 4], TYPICAL, now).unwrap().served.unwrap().slots, 4);
-        assert_eq!(queue.pop([1; 4], [8; 4], TYPICAL, now).unwrap().payload, 1);
+        assert_eq!(queue.pop([4; 5], [8; 5], TYPICAL, now).unwrap().served.unwrap().slots, 4);
+        assert_eq!(queue.pop([1; 5], [8; 5], TYPICAL, now).unwrap().payload, 1);
     }
 
     #[test]
@@ -453,7 +488,7 @@ mod tests {
         let mut queue = queue(10);
         let now = Clock::system().now();
         queue.push(Ticket { cost: 40, ..ticket(1, Class::Normal) }, 0, now).unwrap();
-        assert_eq!(queue.pop([3; 4], [3; 4], TYPICAL, now).unwrap().served.unwrap().slots, 3);
+        assert_eq!(queue.pop([3; 5], [3; 5], TYPICAL, now).unwrap().served.unwrap().slots, 3);
     }
 
     #[test]
@@ -476,18 +511,38 @@ mod tests {
     }
 
     #[test]
+    fn a_storm_of_logons_has_no_more_of_the_queue_than_of_the_slots() {
+        let params = SlotsParams { slots: 12, queue: 64, ..SlotsParams::default() };
+        let mut queue = FairQueue::new(QueueParams::of(&params), 1);
+        let now = Clock::system().now();
+        let batch = queue.push(ticket(7, Class::Batch), 0, now).unwrap().id;
+        let taken = (0..1000).filter(|consumer| queue.push(ticket(*consumer, Class::Logon), 0, now).is_ok()).count();
+        assert_eq!(taken, 11, "two of twelve slots: eleven of 64 places");
+        let displaced = queue.push(ticket(0, Class::Logon), 0, now);
+        assert!(displaced.is_err(), "the lines are even");
+        for consumer in 0..52 {
+            assert!(queue.push(ticket(consumer, Class::Normal), 0, now).unwrap().displaced.is_none());
+        }
+        assert_eq!((queue.len(), queue.waiting(Class::Logon)), (64, 11));
+        let displaced = queue.push(ticket(99, Class::Interactive), 0, now).unwrap().displaced;
+        assert_eq!(displaced.map(|(id, _)| id), Some(batch), "whoever is more urgent has the rest");
+        let displaced = queue.push(ticket(99, Class::Interactive), 0, now).unwrap().displaced;
+        assert!(displaced.is_some() && queue.waiting(Class::Logon) == 10);
+    }
+
+    #[test]
     fn nothing_is_remembered_of_consumers_who_are_gone() {
         let mut queue = queue(100);
         let now = Clock::system().now();
         for consumer in 0..200_000 {
             queue.push(ticket(consumer, Class::Normal), 0, now).unwrap();
             if consumer >= 50 {
-                let popped = queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap();
+                let popped = queue.pop([1; 5], [1; 5], TYPICAL, now).unwrap();
                 queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), Some(TYPICAL));
             }
             assert!(queue.flows() <= 250, "{} flows for 50 waiters", queue.flows());
         }
-        while let Some(popped) = queue.pop([1; 4], [1; 4], TYPICAL, now) {
+        while let Some(popped) = queue.pop([1; 5], [1; 5], TYPICAL, now) {
             queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), Some(TYPICAL));
         }
         assert_eq!((queue.len(), queue.work()), (0, 0));
@@ -510,7 +565,7 @@ mod tests {
             let index = usize::try_from(draws.draw() % ids.len() as u64).unwrap();
             assert!(queue.remove(ids.swap_remove(index)).is_some());
         }
-        let served = std::iter::from_fn(|| queue.pop([1; 4], [1; 4], TYPICAL, now)).count();
+        let served = std::iter::from_fn(|| queue.pop([1; 5], [1; 5], TYPICAL, now)).count();
         assert_eq!((served, queue.len(), queue.work()), (5000, 0, 0));
     }
 
@@ -531,7 +586,7 @@ mod tests {
         for _ in 0..rounds {
             while running.len() < slots as usize {
                 let popped =
-                    queue.pop([1; 4], [slots; 4], TYPICAL, now).expect("work conserving: somebody always waits");
+                    queue.pop([1; 5], [slots; 5], TYPICAL, now).expect("work conserving: somebody always waits");
                 let service = consumers[popped.ticket.consumer as usize].1;
                 // Half to one and a half times the consumer's mean.
                 let service = service / 2 + service.mul_f64((draws.draw() % 1000) as f64 / 1000.0);
@@ -584,7 +639,7 @@ mod tests {
     proptest! {
         #[test]
         fn nobody_starves_however_urgent_the_others_are(
-            patient in prop::collection::vec((0_u64..6, 1_usize..4, 1_u32..4), 40..80),
+            patient in prop::collection::vec((0_u64..6, 1_usize..5, 1_u32..4), 40..80),
         ) {
             let mut queue = queue(1000);
             let mut now = Clock::system().now();
@@ -593,7 +648,7 @@ mod tests {
                 queue.push(Ticket { consumer, class: Class::ALL[class], weight, ..Ticket::default() }, 0, now).unwrap();
                 for _ in 0..8 {
                     queue.push(ticket(9, Class::Interactive), 0, now).unwrap();
-                    let popped = queue.pop([1; 4], [1; 4], TYPICAL, now).unwrap();
+                    let popped = queue.pop([1; 5], [1; 5], TYPICAL, now).unwrap();
                     now += TYPICAL;
                     queue.settle(&popped.ticket, 1, popped.served.map(|served| served.charged), Some(TYPICAL));
                 }
@@ -615,7 +670,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => (0_u64..6, 0_usize..4, 0_u32..4, 0_u32..4)
+            4 => (0_u64..6, 0_usize..5, 0_u32..4, 0_u32..4)
                 .prop_map(|(consumer, class, cost, weight)| Step::Push { consumer, class, cost, weight }),
             3 => (1_u32..5).prop_map(|free| Step::Pop { free }),
             1 => any::<usize>().prop_map(|nth| Step::Remove { nth }),
@@ -646,7 +701,7 @@ mod tests {
                             Err(_) => prop_assert_eq!(before, 20),
                         }
                     }
-                    Step::Pop { free } => match queue.pop([free; 4], [SLOTS; 4], TYPICAL, now) {
+                    Step::Pop { free } => match queue.pop([free; 5], [SLOTS; 5], TYPICAL, now) {
                         Some(popped) => {
                             let served = popped.served.expect("CoDel is off");
                             prop_assert!(served.slots <= free);

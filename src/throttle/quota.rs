@@ -9,6 +9,7 @@
 //! - An hour is a whole hour of the zone. A day begins where the zone's date changes, and is 23 or 25 hours long where
 //!   the clock is put forward or back. A month begins on its first day.
 //! - A request counts against all quotas of its consumer, or against none: what the hour refuses, the day is not charged.
+//! - In shadow mode nobody is refused, and what is beyond the limit is charged on: so one sees by how much it is missed.
 //! - A clock that is set back moves the count into the earlier window: nothing is forgiven, and nobody is locked out
 //!   until a time that is far away again.
 //! - The counts are a consumer's and know no limit: another limit finds them as they are. An open window ends when it was
@@ -20,7 +21,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
-use crate::refusal::Reason;
+use crate::refusal::{Mode, Reason};
 
 /// So many requests per window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct QuotaParams {
     pub per: Per,
     /// Whose clock and calendar it goes by.
     pub zone: TimeZone,
+    /// Whether what is beyond it is refused, or only counted.
+    pub mode: Mode,
 }
 
 /// The length of a window.
@@ -107,6 +110,8 @@ pub struct Counted {
     pub per: Per,
     /// Whether it has room for the request.
     pub allowed: bool,
+    /// Whether that counts.
+    pub mode: Mode,
     /// How many requests a window has room for.
     pub limit: u64,
     /// What was used of this window.
@@ -118,6 +123,11 @@ pub struct Counted {
 }
 
 impl Counted {
+    /// Whether the request is refused for it.
+    pub const fn refuses(&self) -> bool {
+        !self.allowed && self.mode.counts()
+    }
+
     /// What may still come in this window.
     pub const fn remaining(&self) -> u64 {
         self.limit.saturating_sub(self.used)
@@ -131,16 +141,17 @@ impl Counts {
     /// Counts a request that weighs `cost` at `now`, if there is room for it in every window. A cost beyond a limit
     /// takes the whole window: such a request is as rare as can be, not impossible.
     pub fn check(&mut self, quotas: &[QuotaParams], cost: u32, now: SystemTime) -> Standing {
-        let standing = self.stand(quotas, cost, now);
-        if standing.iter().flatten().any(|quota| !quota.allowed) {
+        let mut standing = self.stand(quotas, cost, now);
+        if standing.iter().flatten().any(Counted::refuses) {
             return standing;
         }
-        for quota in quotas {
+        for (quota, standing) in quotas.iter().zip(standing.iter_mut().flatten()) {
             let count = self.of(quota.per);
             *count = count.at(quota, now);
             count.used = count.used.saturating_add(charge(quota, cost));
+            standing.used = count.used;
         }
-        self.stand(quotas, 0, now)
+        standing
     }
 
     /// What [`Counts::check`] would say, without counting.
@@ -152,6 +163,7 @@ impl Counts {
             *place = Some(Counted {
                 per: quota.per,
                 allowed: charged == 0 || used.saturating_add(charged) <= quota.limit,
+                mode: quota.mode,
                 limit: quota.limit,
                 used,
                 reset: end.duration_since(now).unwrap_or_default(),
@@ -241,7 +253,7 @@ mod tests {
     use super::*;
 
     fn quota(limit: u64, per: Per, zone: &str) -> QuotaParams {
-        QuotaParams { limit, per, zone: TimeZone::get(zone).unwrap() }
+        QuotaParams { limit, per, zone: TimeZone::get(zone).unwrap(), mode: Mode::Enforce }
     }
 
     fn time(text: &str) -> SystemTime {

@@ -1,20 +1,32 @@
-//! Requests per time: GCRA, by the `governor` crate, over buckets of our own.
+//! Requests per time: GCRA over a bounded number of buckets.
 //!
-//! governor's keyed stores grow with every key they see (governor#171), and keys come from the network. `Buckets` holds
-//! a bounded number. A bucket that has filled up again says no more than none, and its place is taken over by the next
-//! key that needs one; state that says something is never evicted, or whoever floods with new keys could wash his own
-//! record away. Keys that find no place share a bucket with others in the same case; configured consumers always find one.
+//! A bucket is one number: when it is full again (the theoretical arrival time of ITU-T I.371, annex A). A request moves
+//! that by what it weighs, and passes at once if the bucket holds as much.
+//!
+//! ```text
+//!        now      now + delay             full_at (before)      full_at (after)
+//! ────────┬───────────┬─────────────────────────┬───────────────────────┬──────▶
+//!         │           └─────────── burst ───────┼───────────────────────┘
+//!         └────────────── filled ───────────────┘└──────── weight ───────┘
+//! ```
+//! - **Reject**: what the bucket does not hold is refused, and leaves the bucket as it was.
+//! - **Delay** ([`Delay`]): such a request reserves its place behind those before it, and passes `delay` later: the rate is
+//!   shaped, not cut off. Who leaves before his turn gives the place back if nobody is behind him; otherwise the others
+//!   were told their times already, and it stays unused. How long one is held back is bounded, and how many are.
+//!
+//! Keyed stores that grow with every key they see cannot be used (governor#171): keys come from the network. `Buckets`
+//! holds a bounded number. A bucket that has filled up again says no more than none, and its place is taken over by the
+//! next key that needs one; state that says something is never evicted, or whoever floods with new keys could wash his
+//! own record away. Keys that find no place share a bucket with others in the same case; configured consumers always find
+//! one.
 
-use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
-use governor::state::StateStore;
-use governor::{Quota, RateLimiter as Governor};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
@@ -22,13 +34,28 @@ use crate::refusal::Mode;
 use crate::throttle::RateParams;
 use crate::throttle::estimate::nanos;
 
+/// What is over a rate waits for its turn, so long and so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delay {
+    /// The longest a request is held back; what would have to wait longer is refused.
+    pub longest: Duration,
+    /// Requests of all keys that are held back at the same time; further ones are refused.
+    pub most: u32,
+}
+
 /// One rate, kept for each key by itself.
 #[derive(Debug)]
 pub struct RateLimiter {
-    quota: Quota,
+    /// Nanoseconds in which one request is refilled.
+    interval: u64,
+    /// Requests a full bucket holds.
+    burst: NonZeroU32,
     buckets: Buckets,
     clock: Clock,
     epoch: Instant,
+    delay: Option<Delay>,
+    /// Requests that are held back now.
+    delayed: AtomicU32,
     mode: Mode,
 }
 
@@ -37,31 +64,69 @@ pub struct RateLimiter {
 pub struct Rated {
     /// Whether it may pass.
     pub allowed: bool,
+    /// How long it is held back before; zero if it may at once, or not at all.
+    pub delay: Duration,
     /// What may come at once after it.
     pub remaining: u32,
-    /// Until the bucket is full again.
+    /// From when it may pass until the bucket is full again.
     pub reset: Duration,
     /// Until the same request would be allowed; zero if it is.
     pub retry_after: Duration,
+}
+
+/// When a request comes to a limiter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Come {
+    /// Now.
+    pub now: Instant,
+    /// How long it is held back before.
+    pub held: Duration,
+}
+
+/// A place among those held back. Dropped before its turn has come, it is given back as far as that hurts nobody.
+#[derive(Debug)]
+#[must_use = "a place that is dropped is given back"]
+pub struct Reservation {
+    limiter: Arc<RateLimiter>,
+    key: u64,
+    weight: u64,
+    /// What the bucket was left at.
+    full_at: u64,
+    passed: bool,
 }
 
 impl RateLimiter {
     /// A limiter with a bucket of its own for about `capacity` keys (at most twice as many, 16 bytes each, taken when
     /// needed).
     pub fn new(params: &RateParams, capacity: usize, clock: Clock) -> Self {
-        // Rounded up to the nanosecond: never more than the limit.
-        let interval = nanos(params.per).div_ceil(u64::from(params.limit.get())).max(1);
-        // A bucket of more than a century would overflow the clock's nanoseconds.
+        // Rounded up to the nanosecond: never more than the limit. A bucket of more than a century would overflow.
+        let interval = nanos(params.per).div_ceil(u64::from(params.limit.get())).clamp(1, LONGEST);
         let burst = u32::try_from(LONGEST / interval).unwrap_or(u32::MAX).min(params.burst.get());
-        let quota = Quota::with_period(Duration::from_nanos(interval.min(LONGEST))).expect("the interval is not zero");
-        let quota = quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN));
-        let epoch = clock.now();
-        Self { quota, buckets: Buckets::new(capacity), clock, epoch, mode: params.mode }
+        Self {
+            interval,
+            burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN),
+            buckets: Buckets::new(capacity),
+            epoch: clock.now(),
+            clock,
+            delay: params.delay,
+            delayed: AtomicU32::new(0),
+            mode: params.mode,
+        }
     }
 
     /// Whether its verdict counts.
     pub const fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Requests a full bucket holds.
+    pub const fn burst(&self) -> u32 {
+        self.burst.get()
+    }
+
+    /// Whether, and how, what is over it waits for its turn.
+    pub const fn delay(&self) -> Option<Delay> {
+        self.delay
     }
 
     /// Counts a request of `key` that weighs `cost`. A cost beyond the burst empties the full bucket: such a request is
@@ -70,36 +135,40 @@ impl RateLimiter {
         self.check_at(key, cost, self.clock.now())
     }
 
-    /// As [`RateLimiter::check`], for a caller who has read the clock already.
+    /// As [`RateLimiter::check`], for a caller who has read the clock already. Holds nobody back.
     pub fn check_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
-        self.judge(key, cost, now, true)
+        self.judge(key, cost, Come { now, held: Duration::ZERO }, Duration::ZERO, true).0
     }
 
-    /// What [`RateLimiter::check_at`] would say. Takes nothing.
-    pub fn peek_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
-        self.judge(key, cost, now, false)
+    /// What [`RateLimiter::take`] would say. Takes nothing.
+    pub fn peek(&self, key: u64, cost: NonZeroU32, come: Come, patience: Duration) -> Rated {
+        let longest = self.delay.filter(|delay| self.delayed() < delay.most).map(|delay| delay.longest.min(patience));
+        self.judge(key, cost, come, longest.unwrap_or_default(), false).0
     }
 
-    fn judge(&self, key: u64, cost: NonZeroU32, now: Instant, counts: bool) -> Rated {
-        let view = View {
-            buckets: &self.buckets,
-            counts,
-            now: nanos(now.saturating_duration_since(self.epoch)),
-            filled: Cell::new(0),
-        };
-        // governor reads its clock where it decides and keeps times relative to its own start. Ours is a view for one
-        // decision: its start is `now`, so that the verdict and the numbers below speak of the same instant.
-        let governor: Governor<_, _, _, NoOpMiddleware<Nanos>> = Governor::new(self.quota, &view, Still);
-        let cost = cost.min(self.quota.burst_size());
-        let decision = governor.check_key_n(&key, cost).expect("the cost is within the burst");
-        let retry_after = decision.err().map(|until| until.wait_time_from(Still::NOW));
-        let filled = view.filled.get();
-        Rated {
-            allowed: retry_after.is_none(),
-            remaining: self.remaining(filled),
-            reset: Duration::from_nanos(filled),
-            retry_after: retry_after.unwrap_or_default(),
+    /// Counts a request as [`RateLimiter::check_at`] does; where the limiter delays, what is over it gets a place among
+    /// those held back, unless it would have to wait longer than that or its `patience` allows. It may pass
+    /// [`Rated::delay`] after it comes.
+    pub fn take(
+        self: &Arc<Self>,
+        key: u64,
+        cost: NonZeroU32,
+        come: Come,
+        patience: Duration,
+    ) -> (Rated, Option<Reservation>) {
+        let (rated, _) = self.judge(key, cost, come, Duration::ZERO, true);
+        let Some(Delay { longest, most }) = self.delay.filter(|_| !rated.allowed) else { return (rated, None) };
+        let one_more = |delayed| (delayed < most).then_some(delayed + 1);
+        if self.delayed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+            return (rated, None);
         }
+        let (rated, full_at) = self.judge(key, cost, come, longest.min(patience), true);
+        if rated.delay.is_zero() {
+            self.delayed.fetch_sub(1, Ordering::Relaxed);
+            return (rated, None);
+        }
+        let weight = self.weight(cost);
+        (rated, Some(Reservation { limiter: Arc::clone(self), key, weight, full_at, passed: false }))
     }
 
     /// Keys that have a bucket of their own now, full buckets not yet taken over included.
@@ -107,11 +176,65 @@ impl RateLimiter {
         self.buckets.sets.iter().map(|set| set.lock().own.len()).sum()
     }
 
-    /// Whole requests in a bucket that is full in `filled` nanoseconds.
-    fn remaining(&self, filled: u64) -> u32 {
-        let interval = nanos(self.quota.replenish_interval());
-        let full = interval.saturating_mul(u64::from(self.quota.burst_size().get()));
-        u32::try_from(full.saturating_sub(filled) / interval).unwrap_or(u32::MAX)
+    /// Requests that are held back now.
+    pub fn delayed(&self) -> u32 {
+        self.delayed.load(Ordering::Relaxed)
+    }
+
+    /// The verdict, and when the bucket is full after it.
+    fn judge(&self, key: u64, cost: NonZeroU32, come: Come, patience: Duration, counts: bool) -> (Rated, u64) {
+        let now = nanos(come.now.saturating_duration_since(self.epoch));
+        let at = now.saturating_add(nanos(come.held));
+        let mut set = self.buckets.set(key).lock();
+        let mut looked_at = if counts { 0 } else { set.stands(key) };
+        let full_at = if counts { set.bucket(key, now) } else { &mut looked_at };
+        // A bucket that was full before and one that is full now are the same.
+        let filled = full_at.saturating_sub(at);
+        let after = filled.saturating_add(self.weight(cost));
+        let wait = after.saturating_sub(self.full());
+        let allowed = wait <= nanos(patience);
+        let filled = if allowed { after } else { filled };
+        *full_at = at.saturating_add(filled).max(*full_at);
+        let (delay, retry_after) = if allowed { (wait, 0) } else { (0, wait) };
+        let rated = Rated {
+            allowed,
+            delay: Duration::from_nanos(delay),
+            // Whole requests.
+            remaining: u32::try_from(self.full().saturating_sub(filled) / self.interval).unwrap_or(u32::MAX),
+            reset: Duration::from_nanos(filled - delay),
+            retry_after: Duration::from_nanos(retry_after),
+        };
+        (rated, *full_at)
+    }
+
+    /// Nanoseconds a request that costs so much takes to be refilled.
+    fn weight(&self, cost: NonZeroU32) -> u64 {
+        self.interval.saturating_mul(u64::from(cost.min(self.burst).get()))
+    }
+
+    /// Nanoseconds in which an empty bucket fills up.
+    fn full(&self) -> u64 {
+        self.interval.saturating_mul(u64::from(self.burst.get()))
+    }
+}
+
+impl Reservation {
+    /// Its turn has come.
+    pub fn pass(mut self) {
+        self.passed = true;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.limiter.delayed.fetch_sub(1, Ordering::Relaxed);
+        if !self.passed {
+            let mut set = self.limiter.buckets.set(self.key).lock();
+            let full_at = set.known(self.key);
+            if *full_at == self.full_at {
+                *full_at = self.full_at.saturating_sub(self.weight);
+            }
+        }
     }
 }
 
@@ -157,6 +280,12 @@ impl Set {
         self.own.iter().find(|bucket| bucket.key == key).map_or(self.shared, |bucket| bucket.full_at)
     }
 
+    /// The bucket that counts for `key`, without a new one.
+    fn known(&mut self, key: u64) -> &mut u64 {
+        let own = self.own.iter_mut().find(|bucket| bucket.key == key);
+        own.map_or(&mut self.shared, |bucket| &mut bucket.full_at)
+    }
+
     /// The bucket that counts for `key`: its own, else a new one or one to take over, else the shared one.
     fn bucket(&mut self, key: u64, now: u64) -> &mut u64 {
         let own = self.own.iter().position(|bucket| bucket.key == key);
@@ -178,52 +307,6 @@ impl Set {
     }
 }
 
-/// The buckets as governor sees them for one decision, which is made at its time zero.
-struct View<'a> {
-    buckets: &'a Buckets,
-    /// Whether the decision counts.
-    counts: bool,
-    /// Now, in nanoseconds since the limiter's epoch.
-    now: u64,
-    /// Out: nanoseconds until the bucket is full, after the decision.
-    filled: Cell<u64>,
-}
-
-impl StateStore for &View<'_> {
-    type Key = u64;
-
-    fn measure_and_replace<T, F, E>(&self, key: &u64, decide: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let mut set = self.buckets.set(*key).lock();
-        let mut looked_at = if self.counts { 0 } else { set.stands(*key) };
-        let full_at = if self.counts { set.bucket(*key, self.now) } else { &mut looked_at };
-        // A bucket that was full before now and one that is full now are the same to GCRA.
-        let filled = full_at.saturating_sub(self.now);
-        self.filled.set(filled);
-        let (verdict, filled) = decide(Some(Nanos::new(filled)))?;
-        self.filled.set(filled.as_u64());
-        *full_at = self.now.saturating_add(filled.as_u64());
-        Ok(verdict)
-    }
-}
-
-/// governor's clock for one decision: it stands.
-struct Still;
-
-impl Still {
-    const NOW: Nanos = Nanos::new(0);
-}
-
-impl governor::clock::Clock for Still {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        Self::NOW
-    }
-}
-
 /// The mark of keys that come from the network. All others stand for configured consumers: there are no more of them
 /// than the configuration names, and each has a bucket of its own, whoever floods.
 pub const ANONYMOUS: u64 = 1 << 63;
@@ -241,12 +324,28 @@ mod tests {
     use super::*;
 
     fn params(limit: u32, per: Duration, burst: u32) -> RateParams {
-        RateParams { limit: limit.try_into().unwrap(), per, burst: burst.try_into().unwrap(), mode: Mode::Enforce }
+        RateParams {
+            limit: limit.try_into().unwrap(),
+            per,
+            burst: burst.try_into().unwrap(),
+            delay: None,
+            mode: Mode::Enforce,
+        }
     }
 
     /// 10 per second, of which 5 at once.
     fn limiter(capacity: usize) -> RateLimiter {
         RateLimiter::new(&params(10, SECOND, 5), capacity, Clock::system())
+    }
+
+    /// The same, where what is over it is held back.
+    fn shaper(longest: Duration, most: u32) -> Arc<RateLimiter> {
+        let delay = Some(Delay { longest, most });
+        Arc::new(RateLimiter::new(&RateParams { delay, ..params(10, SECOND, 5) }, 100, Clock::system()))
+    }
+
+    const fn at(now: Instant) -> Come {
+        Come { now, held: Duration::ZERO }
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -256,7 +355,7 @@ mod tests {
     fn check(rated: Rated, allowed: bool, remaining: u32, reset_millis: u64, retry_millis: u64) {
         let reset = Duration::from_millis(reset_millis);
         let retry_after = Duration::from_millis(retry_millis);
-        assert_eq!(rated, Rated { allowed, remaining, reset, retry_after });
+        assert_eq!(rated, Rated { allowed, delay: Duration::ZERO, remaining, reset, retry_after });
     }
 
     #[tokio::test(start_paused = true)]
@@ -281,11 +380,11 @@ mod tests {
         let limiter = limiter(100);
         let now = limiter.clock.now();
         for _ in 0..7 {
-            let look = limiter.peek_at(7, ONE, now);
-            assert_eq!(limiter.peek_at(7, ONE, now), look);
+            let look = limiter.peek(7, ONE, at(now), Duration::MAX);
+            assert_eq!(limiter.peek(7, ONE, at(now), Duration::MAX), look);
             assert_eq!(limiter.check_at(7, ONE, now), look);
         }
-        limiter.peek_at(8, ONE, now);
+        limiter.peek(8, ONE, at(now), Duration::MAX);
         assert_eq!(limiter.keys(), 1);
     }
 
@@ -294,6 +393,99 @@ mod tests {
         let limiter = limiter(100);
         check(limiter.check(7, 50.try_into().unwrap()), true, 0, 500, 0);
         check(limiter.check(7, 50.try_into().unwrap()), false, 0, 500, 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_the_rate_gets_turns_one_behind_the_other() {
+        let limiter = shaper(ms(300), 100);
+        let now = limiter.clock.now();
+        let take = |limiter: &Arc<RateLimiter>| limiter.take(7, ONE, at(now), Duration::MAX);
+        for _ in 0..5 {
+            let (rated, place) = take(&limiter);
+            assert!(rated.allowed && rated.delay.is_zero() && place.is_none());
+        }
+        let places: Vec<_> = (1..=3)
+            .map(|turn| {
+                let (rated, place) = take(&limiter);
+                assert_eq!((rated.allowed, rated.delay, rated.remaining), (true, ms(100 * turn), 0));
+                assert_eq!(rated.reset, ms(500), "when its turn has come the bucket is empty");
+                place.expect("it is held back")
+            })
+            .collect();
+        let (rated, place) = take(&limiter);
+        assert!(place.is_none());
+        assert_eq!((rated.allowed, rated.delay, rated.retry_after), (false, Duration::ZERO, ms(400)));
+        assert_eq!(limiter.delayed(), 3);
+        for place in places {
+            place.pass();
+        }
+        assert_eq!(limiter.delayed(), 0);
+        assert_eq!(limiter.peek(7, ONE, at(now), Duration::MAX).retry_after, ms(400), "turns taken stay taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_held_back_beyond_his_patience_and_only_so_many_at_once() {
+        let limiter = shaper(SECOND, 2);
+        let now = limiter.clock.now();
+        let over = |key, patience| limiter.take(key, 5.try_into().unwrap(), at(now), patience);
+        assert!(over(1, SECOND).1.is_none() && over(2, SECOND).1.is_none() && over(3, SECOND).1.is_none());
+        let (impatient, place) = over(1, ms(499));
+        assert!(!impatient.allowed && place.is_none() && limiter.delayed() == 0);
+        let (first, second) = (over(1, ms(500)), over(2, SECOND));
+        assert!(first.1.is_some() && second.1.is_some());
+        assert!(!limiter.peek(3, ONE, at(now), SECOND).allowed);
+        let (third, place) = over(3, SECOND);
+        assert!(!third.allowed && place.is_none(), "two are held back already");
+        drop(first);
+        assert!(limiter.peek(3, ONE, at(now), SECOND).allowed);
+        assert!(over(3, SECOND).1.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_leaves_before_his_turn_leaves_nothing_unless_others_are_behind_him() {
+        let limiter = shaper(SECOND, 100);
+        let now = limiter.clock.now();
+        let take = || limiter.take(7, ONE, at(now), Duration::MAX);
+        for _ in 0..5 {
+            assert!(take().1.is_none());
+        }
+        let (rated, place) = take();
+        assert_eq!(rated.delay, ms(100));
+        drop(place);
+        let (rated, first) = take();
+        assert_eq!(rated.delay, ms(100), "the place was given back");
+        let (rated, second) = take();
+        assert_eq!(rated.delay, ms(200));
+        drop(first);
+        let (rated, third) = take();
+        assert_eq!(rated.delay, ms(300), "the second was told its time already");
+        drop(third);
+        drop(second);
+        assert_eq!(take().0.delay, ms(200), "and the first one's place stays unused");
+        assert_eq!(limiter.delayed(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_comes_later_is_judged_as_of_then_and_evicts_nobody() {
+        let limiter = shaper(SECOND, 100);
+        let now = limiter.clock.now();
+        let later = Come { now, held: ms(250) };
+        let five = 5.try_into().unwrap();
+        assert!(limiter.take(7, five, at(now), Duration::MAX).0.allowed);
+        let (rated, place) = limiter.take(7, five, later, Duration::MAX);
+        assert_eq!(rated.delay, ms(250), "half of the bucket will be back");
+        assert!(place.is_some());
+        for key in strangers(0..u64::try_from(WAYS).unwrap() * 20) {
+            limiter.take(key, ONE, at(now), Duration::ZERO);
+        }
+        let before = limiter.keys();
+        limiter.take(ANONYMOUS | 1_000_000, ONE, Come { now, held: ms(900) }, Duration::ZERO);
+        assert!(limiter.keys() >= before);
+        assert!(!limiter.check_at(ANONYMOUS, five, now).allowed, "its record is still there");
+    }
+
+    const fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
     }
 
     /// Keys from the network, as many as there are.
@@ -410,6 +602,64 @@ mod tests {
                     sum += cost;
                     let refilled = (*end - *begin).as_secs_f64() * f64::from(limit) / (per as f64 / 1000.0);
                     prop_assert!(f64::from(sum) <= f64::from(burst) + refilled + 1e-6, "{} in {:?}", sum, *end - *begin);
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_shaped_passes_in_order_and_never_faster_than_the_rate(
+            limit in 1_u32..50,
+            burst in 1_u32..10,
+            longest in 0_u64..3000,
+            most in 1_u32..20,
+            steps in prop::collection::vec((0_u64..300, 1_u32..4, 0_u64..4000, 0_u8..4), 1..150),
+        ) {
+            let delay = Some(Delay { longest: ms(longest), most });
+            let params = RateParams { delay, ..params(limit, SECOND, burst) };
+            let limiter = Arc::new(RateLimiter::new(&params, 1, Clock::system()));
+            let mut now = limiter.epoch;
+            let mut held: Vec<(Instant, u32, Reservation)> = Vec::new();
+            let mut passed: Vec<(Instant, u32)> = Vec::new();
+            for (wait, cost, patience, step) in steps {
+                now += ms(wait);
+                // Those whose turn has come pass, in the order in which they came.
+                while held.first().is_some_and(|(turn, ..)| *turn <= now) {
+                    let (turn, cost, place) = held.remove(0);
+                    place.pass();
+                    passed.push((turn, cost));
+                }
+                if step == 0 && !held.is_empty() {
+                    // Somebody leaves.
+                    drop(held.remove(patience as usize % held.len()));
+                    continue;
+                }
+                let cost = cost.min(burst);
+                let (rated, place) = limiter.take(7, cost.try_into().unwrap(), at(now), ms(patience));
+                prop_assert_eq!(place.is_some(), !rated.delay.is_zero());
+                prop_assert!(rated.delay <= ms(longest.min(patience)));
+                match place {
+                    Some(place) => {
+                        let turn = now + rated.delay;
+                        prop_assert!(held.last().is_none_or(|(last, ..)| *last < turn), "behind those before it");
+                        held.push((turn, cost, place));
+                    }
+                    None if rated.allowed => {
+                        prop_assert!(held.is_empty(), "nobody passes those held back");
+                        passed.push((now, cost));
+                    }
+                    None => {}
+                }
+                prop_assert_eq!(limiter.delayed() as usize, held.len());
+                prop_assert!(limiter.delayed() <= most);
+            }
+            passed.extend(held.iter().map(|(turn, cost, _)| (*turn, *cost)));
+            prop_assert!(passed.is_sorted_by_key(|(turn, _)| *turn));
+            for (first, (begin, _)) in passed.iter().enumerate() {
+                let mut sum = 0;
+                for (end, cost) in &passed[first..] {
+                    sum += cost;
+                    let refilled = (*end - *begin).as_secs_f64() * f64::from(limit);
+                    prop_assert!(f64::from(sum) <= f64::from(burst) + refilled + 1e-6, "{sum} in {:?}", *end - *begin);
                 }
             }
         }

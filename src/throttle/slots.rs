@@ -5,7 +5,6 @@
 //! exactly one waiter wakes per slot. Whatever happens to a request (its client leaves, its task is dropped while it waits
 //! or just after it got its slot), every slot taken is given back exactly once: [`Permit`] and [`Acquire`] are guards.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
@@ -13,19 +12,21 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use self::outlook::Outlook;
+use self::state::{Decision, State, WHOLE};
 use crate::clock::Clock;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::acquire::Acquire;
-use crate::throttle::estimate::{Draws, Mean, drain, jittered};
-use crate::throttle::limit::{Ending, Limit, Sample, Shift};
+use crate::throttle::limit::{Ending, Shift};
 pub use crate::throttle::permit::Permit;
-use crate::throttle::queue::{FairQueue, Popped, QueueParams, Served, WaiterId};
-use crate::throttle::reserve::{PerClass, Reserve, of};
-use crate::throttle::stats::{LimitStats, SlotsStats, Totals};
+use crate::throttle::queue::WaiterId;
+use crate::throttle::stats::{LimitStats, SlotsStats};
 use crate::throttle::wakes::Wakes;
 use crate::throttle::{Class, SlotsParams, Ticket};
 
 mod learned;
+mod outlook;
+mod state;
 
 /// The slots of one upstream.
 #[derive(Debug)]
@@ -48,6 +49,17 @@ pub(super) struct Taken {
     pub(super) zombie: bool,
     /// Slots in use when it got its own, these included.
     pub(super) in_flight: u32,
+    /// What would have become of it, if slots do not count.
+    pub(super) excess: Option<Excess>,
+}
+
+/// What would have become of a request that found no slot, and passed all the same: slots are in shadow mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// It would have waited.
+    Waits,
+    /// It would have been refused.
+    Refused(Reason),
 }
 
 /// How an attempt to acquire began.
@@ -60,51 +72,10 @@ pub(super) enum Begun {
     Queued(WaiterId),
 }
 
-#[derive(Debug)]
-struct State {
-    params: SlotsParams,
-    /// Where the number of slots adapts.
-    limit: Option<Limit>,
-    busy: u32,
-    zombie: u32,
-    /// More than these are not in use, however many there are: what the endpoints may work on together.
-    ceiling: u32,
-    /// What each class holds of both, and what is kept for it.
-    reserve: Reserve,
-    /// The share of the slots that new work may take, in thousandths; less than all after a breaker has closed.
-    let_out: u32,
-    queue: FairQueue<Option<Waker>>,
-    /// What was decided about waiters that have not come to fetch it yet.
-    decided: HashMap<WaiterId, Decision>,
-    mean: Mean,
-    draws: Draws,
-    totals: Totals,
-}
-
-#[derive(Debug)]
-enum Decision {
-    Granted(Taken),
-    Refused(Refusal),
-}
-
 impl Slots {
     /// Slots as `params` say, all free. `seed` spreads the retries of those refused.
     pub fn new(params: SlotsParams, clock: Clock, seed: u64) -> Arc<Self> {
-        let mut draws = Draws::new(seed);
-        let state = State {
-            limit: limit(&params, clock.now()),
-            queue: FairQueue::new(QueueParams::of(&params), draws.draw()),
-            ceiling: u32::MAX,
-            reserve: Reserve::new(params.reserve),
-            params,
-            busy: 0,
-            zombie: 0,
-            let_out: WHOLE,
-            decided: HashMap::new(),
-            mean: Mean::default(),
-            draws,
-            totals: Totals::default(),
-        };
+        let state = State::new(params, clock.now(), seed);
         Arc::new(Self { state: Mutex::new(state), let_out: AtomicU32::new(WHOLE), clock })
     }
 
@@ -131,13 +102,7 @@ impl Slots {
     pub fn retune(&self, params: SlotsParams) {
         let now = self.clock.now();
         self.with(|state, wakes| {
-            state.queue.retune(QueueParams::of(&params));
-            match (&mut state.limit, params.adaptive) {
-                (Some(limit), Some(adaptive)) => limit.retune(adaptive, whole(params.slots), now),
-                (current, _) => *current = limit(&params, now),
-            }
-            state.reserve.retune(params.reserve);
-            state.params = params;
+            state.retune(params, now);
             state.dispatch(now, wakes);
         });
     }
@@ -186,6 +151,7 @@ impl Slots {
             slots: state.slots() as usize,
             limit: state.limit.as_ref().map(|limit| LimitStats {
                 suggested: limit.suggested() as usize,
+                shadow: limit.is_shadow(),
                 reading: limit.reading(),
                 drops: limit.drops(),
             }),
@@ -224,10 +190,11 @@ impl Slots {
             if let Some(decision) = state.decided.remove(&id) {
                 return decision;
             }
+            let class = state.queue.ticket(id).map_or(Class::Normal, |ticket| ticket.class);
             wakes.dropped = state.queue.remove(id).flatten();
             state.totals.timeout += 1;
             state.dispatch(now, wakes);
-            Decision::Refused(state.refusal(Reason::QueueTimeout))
+            Decision::Refused(state.refusal(Reason::QueueTimeout, class))
         });
         self.honour(decision)
     }
@@ -252,6 +219,7 @@ impl Slots {
             let (patience, ahead) = (patience.min(state.params.timeout), state.queue.len());
             let begun = match state.take_free(&ticket, now) {
                 Some(taken) => Begun::Granted(Permit::new(self, taken)),
+                None if !state.counts() => Begun::Granted(Permit::new(self, state.overdraw(&ticket, now, patience))),
                 None => match state.enqueue(ticket, now, patience, wakes) {
                     Ok(id) => Begun::Queued(id),
                     Err(refusal) => Begun::Refused(refusal),
@@ -322,171 +290,6 @@ impl Slots {
     }
 }
 
-impl State {
-    /// Takes free slots, unless somebody waits for them.
-    fn take_free(&mut self, ticket: &Ticket, now: Instant) -> Option<Taken> {
-        let count = ticket.cost.min(of(self.most(), ticket.class)).max(1);
-        if count > self.open_to(ticket.class) {
-            return None;
-        }
-        self.busy += count;
-        self.reserve.take(ticket.class, count);
-        self.totals.granted += 1;
-        let in_flight = self.busy + self.zombie;
-        Some(Taken {
-            ticket: *ticket,
-            count,
-            charged: None,
-            since: now,
-            waited: Duration::ZERO,
-            zombie: false,
-            in_flight,
-        })
-    }
-
-    /// Finds a place in the queue for one that has to wait.
-    fn enqueue(
-        &mut self,
-        ticket: Ticket,
-        now: Instant,
-        patience: Duration,
-        wakes: &mut Wakes,
-    ) -> Result<WaiterId, Refusal> {
-        if self.params.queue > 0 && self.is_hopeless(&ticket, patience) {
-            self.totals.hopeless += 1;
-            return Err(self.refusal(Reason::QueueHopeless));
-        }
-        let Ok(pushed) = self.queue.push(ticket, None, now) else {
-            self.totals.full += 1;
-            return Err(self.refusal(Reason::QueueFull));
-        };
-        if let Some((last, waker)) = pushed.displaced {
-            self.totals.full += 1;
-            let refusal = self.refusal(Reason::QueueFull);
-            self.decided.insert(last, Decision::Refused(refusal));
-            wakes.extend(waker);
-        }
-        // It may be served at once: slots are free here if whoever is next needs more than that, and it is more urgent.
-        self.dispatch(now, wakes);
-        Ok(pushed.id)
-    }
-
-    /// Hands free slots to whoever is next.
-    fn dispatch(&mut self, now: Instant, wakes: &mut Wakes) {
-        let typical = self.mean.known().unwrap_or(FIRST_GUESS);
-        while self.free() > 0 {
-            let Some(popped) = self.queue.pop(self.room(), self.most(), typical, now) else { return };
-            let Popped { id, ticket, payload, waited, served } = popped;
-            let decision = match served {
-                Some(Served { slots: count, charged }) => {
-                    self.busy += count;
-                    self.reserve.take(ticket.class, count);
-                    self.totals.granted += 1;
-                    self.totals.waited += 1;
-                    Decision::Granted(Taken {
-                        ticket,
-                        count,
-                        charged: Some(charged),
-                        since: now,
-                        waited,
-                        zombie: false,
-                        in_flight: self.busy + self.zombie,
-                    })
-                }
-                None => {
-                    self.totals.shortened += 1;
-                    Decision::Refused(self.refusal(Reason::QueueTimeout))
-                }
-            };
-            self.decided.insert(id, decision);
-            wakes.extend(payload);
-        }
-    }
-
-    /// Teaches the adaptive limit how an attempt ended.
-    fn learn(&mut self, taken: &Taken, (ending, took): (Ending, Duration), now: Instant) -> Option<Shift> {
-        let Taken { ticket: Ticket { operation, .. }, since: began, in_flight, .. } = *taken;
-        self.limit.as_mut()?.record(&Sample { operation, began, took, in_flight, ending }, now)
-    }
-
-    /// Would it wait longer than it may? Only said when there is evidence.
-    fn is_hopeless(&self, ticket: &Ticket, patience: Duration) -> bool {
-        let Some(mean) = self.mean.evident() else { return false };
-        let cost = u64::from(ticket.cost.max(1));
-        let kept = u64::from(of(self.params.reserve, ticket.class));
-        // What is kept for its class serves that alone.
-        let within = (kept > 0).then(|| drain(self.queue.ahead_within(ticket) + cost, mean, kept));
-        let behind_all = drain(self.queue.ahead_of(ticket) + cost, mean, self.working());
-        within.map_or(behind_all, |within| within.min(behind_all)) > patience
-    }
-
-    /// A refusal that says when the queue will have drained.
-    fn refusal(&mut self, reason: Reason) -> Refusal {
-        let wait = match self.mean.known() {
-            Some(mean) => drain(self.queue.work() + 1, mean, self.working()),
-            // Nothing has ever finished: the timeout is the only scale there is.
-            None => self.params.timeout,
-        };
-        Refusal::from(reason).after(jittered(wait, self.draws.draw()))
-    }
-
-    /// Slots that come back by themselves: all but the zombies, of which nobody knows when they end.
-    fn working(&self) -> u64 {
-        u64::from(self.all().saturating_sub(self.zombie).min(self.slots()))
-    }
-
-    /// All slots.
-    fn all(&self) -> u32 {
-        self.limit.as_ref().map_or_else(|| whole(self.params.slots), Limit::in_force).min(self.ceiling)
-    }
-
-    /// Slots that are let out.
-    fn slots(&self) -> u32 {
-        let share = (u64::from(self.all()) * u64::from(self.let_out)).div_ceil(u64::from(WHOLE));
-        u32::try_from(share).unwrap_or(u32::MAX).max(1)
-    }
-
-    /// Free slots that each class may take.
-    fn room(&self) -> PerClass {
-        self.reserve.room(self.free(), self.slots(), self.all())
-    }
-
-    /// Free slots that a newcomer of `class` may take and nobody waits for: all that its class may, or, where others wait,
-    /// what is kept for its class alone.
-    fn open_to(&self, class: Class) -> u32 {
-        if self.queue.is_empty() {
-            return of(self.room(), class);
-        }
-        if self.queue.waiting(class) > 0 {
-            return 0;
-        }
-        of(self.reserve.own(self.slots(), self.all()), class).min(self.free())
-    }
-
-    /// Slots that each class may have at most.
-    fn most(&self) -> PerClass {
-        self.reserve.most(self.slots(), self.all())
-    }
-
-    fn free(&self) -> u32 {
-        self.all().saturating_sub(self.zombie).min(self.slots()).saturating_sub(self.busy)
-    }
-}
-
-fn limit(params: &SlotsParams, now: Instant) -> Option<Limit> {
-    params.adaptive.map(|adaptive| Limit::new(adaptive, whole(params.slots), now))
-}
-
-fn whole(slots: usize) -> u32 {
-    u32::try_from(slots).unwrap_or(u32::MAX / 2)
-}
-
-/// All slots, in the thousandths of [`Slots::let_out`].
-const WHOLE: u32 = 1000;
-
-/// What a request takes before anything is known; only the proportion between charges depends on it.
-const FIRST_GUESS: Duration = Duration::from_millis(10);
-
 /// The end of a wait without a usable deadline.
 const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
@@ -502,6 +305,7 @@ mod tests {
     use super::*;
     use crate::refusal::Mode;
     use crate::throttle::limit::{AdaptiveParams, Cause, Policy};
+    use crate::throttle::reserve::{CAPS, NONE, UNCAPPED, with};
 
     fn params(slots: usize, queue: usize) -> SlotsParams {
         let timeout = Duration::from_secs(2);
@@ -706,7 +510,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slots_kept_for_a_class_are_free_for_it_alone() {
-        let slots = Slots::new(SlotsParams { reserve: [1, 0, 1, 0], ..params(4, 10) }, Clock::system(), 1);
+        let slots = Slots::new(SlotsParams { reserve: [1, 0, 0, 1, 0], ..params(4, 10) }, Clock::system(), 1);
         let of = |class| slots.acquire(Ticket { class, ..Ticket::default() }, slots.clock.now());
         let normal = [of(Class::Normal).await.unwrap(), of(Class::Normal).await.unwrap()];
         let mut waits = of(Class::Normal);
@@ -729,7 +533,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_of_others_does_not_keep_a_class_from_its_own_slot() {
-        let slots = Slots::new(SlotsParams { reserve: [0, 0, 1, 0], ..params(2, 1) }, Clock::system(), 1);
+        let slots = Slots::new(SlotsParams { reserve: [0, 0, 0, 1, 0], ..params(2, 1) }, Clock::system(), 1);
         let of = |class| slots.acquire(Ticket { class, ..Ticket::default() }, slots.clock.now());
         let _clerk = of(Class::Interactive).await.unwrap();
         let waits = of(Class::Interactive);
@@ -739,6 +543,79 @@ mod tests {
         assert_eq!(of(Class::Batch).await.unwrap_err().reason, Reason::QueueFull);
         drop(job);
         check(&slots, (1, 0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_of_logons_takes_neither_the_slots_nor_the_queue() {
+        let slots = Slots::new(params(6, 30), Clock::system(), 1);
+        let of = |class, consumer| slots.acquire(Ticket { class, consumer, ..Ticket::default() }, slots.clock.now());
+        let mut logons: Vec<Acquire> = (0..100).map(|consumer| of(Class::Logon, consumer)).collect();
+        assert_eq!(logons.iter().filter(|logon| logon.is_waiting()).count(), 10, "a third of the queue");
+        check(&slots, (2, 0, 10));
+        let clerks: Vec<Acquire> = (0..4).map(|consumer| of(Class::Normal, consumer)).collect();
+        assert!(clerks.iter().all(|clerk| !clerk.is_waiting()), "the slots that logons may not have are free at once");
+        let mut clerk = of(Class::Normal, 9);
+        assert!(clerk.is_waiting());
+        let waiting = logons.split_off(2);
+        let first = logons.pop().unwrap().await.unwrap();
+        drop(first);
+        let Poll::Ready(Ok(clerk)) = poll(&mut clerk, &Arc::default()) else { panic!("whoever is in goes first") };
+        check(&slots, (6, 0, 10));
+        drop((clerk, clerks));
+        check(&slots, (2, 0, 9));
+        drop((logons, waiting));
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_logon_that_its_few_slots_cannot_serve_in_time_is_refused_at_once() {
+        let slots = slots(12, 600);
+        teach(&slots, 10, Duration::from_secs(1)).await;
+        let of = |class, consumer| slots.acquire(Ticket { class, consumer, ..Ticket::default() }, slots.clock.now());
+        let taken: Vec<Acquire> = (0..2).map(|consumer| of(Class::Logon, consumer)).collect();
+        let mut all: Vec<Acquire> = Vec::new();
+        while all.len() < 100 {
+            all.push(of(Class::Logon, 7));
+            if !all[all.len() - 1].is_waiting() {
+                break;
+            }
+        }
+        let refused = all.pop().unwrap().await.unwrap_err();
+        assert_eq!(refused.reason, Reason::QueueHopeless);
+        assert_eq!(all.len(), 4, "two slots do four in two seconds");
+        let after = refused.retry_after.unwrap();
+        assert!(after >= Duration::from_millis(1990) && after <= Duration::from_secs(3), "{after:?}");
+        drop((taken, all));
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_shadow_nobody_waits_and_what_would_have_become_of_each_is_known() {
+        let shadow = |queue| SlotsParams { mode: Mode::Shadow, ..params(2, queue) };
+        let slots = Slots::new(shadow(3), Clock::system(), 1);
+        let mut permits: Vec<Permit> = Vec::new();
+        let full = Some(Excess::Refused(Reason::QueueFull));
+        for expected in [None, None, Some(Excess::Waits), Some(Excess::Waits), Some(Excess::Waits), full, full] {
+            let permit = acquire(&slots, 1).await.unwrap();
+            assert_eq!(permit.excess(), expected);
+            permits.push(permit);
+        }
+        check(&slots, (7, 0, 0));
+        assert_eq!(slots.stats().totals.shadowed, 5);
+        permits.truncate(2);
+        slots.retune(params(2, 3));
+        let (mut waiter, other) = (acquire(&slots, 2), acquire(&slots, 3));
+        assert!(poll(&mut waiter, &Arc::default()).is_pending(), "now they count");
+        slots.retune(shadow(3));
+        let Poll::Ready(Ok(permit)) = poll(&mut waiter, &Arc::default()) else { panic!("now they do not any more") };
+        drop(other);
+        check(&slots, (3, 0, 0));
+        drop((permit, permits));
+        check(&slots, (0, 0, 0));
+        teach(&slots, 10, Duration::from_secs(3)).await;
+        let _taken = [take(&slots), take(&slots), acquire(&slots, 1).await.unwrap()];
+        let hopeless = acquire(&slots, 1).await.unwrap();
+        assert_eq!(hopeless.excess(), Some(Excess::Refused(Reason::QueueHopeless)));
     }
 
     fn adaptive(slots: usize, policy: Policy) -> SlotsParams {
@@ -922,7 +799,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            6 => (0_u64..4, 0_usize..4, 0_u32..6)
+            6 => (0_u64..4, 0_usize..5, 0_u32..6)
                 .prop_map(|(consumer, class, cost)| Step::Acquire { consumer, class, cost }),
             4 => any::<usize>().prop_map(|nth| Step::Poll { nth }),
             1 => any::<usize>().prop_map(|nth| Step::Cancel { nth }),
@@ -939,7 +816,7 @@ mod tests {
         let slots = slots(4, 8);
         let mut acquires: Vec<Acquire> = Vec::new();
         let mut permits: Vec<Permit> = Vec::new();
-        let mut kept = [0; 4];
+        let (mut kept, mut cap, mut held) = (NONE, CAPS, NONE);
         for step in steps {
             let before = slots.stats();
             match step {
@@ -970,8 +847,9 @@ mod tests {
                     let adaptive =
                         policies[policy].map(|policy| AdaptiveParams { policy, min: 1, max: 5, mode: Mode::Enforce });
                     // What is kept has to leave something for everybody.
-                    kept = if adaptive.is_none() && count > 2 { [1, 0, 1, 0] } else { [0; 4] };
-                    slots.retune(SlotsParams { adaptive, reserve: kept, ..params(count, queue) });
+                    kept = if adaptive.is_none() && count > 2 { [1, 0, 0, 1, 0] } else { NONE };
+                    cap = with(UNCAPPED, Class::Logon, 1 + count as u32 / 2);
+                    slots.retune(SlotsParams { adaptive, reserve: kept, cap, ..params(count, queue) });
                 }
                 Step::Wait { millis } => tokio::time::advance(Duration::from_millis(millis)).await,
                 _ => {}
@@ -985,12 +863,17 @@ mod tests {
             assert_eq!(stats.zombie, zombies as usize);
             assert!(stats.queued <= 8.max(before.queued));
             assert!(stats.queued == 0 || taken > 0 || most == 0, "work conserving");
+            let now_held = slots.state.lock().reserve.held();
+            for ((now, before), cap) in now_held.iter().zip(held).zip(cap) {
+                assert!(*now <= cap.max(before), "{now_held:?} held of {cap:?}");
+            }
+            held = now_held;
         }
         drop((permits, acquires));
         check(&slots, (0, 0, 0));
         let state = slots.state.lock();
         assert!(state.decided.is_empty(), "nothing is left behind");
-        assert_eq!(state.reserve.own(1, 1), kept, "no class holds anything");
+        assert_eq!((state.reserve.held(), state.reserve.own(1, 1)), (NONE, kept), "no class holds anything");
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::throttle::Class;
 use crate::throttle::limit::Reading;
 
 /// How the slots stand.
@@ -17,8 +18,8 @@ pub struct SlotsStats {
     pub zombie: usize,
     /// Requests that wait, over all classes.
     pub queued: usize,
-    /// Requests that wait, in the order of [`Class::ALL`](crate::throttle::Class::ALL).
-    pub queued_by_class: [usize; 4],
+    /// Requests that wait, in the order of [`Class::ALL`].
+    pub queued_by_class: [usize; Class::ALL.len()],
     /// How long the oldest of them has waited.
     pub oldest_wait: Duration,
     /// How long a slot is usually taken; `None` before anything finished.
@@ -32,6 +33,8 @@ pub struct SlotsStats {
 pub struct LimitStats {
     /// Slots it finds right; those in force unless it is in shadow mode.
     pub suggested: usize,
+    /// Whether it is in shadow mode.
+    pub shadow: bool,
     /// What it saw when it last looked.
     pub reading: Reading,
     /// Overload signals since the start.
@@ -53,6 +56,8 @@ pub struct Totals {
     pub timeout: u64,
     /// Refused to shorten a standing queue (the reason given is the timeout's).
     pub shortened: u64,
+    /// Let through though there was no slot, in shadow mode.
+    pub shadowed: u64,
     /// Left by themselves while they waited.
     pub cancelled: u64,
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::clock::Moment;
 use crate::gear::calendar::{self, Window};
 use crate::gear::{Cause, Controller, Gear, GearParams, Shift, Signals};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Mode, Reason, Refusal};
 use crate::throttle::Class;
 
 /// The controller of one upstream with its calendar. Survives reloads.
@@ -37,6 +37,8 @@ pub struct Stand {
     pub cause: Cause,
     /// The gear that strain asks for; in shadow mode it is not the one that counts.
     pub strain: Gear,
+    /// The gear that it would be in, where that is only for strain in shadow mode.
+    pub shadow: Option<Gear>,
     /// When it ends, where that is known: the end of a window or of an operator's hold.
     pub until: Option<Instant>,
     /// The window that is open, if one is.
@@ -89,6 +91,7 @@ impl Gearbox {
             gear,
             cause,
             strain: controller.strain().0,
+            shadow: Some(controller.strain().0).filter(|strain| params.mode == Mode::Shadow && *strain > gear),
             until: match cause {
                 Cause::Operator => controller.held(moment.mono).map(|(_, until)| until),
                 Cause::Window => end,
@@ -117,6 +120,7 @@ impl Stand {
             gear: Gear::Drive,
             cause: Cause::Calm,
             strain: Gear::Drive,
+            shadow: None,
             until: None,
             window: None,
             writes_from: None,
@@ -127,7 +131,11 @@ impl Stand {
     }
 
     fn is_special(&self) -> bool {
-        self.gear != Gear::Drive || self.writes_from.is_some() || self.renew.is_some() || self.share < 1.0
+        self.gear != Gear::Drive
+            || self.shadow.is_some()
+            || self.writes_from.is_some()
+            || self.renew.is_some()
+            || self.share < 1.0
     }
 
     /// Whether a request may go to the upstream. `drawn` spreads the return of those refused.
@@ -150,6 +158,12 @@ impl Stand {
             return Err(Refusal::from(Reason::GearLimp).after(wait(self.until)));
         }
         Ok(())
+    }
+
+    /// Why a request of `class` would be refused in the gear that strain in shadow mode asks for. A breaker in park says so
+    /// itself.
+    pub fn would_refuse(&self, class: Class) -> Option<Reason> {
+        (self.shadow == Some(Gear::Limp) && class > self.limp_class).then_some(Reason::GearLimp)
     }
 }
 

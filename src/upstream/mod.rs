@@ -16,6 +16,7 @@ use crate::clock::Moment;
 use crate::gear::{Gear, Signals};
 use crate::metrics::UpstreamMeter;
 use crate::outcome::Outcome;
+use crate::refusal::Mode;
 use crate::retry::RetryParams;
 use crate::retry::budget::Budget;
 use crate::throttle::slots::Slots;
@@ -110,6 +111,8 @@ pub struct Upstream {
     pub zombie_hold: Duration,
     /// Requests each endpoint works on at a time, zombies included.
     pub endpoint_slots: Option<u32>,
+    /// Whether slots, its own and its endpoints', hold anything back.
+    pub slots_mode: Mode,
     /// Which Host the endpoints see.
     pub host: HostHeader,
     /// What happens to `Expect`.
@@ -146,7 +149,7 @@ impl Upstream {
     /// The endpoint for the next request, if one is fit and has room; `drawn` is a drawn number. The request counts as
     /// being there: whoever sends it takes it off [`Endpoint::in_flight`] again.
     pub fn enter(&self, drawn: u64, now: Instant) -> Option<usize> {
-        let room = self.endpoint_slots.unwrap_or(u32::MAX);
+        let room = self.endpoint_slots.filter(|_| self.slots_mode.counts()).unwrap_or(u32::MAX);
         loop {
             let index = self.choose(drawn, room, now)?;
             // Another worker may have taken the last place just now.

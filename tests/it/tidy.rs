@@ -10,6 +10,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (
         1,
         &[
+            "advice",
             "router",
             "consumer",
             "cache",

@@ -4,7 +4,7 @@ use super::super::dictionary::Kind::{
     Choice, Duration, File, Flag, Number, OneOrMore, Ratio, Switch, Table, Text, Whole, WholeOr,
 };
 use super::super::dictionary::{Key, Section};
-use super::CLASSES;
+use super::ROUTE_CLASSES;
 
 pub(super) static UPSTREAM: Section = Section {
     name: "[upstream.NAME]",
@@ -24,6 +24,7 @@ pub(super) static UPSTREAM: Section = Section {
             "Requests each endpoint works on at the same time; any share of `slots` if not given.",
         ),
         Key::new("reserve", Table(&RESERVE), "Slots kept free for a class."),
+        Key::new("cap", Table(&CAP), "Slots a class may have at most."),
         Key::new("queue", Table(&QUEUE), "Who waits for a slot."),
         Key::new(
             "zombie_hold",
@@ -82,8 +83,22 @@ static RESERVE: Section = Section {
     keys: &[
         Key::new("interactive", Whole, "For somebody who looks at a spinner.").default("0"),
         Key::new("normal", Whole, "For what has no other class.").default("0"),
+        Key::new("logon", Whole, "For those who begin a session.").default("0"),
         Key::new("batch", Whole, "For jobs that can wait, but not for ever.").default("0"),
         Key::new("refresh", Whole, "For vaxel's own background refreshes.").default("0"),
+    ],
+};
+
+static CAP: Section = Section {
+    name: "cap",
+    about: "Slots a class may have at most, and with them its part of the queue; any number if not given.",
+    keys: &[
+        Key::new("interactive", Whole, "For somebody who looks at a spinner."),
+        Key::new("normal", Whole, "For what has no other class."),
+        Key::new("logon", Whole, "For those who begin a session: when all come at eight, those who are in work on.")
+            .default("2"),
+        Key::new("batch", Whole, "For jobs that can wait."),
+        Key::new("refresh", Whole, "For vaxel's own background refreshes."),
     ],
 };
 
@@ -93,6 +108,12 @@ static QUEUE: Section = Section {
     keys: &[
         Key::new("max", Whole, "Requests that may wait; 4 for each slot, at least 64, if not given. 0: nobody."),
         Key::new("timeout", Duration, "How long a request may wait.").default("'2s'"),
+        Key::new(
+            "mode",
+            Choice(MODES),
+            "Whether who finds no slot waits or is refused, or passes and is only counted: then nothing is protected.",
+        )
+        .default("'enforce'"),
     ],
 };
 
@@ -127,7 +148,8 @@ static GEARS: Section = Section {
             .default("'enforce'"),
         Key::new("dwell", Duration, "How long it stays in a gear before it shifts to a less careful one.")
             .default("'10s'"),
-        Key::new("limp_class", Choice(CLASSES), "The least urgent class that passes in limp.").default("'normal'"),
+        Key::new("limp_class", Choice(ROUTE_CLASSES), "The least urgent class that passes in limp.")
+            .default("'normal'"),
     ],
 };
 

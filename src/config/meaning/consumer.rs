@@ -1,19 +1,21 @@
 //! `[consumer.NAME]`.
 
+use std::time::Duration;
+
 use http::HeaderName;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::super::diagnostics::Mistake;
 use super::super::reader::Reader;
-use super::super::units::rate;
+use super::super::units::{positive_duration, rate};
 use super::super::values::{digest, header_name, header_value, network, secret, whole, word};
 use super::route::class;
 use super::window::zone;
 use super::{MODES, no_twice, unspan};
 use crate::consumer::{ConsumerParams, Identify};
-use crate::throttle::RateParams;
 use crate::throttle::quota::{Per, QuotaParams};
+use crate::throttle::{Delay, RateParams};
 
 /// A consumer and the place of its name.
 pub(super) type Named = (Spanned<String>, Option<ConsumerParams>);
@@ -39,7 +41,8 @@ fn quotas(consumer: &mut Reader<'_>) -> Vec<QuotaParams> {
         let limit = quota.required("limit", whole::<u64>(1));
         let per = quota.required("per", per);
         let zone = quota.value("zone", zone);
-        Some((QuotaParams { limit: limit?, per: per?, zone }, quota.span("per")))
+        let mode = quota.choice("mode", &MODES);
+        Some((QuotaParams { limit: limit?, per: per?, zone, mode }, quota.span("per")))
     });
     let (mut quotas, spans): (Vec<_>, Vec<_>) = read.into_iter().flatten().unzip();
     let all = quotas.iter().map(|quota| quota.per).zip(spans).collect::<Vec<_>>();
@@ -84,12 +87,31 @@ pub(super) fn rate_params(reader: &mut Reader<'_>) -> Option<RateParams> {
     let params = reader.optional_table("rate", |table| {
         let limit = table.required("limit", rate);
         let burst = table.optional("burst", whole::<u32>(1));
+        let delay = delay(table);
         let mode = table.choice("mode", &MODES);
         let limit = limit?;
         let burst = burst.and_then(std::num::NonZeroU32::new).unwrap_or(limit.limit);
-        Some(RateParams { limit: limit.limit, per: limit.per, burst, mode })
+        Some(RateParams { limit: limit.limit, per: limit.per, burst, delay, mode })
     });
     params.flatten()
+}
+
+/// How what is over a rate waits, if it does.
+fn delay(table: &mut Reader<'_>) -> Option<Delay> {
+    let waits = table.choice("excess", &[("reject", false), ("delay", true)]);
+    let longest = table.value("delay_max", positive_duration);
+    let most = table.value("delayed_max", whole::<u32>(1));
+    for key in ["delay_max", "delayed_max"] {
+        if !waits && table.has(key) {
+            let mistake = Mistake::new(format!("`{key}` has no effect without `excess = \"delay\"`"));
+            table.error(table.span(key), mistake);
+        }
+    }
+    if longest > LONGEST_DELAY {
+        let mistake = Mistake::new("no client waits so long");
+        table.error(table.span("delay_max"), mistake.hint("at most ten minutes"));
+    }
+    waits.then_some(Delay { longest, most })
 }
 
 fn identify(table: &mut Reader<'_>) -> Option<Identify> {
@@ -136,6 +158,9 @@ fn identify(table: &mut Reader<'_>) -> Option<Identify> {
         }
     }
 }
+
+/// Whatever a rate holds back is a client that waits.
+const LONGEST_DELAY: Duration = Duration::from_secs(600);
 
 /// The name under which everybody else is counted.
 const ANONYMOUS: &str = "anonymous";

@@ -16,6 +16,7 @@ use super::values::{address, flag, network, secret, whole, word};
 use crate::cache::persist::PersistParams;
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::{Format, LineParams};
+use crate::proxy::limits::Told;
 use crate::refusal::Mode;
 
 mod classify;
@@ -29,12 +30,13 @@ use route::Route;
 
 /// The whole file; `None` only when something was reported.
 pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
-    let (workers, drain, state) = file.table("server", |server| {
+    let (workers, drain, state, observe) = file.table("server", |server| {
         let workers = server.value("workers", whole::<usize>(0));
         if workers > MOST_WORKERS {
             server.error(server.span("workers"), Mistake::new(format!("at most {MOST_WORKERS} workers")));
         }
-        (workers, server.value("drain", duration), server.optional("state", word).map(PathBuf::from))
+        let state = server.optional("state", word).map(PathBuf::from);
+        (workers, server.value("drain", duration), state, server.value("observe", flag))
     });
     let admin = file.optional_table("admin", admin);
     let log = file.table("log", log);
@@ -43,6 +45,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         let mode = forwarded.choice("mode", &FORWARD_MODES);
         Forwarding { mode, trusted }
     });
+    let limits = file.table("limits", |limits| limits.choice("fields", &LIMIT_FIELDS));
     let cache = file.table("cache", cache);
     let listeners = file.tables("listener", listener::read);
     listener::check(file, &listeners, admin.as_ref());
@@ -60,8 +63,10 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         workers: if workers == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { workers },
         drain,
         state,
+        observe,
         log,
         forwarding,
+        limits,
         cache,
         consumers: consumers.into_iter().map(|(_, consumer)| consumer).collect::<Option<_>>()?,
         upstreams: upstreams.into_iter().map(|(_, upstream)| upstream).collect::<Option<_>>()?,
@@ -169,5 +174,7 @@ const FORWARD_MODES: [(&str, ForwardMode); 4] = [
     ("both", ForwardMode::Both),
     ("off", ForwardMode::Off),
 ];
+const LIMIT_FIELDS: [(&str, Told); 4] =
+    [("ratelimit", Told::RATELIMIT), ("x-ratelimit", Told::X_RATELIMIT), ("both", Told::BOTH), ("off", Told::NOTHING)];
 /// More event loops than any machine has cores; a slip, and each costs memory.
 const MOST_WORKERS: usize = 1024;

@@ -54,14 +54,14 @@ pub(super) fn read(
     let (matching, path, host) = places.unwrap_or((None, all.clone(), all.clone()));
     let upstream = route.required("upstream", text).map(|name| Spanned::new(route.span("upstream"), name));
     let index = upstream.as_ref().and_then(|name| upstream_index(route, name, upstreams));
-    let slots = index.and_then(|index| Some(upstreams.get(index)?.1?.slots.most()));
+    let class = route.choice("class", &ROUTE_CLASSES);
+    let slots = index.and_then(|index| Some(upstreams.get(index)?.1?.slots.most_of(class)));
     let (cost, rate) = expense(route, slots);
     let require_consumer = route.value("require_consumer", flag);
     if require_consumer && !has_consumers {
         let mistake = Mistake::new("nobody can pass: there is no [consumer.NAME]");
         route.error(route.span("require_consumer"), mistake);
     }
-    let class = route.choice("class", &CLASSES);
     let group = route.optional("group", word);
     let cache = route.switch("cache", |cache| self::cache(cache, store));
     let rewrite = route.optional_table("rewrite", rewrite).flatten();
@@ -105,7 +105,7 @@ fn expense(route: &mut Reader<'_>, slots: Option<usize>) -> (u32, Option<RatePar
     if let Some(slots) = slots
         && usize::try_from(cost).is_ok_and(|cost| cost > slots)
     {
-        let mistake = Mistake::new(format!("a request would take {cost} slots, the upstream has {slots}"));
+        let mistake = Mistake::new(format!("a request would take {cost} slots, the upstream has {slots} for it"));
         route.error(route.span("cost"), mistake);
     }
     let rate = rate_params(route);
@@ -324,8 +324,10 @@ fn fallback(table: &mut Reader<'_>) -> (Option<StaticAnswer>, Option<Spanned<Str
     (is_fixed.then_some(StaticAnswer { status, content_type, body }), upstream)
 }
 
-pub(super) const CLASSES: [(&str, Class); 3] =
+const CLASSES: [(&str, Class); 3] =
     [("interactive", Class::Interactive), ("normal", Class::Normal), ("batch", Class::Batch)];
+pub(super) const ROUTE_CLASSES: [(&str, Class); 4] =
+    [("interactive", Class::Interactive), ("normal", Class::Normal), ("logon", Class::Logon), ("batch", Class::Batch)];
 /// A method that may be answered from the store.
 fn cached_method(value: &DeValue<'_>) -> Result<Method, Mistake> {
     match method(value)? {

@@ -10,13 +10,14 @@ use super::super::reader::Reader;
 use super::super::settings::UpstreamSettings;
 use super::super::units::{duration, positive_duration, positive_ratio, ratio};
 use super::super::values::{endpoint, expected, file, flag, whole, word};
-use super::route::CLASSES;
+use super::route::ROUTE_CLASSES;
 use super::{MODES, absolute_path, no_twice, unspan};
 use crate::breaker::BreakerParams;
 use crate::gear::GearParams;
 use crate::refusal::Mode;
 use crate::retry::RetryParams;
 use crate::throttle::limit::{AdaptiveParams, Policy};
+use crate::throttle::reserve::{PerClass, UNCAPPED};
 use crate::throttle::{Class, SlotsParams};
 use crate::upstream::balance::Balance;
 use crate::upstream::pool::PoolParams;
@@ -64,21 +65,47 @@ fn slots(upstream: &mut Reader<'_>, total: Duration) -> SlotsParams {
     let (slots, adaptive) = upstream.value_or_table("slots", counted, adaptive);
     let reserve =
         upstream.table("reserve", |reserve| Class::ALL.map(|class| reserve.value(class.word(), whole::<u32>(0))));
+    let cap = cap(upstream, reserve);
     let fewest = adaptive.map_or(slots, |adaptive| adaptive.min as usize);
     if reserve.iter().map(|kept| *kept as usize).sum::<usize>() >= fewest {
         let mistake = Mistake::new("the reserve leaves no slot that everybody may take");
         let hint = if adaptive.is_some() { "it has to be less than `min` of the slots" } else { "keep fewer" };
         upstream.error(upstream.span("reserve"), mistake.hint(hint));
     }
-    let (queue, timeout) = upstream.table("queue", |queue| {
+    let (queue, timeout, mode) = upstream.table("queue", |queue| {
         let max = queue.optional("max", whole::<usize>(0));
         // Four for each slot: with more the last one waits longer than it may.
         let most = adaptive.map_or(slots, |adaptive| adaptive.max as usize);
-        (max.unwrap_or_else(|| most.saturating_mul(4).max(64)), queue.value("timeout", positive_duration))
+        let mode = queue.choice("mode", &MODES);
+        if !mode.counts() {
+            let mistake = Mistake::new("this upstream is NOT PROTECTED: in shadow mode its slots hold nothing back");
+            queue.warn(queue.span("mode"), mistake.hint("to see what they would do; then remove it"));
+        }
+        (max.unwrap_or_else(|| most.saturating_mul(4).max(64)), queue.value("timeout", positive_duration), mode)
     });
     // A backend that is twice over its time is more probably dead than slow.
     let zombie_hold = upstream.optional("zombie_hold", duration).unwrap_or(2 * total);
-    SlotsParams { slots, adaptive, reserve, queue, timeout, zombie_hold }
+    SlotsParams { slots, adaptive, reserve, cap, queue, timeout, zombie_hold, mode }
+}
+
+/// Slots that each class may have at most.
+fn cap(upstream: &mut Reader<'_>, reserve: PerClass) -> PerClass {
+    upstream.table("cap", |table| {
+        let mut caps = UNCAPPED;
+        for ((class, cap), kept) in Class::ALL.into_iter().zip(&mut caps).zip(reserve) {
+            let word = class.word();
+            *cap = match class {
+                Class::Logon => table.value(word, whole::<u32>(1)),
+                _ => table.optional(word, whole::<u32>(1)).unwrap_or(*cap),
+            };
+            if kept > *cap {
+                let mistake = Mistake::new(format!("{kept} slots are kept for the class, and it may have {cap}"));
+                let place = if table.has(word) { table.span(word) } else { table.place() };
+                table.error(place, mistake.hint(format!("`cap` of `{word}` is at least its `reserve`")));
+            }
+        }
+        caps
+    })
 }
 
 /// Slots to begin with, and how their number adapts.
@@ -133,7 +160,7 @@ fn gears(upstream: &mut Reader<'_>) -> GearParams {
     let params = upstream.switch("gears", |table| GearParams {
         mode: table.choice("mode", &MODES),
         dwell: table.value("dwell", duration),
-        limp_class: table.choice("limp_class", &CLASSES),
+        limp_class: table.choice("limp_class", &ROUTE_CLASSES),
     });
     params.unwrap_or_else(|| GearParams { mode: Mode::Off, ..GearParams::default() })
 }

@@ -90,7 +90,11 @@ impl Line<'_> {
         number(out, facts.response_bytes);
         out.extend_from_slice(b",\"duration_ms\":");
         millis(out, facts.duration);
-        for (name, time) in [(&b",\"upstream_ms\":"[..], facts.upstream_time), (b",\"queue_ms\":", facts.queued)] {
+        for (name, time) in [
+            (&b",\"delay_ms\":"[..], facts.delayed),
+            (b",\"upstream_ms\":", facts.upstream_time),
+            (b",\"queue_ms\":", facts.queued),
+        ] {
             if let Some(time) = time {
                 out.extend_from_slice(name);
                 millis(out, time);
@@ -155,7 +159,11 @@ impl Line<'_> {
         }
         out.extend_from_slice(b" duration_ms=");
         millis(out, facts.duration);
-        for (name, time) in [(&b" upstream_ms="[..], facts.upstream_time), (b" queue_ms=", facts.queued)] {
+        for (name, time) in [
+            (&b" delay_ms="[..], facts.delayed),
+            (b" upstream_ms=", facts.upstream_time),
+            (b" queue_ms=", facts.queued),
+        ] {
             if let Some(time) = time {
                 out.extend_from_slice(name);
                 millis(out, time);
@@ -436,6 +444,7 @@ mod tests {
             cache: CacheResult::StaleError,
             reason: Some(Reason::QueueTimeout),
             duration: Duration::from_micros(2_013_456),
+            delayed: None,
             upstream_time: Some(Duration::from_nanos(999)),
             queued: Some(Duration::from_secs(2)),
             request_bytes: 12,

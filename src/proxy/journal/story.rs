@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use super::{Account, Attempt, End, Kept, Over, Stood};
 use crate::metrics::{CacheResult, Ending};
 use crate::refusal::Reason;
+use crate::throttle::rate::Rated;
+use crate::throttle::slots::Excess;
 
 impl Account {
     /// What became of the request, a sentence for each step of its trip.
@@ -20,7 +22,8 @@ impl Account {
             place,
             format!("consumer {}", self.consumer),
         ];
-        story.extend(self.rate());
+        story.extend(self.rates());
+        story.extend(self.quotas());
         if self.reason.is_none() || self.cache != CacheResult::Off {
             story.push(self.verdict());
         }
@@ -35,20 +38,34 @@ impl Account {
         story
     }
 
-    fn rate(&self) -> Option<String> {
-        let left = |rated: &crate::throttle::rate::Rated| {
-            format!("{} more at once, all of it again in {}", rated.remaining, span(rated.reset))
+    /// What the rates said.
+    fn rates(&self) -> impl Iterator<Item = String> {
+        let standing = |of: Over, rated: &Option<Rated>| {
+            let is_over = self.over == Some(of);
+            let left = rated.as_ref().map_or_else(String::new, |rated| {
+                format!(" ({} more at once, all of it again in {})", rated.remaining, span(rated.reset))
+            });
+            if !is_over && rated.is_none() {
+                return None;
+            }
+            // In shadow mode it is not told how it stands.
+            let only = if is_over && rated.is_none() { SHADOW } else { "" };
+            let verdict = if is_over { "over" } else { "within" };
+            Some(format!("rate: {verdict} that of the {}{left}{only}", of.code()))
         };
-        let told = match (self.over, &self.rated) {
-            (Some(Over::Consumer), _) => Some(format!("rate: over that of the consumer {}", self.consumer)),
-            (Some(Over::Route), Some(rated)) => Some(format!("rate: over that of the route ({})", left(rated))),
-            (Some(Over::Route), None) => Some("rate: over that of the route".to_owned()),
-            (None, Some(rated)) => Some(format!("rate: within that of the route ({})", left(rated))),
-            (None, None) => None,
-        };
-        // In shadow mode it went on.
-        let only_counted = self.over.is_some() && self.reason != Some(Reason::RateExceeded);
-        told.map(|told| if only_counted { format!("{told}; in shadow mode, so it was only counted") } else { told })
+        let rates = [(Over::Consumer, &self.own), (Over::Route, &self.rated)].map(|(of, rated)| standing(of, rated));
+        let delay = self.delayed.map(|delay| format!("rate: held back until its turn, {}", span(delay)));
+        rates.into_iter().flatten().chain(delay)
+    }
+
+    /// What the quotas said.
+    fn quotas(&self) -> impl Iterator<Item = String> {
+        self.quotas.iter().flatten().map(|quota| {
+            let verdict = if quota.allowed { "within" } else { "beyond" };
+            let only = if quota.allowed || quota.refuses() { "" } else { SHADOW };
+            let (per, used, limit) = (quota.per.word(), quota.used, quota.limit);
+            format!("quota: {verdict} that of the {per} ({used} of {limit} used, anew in {}){only}", span(quota.reset))
+        })
     }
 
     fn verdict(&self) -> String {
@@ -72,15 +89,24 @@ impl Account {
     }
 
     fn wait(&self) -> Option<String> {
+        let class = self.gate?.class.word();
         let ahead = match self.gate?.ahead? {
             0 => "nobody else waited".to_owned(),
             1 => "one other waited already".to_owned(),
             many => format!("{many} others waited already"),
         };
+        let excess = match self.gate?.excess {
+            Some(Excess::Waits) => Some("it would have waited for a slot".to_owned()),
+            Some(Excess::Refused(reason)) => Some(format!("no slot was free, {}", reason.code())),
+            None => None,
+        };
+        if let Some(excess) = excess {
+            return Some(format!("queue: {excess}{SHADOW}"));
+        }
         Some(match self.queued {
-            None => format!("queue: no place in it; {ahead}"),
-            Some(waited) if waited.is_zero() => "queue: a slot was free at once".to_owned(),
-            Some(waited) => format!("queue: waited {} for a slot; {ahead}", span(waited)),
+            None => format!("queue: as {class}, no place in it; {ahead}"),
+            Some(waited) if waited.is_zero() => format!("queue: as {class}, a slot was free at once"),
+            Some(waited) => format!("queue: as {class}, waited {} for a slot; {ahead}", span(waited)),
         })
     }
 
@@ -104,14 +130,21 @@ impl Account {
     pub fn view(&self) -> Value {
         let mut view = self.summary();
         let attempts: Vec<_> = self.attempts.iter().map(attempt).collect();
+        let quotas = self.quotas.iter().flatten().map(|quota| {
+            json!({ "per": quota.per.word(), "used": quota.used, "limit": quota.limit, "allowed": quota.allowed })
+        });
+        let quotas: Vec<_> = quotas.collect();
         let more = json!({
             "rate": self.rated.map(|rated| json!({ "remaining": rated.remaining, "reset_ms": millis(rated.reset) })),
             "over": self.over.map(Over::code),
+            "delay_ms": self.delayed.map(millis),
+            "quotas": quotas,
             "forward": self.forward.map(|(why, detail)| json!({ "why": why, "detail": detail })),
             "gear": self.gate.map(|gate| gate.gear.code()),
             "breaker": self.gate.and_then(|gate| gate.breaker).map(|state| state.code()),
             "ahead": self.gate.and_then(|gate| gate.ahead),
             "queue_ms": self.queued.map(millis),
+            "class": self.gate.map(|gate| gate.class.word()),
             "attempts": attempts,
             "retry_after_ms": self.retry_after.map(millis),
             "bytes_out": self.sent,
@@ -160,10 +193,13 @@ impl Kept {
     }
 }
 
-fn gate(Stood { gear, breaker, shadowed, .. }: Stood) -> String {
+fn gate(Stood { gear, spared, breaker, shadowed, .. }: Stood) -> String {
+    if let Some(reason) = spared {
+        return format!("gate: gear {}, but for shadow mode {}{SHADOW}", gear.code(), reason.code());
+    }
     match breaker {
         Some(state) if shadowed => {
-            format!("gate: gear {}, breaker {}; in shadow mode, so it was only counted", gear.code(), state.code())
+            format!("gate: gear {}, breaker {}{SHADOW}", gear.code(), state.code())
         }
         Some(state) => format!("gate: gear {}, breaker {}", gear.code(), state.code()),
         None => format!("gate: gear {}", gear.code()),
@@ -207,6 +243,9 @@ fn attempt(attempt: &Attempt) -> Value {
         "pause_ms": attempt.pause.map(millis),
     })
 }
+
+/// Of a verdict that changed nothing.
+const SHADOW: &str = "; in shadow mode, so it was only counted";
 
 /// Milliseconds, to the microsecond.
 fn millis(duration: Duration) -> f64 {

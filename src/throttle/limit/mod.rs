@@ -166,6 +166,11 @@ impl Limit {
         (self.params, self.start) = (params, start);
     }
 
+    /// Whether it only suggests.
+    pub const fn is_shadow(&self) -> bool {
+        self.params.is_shadow()
+    }
+
     /// What it has learned so far, here or in a process before; `None`: it stands where it was told to begin.
     pub fn learned(&self) -> Option<Learned> {
         self.experienced.then(|| match &self.rule {
@@ -189,7 +194,7 @@ impl Limit {
 
     /// Slots in force.
     pub fn in_force(&self) -> u32 {
-        if self.params.is_shadow() { self.start } else { self.suggested() }
+        if self.is_shadow() { self.start } else { self.suggested() }
     }
 
     /// Slots it finds right, at least 1.

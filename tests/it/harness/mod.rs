@@ -106,6 +106,11 @@ impl Plan {
         self
     }
 
+    /// Its configuration, as a file would say it.
+    pub fn text(&self) -> String {
+        self.config.text()
+    }
+
     /// The gateway begins to serve.
     pub fn opens(self) -> World {
         let clock = clock();

@@ -101,7 +101,7 @@ async fn what_would_refuse_at_the_gate_is_told_and_what_stands_in() {
     let first = world.get("/").goes();
     world.breathes().await;
     let full = explain(&world, "GET", "/", &[]);
-    tells(&full, "slots", "1 of 1 in use, 0 of 0 wait: as normal, it would wait");
+    tells(&full, "slots", "1 of 1 in use, 0 of 0 wait: as normal, there is no place for it (queue.full)");
     tells(&full, "refused", "503 queue.full");
     tells(&full, "fallback", "answered with the route's own 203");
     first.await;
@@ -125,5 +125,64 @@ async fn a_quota_is_looked_at_and_not_charged() {
     }
     world.get("/").with("x-api-key", "a-key-of-the-shop").await.is(200);
     tells(&look(), "quota", "that of the day: beyond it, at a cost of 1; 1 of 1 used");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_holds_slots_back_and_how_answers_are_read_is_told() {
+    let upstream = "slots = 6\nendpoint_slots = 5\nreserve = { interactive = 1 }\ncap = { batch = 2 }\n\
+                    queue = { max = 20, timeout = \"1s\" }";
+    let route = "class = \"logon\"\nfaults = \"soap\"\n\
+                 [[route.classify]]\nstatus = [\"500-504\"]\nheaders = { content-type = \"text/html*\" }\nbody = \"no more sessions\"\n\
+                 means = \"overloaded\"\n";
+    let world = world().origin(ok("").after(ms(400))).upstream(upstream).route(route).opens();
+    for _ in 0..10 {
+        world.get("/").await.is(200);
+    }
+    let quiet = explain(&world, "GET", "/", &[]);
+    tells(&quiet, "slots", "0 of 5 in use, 0 of 20 wait: as logon, it would get one at once; usually taken for 400 ms");
+    tells(&quiet, "slots", "kept for interactive 1");
+    tells(&quiet, "slots", "at most for logon 2, batch 2");
+    tells(&quiet, "endpoints", "http://erp:8000; at most 5 requests at each");
+    tells(&quiet, "classify", "overloaded: 500-504, content-type: text/html*, \"no more sessions\" in its body");
+    tells(&quiet, "classify", "then by the SOAP fault");
+    let mut visits: Vec<_> = (0..5).map(|_| world.get("/").goes()).collect();
+    world.breathes().await;
+    tells(
+        &explain(&world, "GET", "/", &[]),
+        "slots",
+        "2 of 5 in use, 3 of 20 wait: as logon, it would wait, about 800 ms",
+    );
+    visits.push(world.get("/").goes());
+    world.breathes().await;
+    visits.push(world.get("/").goes());
+    world.breathes().await;
+    let hopeless = explain(&world, "GET", "/", &[]);
+    tells(&hopeless, "slots", "as logon, there is no place for it (queue.hopeless)");
+    assert_eq!(hopeless.refused, Some("queue.hopeless"));
+    for visit in visits {
+        visit.await;
+    }
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_is_told_and_takes_nobodys_place() {
+    let route = "rate = { limit = \"1/s\", excess = \"delay\", delay_max = \"1500ms\" }";
+    let world = world().origin(ok("")).route(route).opens();
+    world.get("/").await.is(200);
+    for _ in 0..3 {
+        tells(
+            &explain(&world, "GET", "/", &[]),
+            "rate",
+            "that of the route: over it, it would wait 1.00 s for its turn",
+        );
+    }
+    let held = world.get("/").goes();
+    world.breathes().await;
+    let over = explain(&world, "GET", "/", &[]);
+    tells(&over, "rate", "that of the route: over it, at a cost of 1; 0 more at once");
+    assert_eq!(over.refused, Some("rate.exceeded"));
+    held.await.is(200);
     world.rests().await;
 }

@@ -1,12 +1,14 @@
 //! What Vaxel does, told as scenarios in virtual time. Each asserts on the answers, on what the origin saw, and on the
 //! metrics.
 
+mod advising;
 mod breaker;
 mod cache_status;
 mod caching;
 mod classifying;
 mod collapsing;
 mod deadline;
+mod delaying;
 mod embedding;
 mod expecting;
 mod explaining;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::harness::{SECOND, ms, ok, world};
+use crate::harness::{Config, SECOND, ms, ok, world};
 
 #[tokio::test(start_paused = true)]
 async fn a_consumer_over_its_rate_is_told_when_to_come_back() {
@@ -77,5 +77,58 @@ async fn a_route_may_ask_for_a_known_consumer() {
     world.get("/").with("x-api-key", "a-key-of-the-shop").await.is(200);
     world.origin.was_asked(1);
     world.counts("vaxel_consumer_requests_total{consumer=\"shop\",result=\"served\"}", 1.0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_clients_are_told_by_the_fields_they_know() {
+    let fields = |fields: &str| format!("[limits]\nfields = \"{fields}\"\n");
+    let shop =
+        "[consumer.shop]\nidentify = { api_key = \"a-key-of-the-shop\" }\nquota = { limit = 3, per = \"day\" }\n";
+    let tables = format!("{}{shop}", fields("both"));
+    let world = world().origin(ok("")).route("rate = { limit = \"2/s\", burst = 3 }").gateway(&tables).opens();
+    let ask = || world.get("/").with("x-api-key", "a-key-of-the-shop");
+    let first = ask().await;
+    first.is(200).has("ratelimit", "\"route\";r=2;t=1, \"day\";r=2;t=57600");
+    first.has("x-ratelimit-limit", "3").has("x-ratelimit-remaining", "2").has("x-ratelimit-reset", "1");
+    world.passes(10 * SECOND).await;
+    ask().await.is(200).has("x-ratelimit-remaining", "1").has("x-ratelimit-reset", "57590");
+    ask().await.is(200);
+    let over = ask().await;
+    over.is(429).refused("quota.day").has("x-ratelimit-limit", "3").has("x-ratelimit-remaining", "0");
+    over.has("x-ratelimit-reset", "57590").has("retry-after", "57590");
+    let config = |fields: String| Config::default().route("rate = { limit = \"2/s\", burst = 3 }").more(&fields);
+    world.reload(&config(fields("x-ratelimit"))).unwrap();
+    world.get("/").await.is(200).lacks("ratelimit").has("x-ratelimit-remaining", "2");
+    world.reload(&config(fields("off"))).unwrap();
+    world.get("/").await.is(200).lacks("ratelimit").lacks("ratelimit-policy").lacks("x-ratelimit-limit");
+    world.origin.now(ok("").with("x-ratelimit-limit", "7"));
+    world.reload(&config(fields("x-ratelimit"))).unwrap();
+    world.get("/").await.is(200).has("x-ratelimit-limit", "7").lacks("x-ratelimit-remaining");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_reorders_consumers_and_routes_leaves_each_its_own_record() {
+    let consumer = |name: &str| format!("[consumer.{name}]\nidentify = {{ api_key = \"a-key-of-the-{name}\" }}\n");
+    let side = |side: &str| {
+        format!(
+            "[[route]]\nupstream = \"erp\"\nmatch = {{ path = \"/same\", headers = {{ x-side = \"{side}\" }} }}\nrate = {{ limit = \"1/m\" }}\n"
+        )
+    };
+    let rate = "rate = { limit = \"1/m\" }";
+    let config = |tables: [String; 4]| Config::default().route(rate).more(&tables.concat());
+    let [shop, mill, one, other] = [consumer("shop"), consumer("mill"), side("one"), side("other")];
+    let tables = [shop.clone(), mill.clone(), one.clone(), other.clone()];
+    let world = world().origin(ok("")).route(rate).gateway(&tables.concat()).opens();
+    let ask = |name: &str| world.get("/").with("x-api-key", &format!("a-key-of-the-{name}"));
+    ask("shop").await.is(200);
+    let same = |side: &str| world.get("/same").with("x-side", side);
+    same("one").await.is(200);
+    world.reload(&config([mill, shop, other, one])).unwrap();
+    ask("shop").await.is(429);
+    ask("mill").await.is(200);
+    same("one").await.is(429);
+    same("other").await.is(200);
     world.rests().await;
 }

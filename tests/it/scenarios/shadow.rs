@@ -3,7 +3,7 @@
 use vaxel::breaker::Hold;
 use vaxel::gateway::steer::Steer;
 
-use crate::harness::{SECOND, World, ok, status, world};
+use crate::harness::{Config, SECOND, World, by, ms, ok, status, world};
 
 const SHADOWED: &str = "vaxel_shadow_refusals_total";
 
@@ -109,5 +109,72 @@ async fn what_a_shadow_would_have_refused_is_told() {
     for sentence in ["rate: over that of the route; in shadow mode", "breaker open; in shadow mode"] {
         assert!(story.iter().any(|told| told.contains(sentence)), "{story:#?}");
     }
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_in_shadow_refuses_nobody_and_is_charged_on() {
+    let shop = "[consumer.shop]\nidentify = { api_key = \"a-key-of-the-shop\" }\n\
+        quota = [{ limit = 1, per = \"hour\", mode = \"shadow\" }, { limit = 4, per = \"day\" }]";
+    let world = world().origin(ok("")).gateway(shop).opens();
+    let ask = || world.get("/").with("x-api-key", "a-key-of-the-shop");
+    for left in ["3", "2", "1", "0"] {
+        ask().await.is(200).has("ratelimit", &format!("\"day\";r={left};t=57600"));
+    }
+    ask().await.is(429).refused("quota.day");
+    world.counts(&format!("{SHADOWED}{{route=\"all\",reason=\"quota.hour\"}}"), 3.0);
+    world.counts("vaxel_quota_used{consumer=\"shop\",per=\"hour\"}", 4.0);
+    let story = world.handle.accounts(1, Some("refused"))[0].story();
+    for sentence in ["quota: beyond that of the hour (4 of 1 used", "quota: beyond that of the day (4 of 4 used"] {
+        assert!(story.iter().any(|told| told.contains(sentence)), "{story:#?}");
+    }
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_in_shadow_hold_nothing_back_and_say_what_they_would_have() {
+    let upstream =
+        "slots = 2\nqueue = { max = 3, timeout = \"1s\", mode = \"shadow\" }\nendpoint_slots = 1\nbreaker = false";
+    let world = world().origin(ok("").after(ms(200))).upstream(upstream).opens();
+    let visits: Vec<_> = (0..7).map(|number| world.get(&format!("/{number}")).goes()).collect();
+    world.breathes().await;
+    assert_eq!(world.origin.running(), 7);
+    world.slots(7, 0, 0);
+    for visit in visits {
+        visit.await.is(200);
+    }
+    // With one slot at the only endpoint: one had it, three would have waited, and there was no place for the others.
+    world.counts("vaxel_shadow_waits_total{route=\"all\",policy=\"queue\"}", 3.0);
+    world.counts(&format!("{SHADOWED}{{route=\"all\",reason=\"queue.full\"}}"), 3.0);
+    nothing_was_refused(&world);
+    world.rests().await;
+}
+
+#[test]
+fn slots_in_shadow_are_warned_of() {
+    let text = Config::default().upstream("queue = { mode = \"shadow\" }").text();
+    let warnings = vaxel::config::parse(&text, "a.toml").unwrap().warnings.to_string();
+    assert!(warnings.contains("NOT PROTECTED"), "{warnings}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gear_in_shadow_counts_whom_it_would_have_refused() {
+    let upstream = "retry = false\nbreaker = { failure_ratio = 1.0 }\ngears = { mode = \"shadow\" }";
+    let route = "class = \"batch\"";
+    let script = by(|seen| status(if seen.number % 5 < 2 { 500 } else { 200 }));
+    let world = world().origin(script).upstream(upstream).route(route).opens();
+    for _ in 0..5 {
+        for _ in 0..10 {
+            world.get("/").await;
+        }
+        world.passes(SECOND).await;
+        world.observes();
+    }
+    let before = world.metric(&format!("{SHADOWED}{{route=\"all\",reason=\"gear.limp\"}}"));
+    world.get("/").await;
+    world.counts(&format!("{SHADOWED}{{route=\"all\",reason=\"gear.limp\"}}"), before + 1.0);
+    nothing_was_refused(&world);
+    let report = &world.handle.upstreams_report()[0];
+    assert_eq!(report.gear, "drive");
     world.rests().await;
 }

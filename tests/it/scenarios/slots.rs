@@ -325,3 +325,40 @@ async fn an_endpoint_that_is_out_takes_its_slots_along_and_brings_them_back() {
     world.counts("vaxel_slots", 6.0);
     world.rests().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn when_everybody_logs_on_those_who_are_in_work_on() {
+    let script = by(|seen| ok("").after(ms(if seen.target.starts_with("/logon") { 300 } else { 15 })));
+    let tables = "[[route]]\nname = \"logon\"\nupstream = \"erp\"\nmatch = { path = \"/logon\" }\nclass = \"logon\"\n\
+                  [consumer.shop]\nidentify = { api_key = \"a-key-of-the-shop\" }\nclass = \"interactive\"\n";
+    let upstream = "slots = 4\nbreaker = false\nretry = false\nqueue = { max = 40, timeout = \"2s\" }";
+    let world = world().origin(script).upstream(upstream).gateway(tables).opens();
+    let logons: Vec<_> = (0..200)
+        .map(|number| {
+            let client = world.client_at(std::net::Ipv4Addr::new(10, 0, 0, number as u8));
+            // Whoever asks: a logon is a logon.
+            client.get("/logon").with("x-api-key", "a-key-of-the-shop").goes()
+        })
+        .collect();
+    world.breathes().await;
+    assert_eq!(world.origin.running(), 2);
+    world.slots(2, 0, 20);
+    for _ in 0..20 {
+        let began = world.clock.now();
+        world.get("/orders").await.is(200);
+        assert!(world.clock.now() - began <= ms(20), "two slots are free for it");
+        assert!(world.origin.running() <= 2);
+    }
+    let mut came_in = 0;
+    for logon in logons {
+        let answer = logon.await;
+        match answer.status.as_u16() {
+            200 => came_in += 1,
+            503 => drop(answer.retry_after()),
+            other => panic!("{other}"),
+        }
+    }
+    assert!(came_in >= 14, "two at a time, 300 ms each, for two seconds: {came_in}");
+    world.counts("vaxel_refusals_total{route=\"all\"}", 0.0);
+    world.rests().await;
+}

@@ -65,15 +65,15 @@ async fn a_place_in_the_queue_is_told_and_the_wait() {
     let third = world.get("/3").goes();
     world.breathes().await;
     let fourth = world.get("/4").await;
-    tells(&account(&world, &fourth), "queue: no place in it; 2 others waited already");
+    tells(&account(&world, &fourth), "queue: as normal, no place in it; 2 others waited already");
     let third = third.await;
     let told = account(&world, third.refused("queue.timeout"));
-    tells(&told, "queue: waited 1.50 s for a slot; one other waited already");
+    tells(&told, "queue: as normal, waited 1.50 s for a slot; one other waited already");
     first.await.is(200);
     second.await.is(200);
     let waited = world.handle.accounts(10, Some("waited"));
     assert_eq!(waited.len(), 1);
-    tells(&waited[0], "queue: waited 1.00 s for a slot; nobody else waited");
+    tells(&waited[0], "queue: as normal, waited 1.00 s for a slot; nobody else waited");
     world.rests().await;
 }
 

@@ -64,6 +64,26 @@ fn streams_of_one_connection_are_answered_each_for_itself() {
 }
 
 #[test]
+fn a_connection_on_which_nothing_is_asked_any_more_is_closed_though_it_answers_pings() {
+    let origin = Origin::answering(|_| ok("well"));
+    let rig = Rig::with(origin.address, |settings| {
+        for listener in &mut settings.listeners {
+            listener.limits.idle_timeout = std::time::Duration::from_millis(200);
+        }
+    });
+    rig.running().block_on(async {
+        let stream = TcpStream::connect(rig.address).await.unwrap();
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let answer = sender.send_request(request("GET", "http://a/", "")).await.unwrap();
+        assert_eq!(text(answer).await, "well");
+        let ended = tokio::time::timeout(DEADLINE, connection).await.expect("it is closed").unwrap();
+        assert!(ended.is_ok(), "in an orderly way: {ended:?}");
+    });
+    rig.settles();
+}
+
+#[test]
 fn alpn_decides_between_the_protocols() {
     let certs = Certificates::make(&["localhost"]);
     let origin = Origin::answering(|_| ok("well"));

@@ -150,7 +150,7 @@ fn what_was_used_of_quotas_outlives_the_process() {
         weight: 1,
         class: None,
         rate: None,
-        quotas: vec![QuotaParams { limit: 3, per: Per::Month, zone: jiff::tz::TimeZone::UTC }],
+        quotas: vec![QuotaParams { limit: 3, per: Per::Month, zone: jiff::tz::TimeZone::UTC, mode: Mode::Enforce }],
     };
     let start = || {
         Rig::with(origin.address, |settings| {

@@ -89,7 +89,8 @@ fn one_address_does_not_take_all_connections() {
     }
     let mut third = rig.client();
     let answer = third.answer();
-    assert_eq!((answer.status(), answer.field("connection")), (503, Some("close")));
+    assert_eq!((answer.status(), answer.reason()), (429, Some("connection.address")));
+    assert_eq!((answer.field("retry-after"), answer.field("connection")), (Some("1"), Some("close")));
     assert_eq!(
         rig.metric(&format!("vaxel_listener_refused_total{{listener=\"{}\",reason=\"address\"}}", rig.address)),
         1.0
@@ -97,6 +98,22 @@ fn one_address_does_not_take_all_connections() {
     drop(clients);
     rig.until("the connections have ended", || rig.metric("vaxel_listener_connections") == 0.0);
     assert_eq!(rig.get("/").text(), "yes");
+    rig.settles();
+}
+
+#[test]
+fn one_connection_more_than_there_may_be_is_told_so() {
+    let origin = Origin::answering(|_| ok("yes"));
+    let rig = Rig::with(origin.address, |settings| {
+        settings.listeners.iter_mut().for_each(|listener| listener.limits.connections = 1);
+    });
+    let mut first = rig.client();
+    first.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(first.answer().text(), "yes");
+    let answer = rig.client().answer();
+    assert_eq!((answer.status(), answer.reason()), (503, Some("connection.limit")));
+    assert_eq!((answer.field("retry-after"), answer.field("connection")), (Some("1"), Some("close")));
+    drop(first);
     rig.settles();
 }
 
