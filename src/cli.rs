@@ -29,6 +29,7 @@ macro_rules! say {
 }
 
 mod remote;
+mod top;
 
 /// The gearbox between fast frontends and fragile backends: a caching, throttling, circuit-breaking reverse proxy.
 #[derive(Debug, Parser)]
@@ -59,8 +60,10 @@ enum Command {
     Purge(remote::PurgeArgs),
     /// Show how the cache of a running vaxel stands, or what one request would get from it and why.
     Cache(remote::CacheArgs),
-    /// Show how the upstreams of a running vaxel stand.
+    /// Show how a running vaxel stands: its traffic and its upstreams.
     Status(remote::StatusArgs),
+    /// Watch a running vaxel: what `status` shows and more, drawn again each second. q quits.
+    Top(top::TopArgs),
     /// Tell what would become of a request, step by step, without sending it: by a configuration file, or as a running
     /// vaxel stands.
     Explain(remote::ExplainArgs),
@@ -73,6 +76,10 @@ enum Command {
     Gear(remote::GearArgs),
     /// Hold the breaker of an upstream of a running vaxel, or let go.
     Breaker(remote::BreakerArgs),
+    /// Let a running vaxel load its configuration anew; if it has mistakes they are told, and nothing changes.
+    Reload(remote::ReloadArgs),
+    /// End a running vaxel in order, as SIGTERM does: no new connections, requests finish.
+    Drain(remote::DrainArgs),
     /// Make a development CA and a certificate signed by it.
     Certs(CertsArgs),
     /// Serve a simulated fragile backend.
@@ -169,6 +176,9 @@ pub fn main() -> Result<ExitCode, Failure> {
         Command::Advise(args) => remote::advise(&args),
         Command::Gear(args) => remote::gear(&args),
         Command::Breaker(args) => remote::breaker(&args),
+        Command::Top(args) => top::top(&args),
+        Command::Reload(args) => remote::reload(&args),
+        Command::Drain(args) => remote::drain(&args),
         Command::Certs(args) => certs(&args),
         Command::Sim(args) => sim(&args),
         Command::Demo(args) => demo(&args),

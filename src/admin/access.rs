@@ -54,6 +54,15 @@ pub(super) enum Denied {
 }
 
 impl Access {
+    /// Who may act, in a word: `token`, `local` (who is on this machine), `nobody`.
+    pub fn word(&self) -> &'static str {
+        match self.token {
+            Some(_) => "token",
+            None if self.listen.ip().is_loopback() => "local",
+            None => "nobody",
+        }
+    }
+
     /// Whether a request may have a page.
     pub(super) fn check(&self, need: Need, uri: &Uri, headers: &HeaderMap) -> Result<(), Denied> {
         let open = match need {

@@ -1,4 +1,5 @@
-//! The admin listener: metrics, health, the effective configuration, reload, and the operator's hand on the cache.
+//! The admin listener: the live page, metrics, health, the effective configuration, reload and drain, and the operator's
+//! hand on cache and upstreams. [docs/openapi.json](../../docs/openapi.json) describes it for programs.
 //!
 //! Plain HTTP/1.1 on a socket of its own, on the control runtime, so that it answers when the data plane is busy. It
 //! asks a source for what it shows and knows no running gateway. [`Access`] says who may ask for what.
@@ -7,10 +8,15 @@ mod access;
 pub mod advice;
 mod cache;
 pub mod client;
+mod feed;
+mod page;
 mod serve;
 pub mod text;
+pub mod top;
 mod upstreams;
 mod why;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -45,11 +51,18 @@ pub trait AdminSource {
     /// The configuration in force, with every default, and without secrets.
     fn config(&self) -> Value;
 
-    /// Loads the configuration anew. May take a while and read files.
+    /// Loads the configuration anew; what is probably not meant is told, for people. May take a while and read files.
     ///
     /// # Errors
     /// All problems of the new configuration, for people; the old one stays in force.
-    fn reload(&self) -> Result<(), String>;
+    fn reload(&self) -> Result<String, String>;
+
+    /// Begins the orderly end of the process; how long it may take at most.
+    fn drain(&self) -> Duration;
+
+    /// How everything stands, for the live page; asked for at most about once a second for all who follow it. Who may not
+    /// act may see it: what others have asked for is not in it where nobody may act.
+    fn status(&self) -> Value;
 
     /// Purges stored answers; how many were affected.
     ///
@@ -132,6 +145,11 @@ fn refuse(denied: Denied) -> Reply {
     response
 }
 
+/// Every path there is, and the methods it allows, as the field `Allow` has them.
+pub fn paths() -> impl Iterator<Item = (&'static str, &'static str)> {
+    Page::ALL.into_iter().map(|(path, page)| (path, page.allowed()))
+}
+
 /// What there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Page {
@@ -150,58 +168,70 @@ enum Page {
     Advice,
     Gear,
     Breaker,
+    Status,
+    Events,
+    Drain,
+    Style,
+    Script,
 }
 
 impl Page {
+    const ALL: [(&'static str, Self); 20] = [
+        ("/", Self::Index),
+        ("/page.css", Self::Style),
+        ("/page.js", Self::Script),
+        ("/livez", Self::Live),
+        ("/readyz", Self::Ready),
+        ("/metrics", Self::Metrics),
+        ("/status", Self::Status),
+        ("/status/events", Self::Events),
+        ("/config", Self::Config),
+        ("/reload", Self::Reload),
+        ("/drain", Self::Drain),
+        ("/cache", Self::Cache),
+        ("/cache/entry", Self::Entry),
+        ("/purge", Self::Purge),
+        ("/explain", Self::Explain),
+        ("/why", Self::Why),
+        ("/upstreams", Self::Upstreams),
+        ("/advice", Self::Advice),
+        ("/gear", Self::Gear),
+        ("/breaker", Self::Breaker),
+    ];
+
     fn at(path: &str) -> Option<Self> {
-        Some(match path {
-            "/" => Self::Index,
-            "/metrics" => Self::Metrics,
-            "/livez" => Self::Live,
-            "/readyz" => Self::Ready,
-            "/config" => Self::Config,
-            "/reload" => Self::Reload,
-            "/purge" => Self::Purge,
-            "/cache" => Self::Cache,
-            "/cache/entry" => Self::Entry,
-            "/explain" => Self::Explain,
-            "/why" => Self::Why,
-            "/upstreams" => Self::Upstreams,
-            "/advice" => Self::Advice,
-            "/gear" => Self::Gear,
-            "/breaker" => Self::Breaker,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|(known, _)| *known == path).map(|(_, page)| page)
     }
 
     fn allows(self, method: &Method) -> bool {
         match self {
-            Self::Reload | Self::Purge | Self::Gear | Self::Breaker => *method == Method::POST,
+            Self::Reload | Self::Drain | Self::Purge | Self::Gear | Self::Breaker => *method == Method::POST,
             _ => *method == Method::GET || *method == Method::HEAD,
         }
     }
 
     const fn allowed(self) -> &'static str {
         match self {
-            Self::Reload | Self::Purge | Self::Gear | Self::Breaker => "POST",
+            Self::Reload | Self::Drain | Self::Purge | Self::Gear | Self::Breaker => "POST",
             _ => "GET, HEAD",
         }
     }
 
     const fn need(self) -> Need {
         match self {
-            Self::Index | Self::Live | Self::Ready => Need::Nothing,
+            Self::Index | Self::Style | Self::Script | Self::Live | Self::Ready => Need::Nothing,
             Self::Metrics => Need::Metrics,
-            Self::Config | Self::Cache | Self::Upstreams | Self::Advice => Need::Look,
-            Self::Reload | Self::Purge | Self::Entry | Self::Explain | Self::Why | Self::Gear | Self::Breaker => {
-                Need::Act
-            }
+            Self::Config | Self::Cache | Self::Upstreams | Self::Advice | Self::Status | Self::Events => Need::Look,
+            Self::Entry | Self::Explain | Self::Why => Need::Act,
+            Self::Reload | Self::Drain | Self::Purge | Self::Gear | Self::Breaker => Need::Act,
         }
     }
 
     fn show(self, request: &Request<Bytes>, source: &dyn AdminSource) -> Reply {
         match self {
-            Self::Index => answer(StatusCode::OK, PLAIN, INDEX),
+            Self::Index => index(request),
+            Self::Style => page::css(),
+            Self::Script => page::js(),
             Self::Metrics => {
                 let format = Format::accepted(request.headers());
                 answer(StatusCode::OK, format.content_type(), source.metrics(format))
@@ -213,7 +243,7 @@ impl Page {
             },
             Self::Config => answer(StatusCode::OK, JSON, format!("{:#}\n", source.config())),
             Self::Reload => match source.reload() {
-                Ok(()) => answer(StatusCode::OK, JSON, format!("{}\n", json!({ "reloaded": true }))),
+                Ok(warnings) => answer(StatusCode::OK, JSON, reloaded(&warnings)),
                 Err(problems) => problem(StatusCode::UNPROCESSABLE_ENTITY, &problems),
             },
             Self::Purge => cache::purge(source, request.body()),
@@ -225,8 +255,32 @@ impl Page {
             Self::Advice => advice::advice(source, request.uri().query()),
             Self::Gear => upstreams::gear(source, request.body()),
             Self::Breaker => upstreams::breaker(source, request.body()),
+            Self::Status => answer(StatusCode::OK, JSON, format!("{:#}\n", source.status())),
+            // The listener goes on with the others.
+            Self::Events => answer(StatusCode::OK, EVENTS, feed::event(source.status())),
+            Self::Drain => {
+                let within = source.drain().as_secs();
+                answer(StatusCode::ACCEPTED, JSON, format!("{}\n", json!({ "draining": true, "within_s": within })))
+            }
         }
     }
+}
+
+/// The page for a browser, a list for everybody else.
+fn index(request: &Request<Bytes>) -> Reply {
+    let mut response =
+        if page::is_wanted(request.headers()) { page::html() } else { answer(StatusCode::OK, PLAIN, INDEX) };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+fn reloaded(warnings: &str) -> String {
+    let body = if warnings.is_empty() {
+        json!({ "reloaded": true })
+    } else {
+        json!({ "reloaded": true, "warnings": warnings })
+    };
+    format!("{body}\n")
 }
 
 /// An error, as RFC 9457 wants it. Without a `type` it is `about:blank`, and the title is the phrase of the status.
@@ -252,14 +306,19 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
 const PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
+const EVENTS: &str = "text/event-stream";
 
 const INDEX: &str = r#"vaxel
 
+GET  /              this; the live page for a browser
+GET  /status        how everything stands: traffic, upstreams, routes, consumers, cache, the last minutes
+GET  /status/events the same, once a second (server-sent events)
 GET  /metrics       metrics, for Prometheus
 GET  /livez         200 while the process works
 GET  /readyz        200 while it takes requests, 503 before and after
 GET  /config        the configuration in force
 POST /reload        load the configuration anew
+POST /drain         end in order: no new connections, requests finish
 GET  /cache         how the cache stands
 GET  /cache/entry   what a request would get from it, and why: ?url=http://HOST/PATH[&header=NAME:%20VALUE]
 POST /purge         take answers out of it, or make them stale: {"url": "http://HOST/PATH", "soft": true};
@@ -276,6 +335,7 @@ POST /breaker       hold its breaker: {"upstream": "erp", "hold": "open"} or "cl
 #[cfg(test)]
 pub(crate) mod tests {
     use std::pin::Pin;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use std::task::{Context, Poll, Waker};
 
     use http_body::Body as _;
@@ -289,11 +349,26 @@ pub(crate) mod tests {
         pub(crate) unready: Option<&'static str>,
         pub(crate) broken: Option<&'static str>,
         pub(crate) token: Option<&'static str>,
+        /// How often the status was asked for.
+        pub(crate) asked: AtomicU32,
+        /// The token was changed.
+        pub(crate) renewed: AtomicBool,
+    }
+
+    impl Known {
+        pub(crate) fn asked(&self) -> u32 {
+            self.asked.load(Ordering::Relaxed)
+        }
+
+        pub(crate) fn renew(&self) {
+            self.renewed.store(true, Ordering::Relaxed);
+        }
     }
 
     impl AdminSource for Known {
         fn access(&self) -> Access {
-            let token = self.token.map(|token| Sha256::digest(token).into());
+            let renewed = self.renewed.load(Ordering::Relaxed).then_some("renewed");
+            let token = renewed.or(self.token).map(|token| Sha256::digest(token).into());
             Access { token, metrics: false, listen: ([127, 0, 0, 1], 9900).into() }
         }
 
@@ -310,8 +385,17 @@ pub(crate) mod tests {
             json!({ "workers": 2 })
         }
 
-        fn reload(&self) -> Result<(), String> {
-            self.broken.map_or(Ok(()), |problem| Err(problem.to_owned()))
+        fn reload(&self) -> Result<String, String> {
+            self.broken.map_or_else(|| Ok(String::new()), |problem| Err(problem.to_owned()))
+        }
+
+        fn drain(&self) -> Duration {
+            Duration::from_secs(30)
+        }
+
+        fn status(&self) -> Value {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            json!({ "upstreams": [] })
         }
 
         fn upstreams(&self) -> Value {
@@ -385,6 +469,9 @@ pub(crate) mod tests {
         check("GET", "/readyz", &good, 200, PLAIN, "ready\n");
         check("GET", "/config", &good, 200, JSON, "{\n  \"workers\": 2\n}\n");
         check("POST", "/reload", &good, 200, JSON, "{\"reloaded\":true}\n");
+        check("POST", "/drain", &good, 202, JSON, "{\"draining\":true,\"within_s\":30}\n");
+        check("GET", "/status", &good, 200, JSON, "{\n  \"upstreams\": []\n}\n");
+        check("GET", "/status/events", &good, 200, EVENTS, "event: status\ndata: {\"upstreams\":[]}\n\n");
         check("GET", "/cache", &good, 200, JSON, "{\n  \"entries\": 7\n}\n");
         check("GET", "/cache/entry?url=http://a/b", &good, 200, JSON, "\"/b\"\n");
         check(
@@ -404,6 +491,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_browser_gets_a_page_that_may_load_nothing_from_elsewhere() {
+        let browser = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8";
+        for (path, content_type) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
+            let request = Request::builder().uri(path).header("accept", browser).body("").unwrap();
+            let (response, _) = ask(request, &Known { token: Some("s3cret"), ..Known::default() });
+            let headers = response.headers();
+            assert!(headers[header::CONTENT_TYPE].to_str().unwrap().starts_with(content_type), "{path}");
+            let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+            assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+            assert!(!policy.contains("unsafe"), "{policy}");
+            assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        }
+    }
+
+    #[test]
     fn the_index_lists_every_page() {
         for line in INDEX.lines().filter(|line| line.contains('/')) {
             let mut words = line.split_whitespace();
@@ -411,7 +513,7 @@ pub(crate) mod tests {
             let page = Page::at(words.next().unwrap()).unwrap();
             assert!(page.allows(&method), "{line}");
         }
-        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 14);
+        assert_eq!(INDEX.lines().filter(|line| line.contains('/')).count(), 18);
     }
 
     #[test]
@@ -437,6 +539,8 @@ pub(crate) mod tests {
             ("DELETE", "/", 405, Some("GET, HEAD")),
             ("GET", "/reload", 405, Some("POST")),
             ("HEAD", "/reload", 405, Some("POST")),
+            ("GET", "/drain", 405, Some("POST")),
+            ("POST", "/status", 405, Some("GET, HEAD")),
             ("GET", "/purge", 405, Some("POST")),
             ("POST", "/cache", 405, Some("GET, HEAD")),
             ("POST", "/purge", 400, None),
@@ -533,6 +637,11 @@ pub(crate) mod tests {
             ("POST", "/reload", false),
             ("POST", "/purge", false),
             ("GET", "/upstreams", false),
+            ("GET", "/page.css", true),
+            ("GET", "/page.js", true),
+            ("GET", "/status", false),
+            ("GET", "/status/events", false),
+            ("POST", "/drain", false),
             ("GET", "/nothing", false),
         ] {
             let request = || Request::builder().method(method).uri(path).header("host", "vaxel:9900");

@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,7 +18,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{AdminSource, handle, problem};
+use super::feed::{Body, Feed};
+use super::{AdminSource, Page, handle, problem};
 
 /// Answers on `listener` until `shutdown` resolves; then lets the requests at hand end, for a few seconds.
 pub async fn serve(
@@ -28,6 +29,11 @@ pub async fn serve(
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let (stop, stopped) = watch::channel(());
+    let feed = Arc::new(Feed::new(Arc::clone(&source)));
+    // Dropped with this future.
+    let mut feeding = JoinSet::new();
+    let fed = Arc::clone(&feed);
+    feeding.spawn(async move { fed.run().await });
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -43,12 +49,12 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let source = Arc::clone(&source);
+                let (source, feed) = (Arc::clone(&source), Arc::clone(&feed));
                 let mut stopped = stopped.clone();
                 connections.spawn(async move {
                     let _place = place;
                     // An error means that the sender is gone: that is the end as well.
-                    connection(stream, source, async { drop(stopped.changed().await) }).await;
+                    connection(stream, source, feed, async { drop(stopped.changed().await) }).await;
                 });
             }
             Err(error) => {
@@ -66,9 +72,10 @@ pub async fn serve(
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     source: Arc<dyn AdminSource + Send + Sync>,
+    feed: Arc<Feed>,
     stop: impl Future<Output = ()>,
 ) {
-    let service = service_fn(move |request| respond(request, Arc::clone(&source)));
+    let service = service_fn(move |request| respond(request, Arc::clone(&source), Arc::clone(&feed)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -97,20 +104,41 @@ async fn connection(
 async fn respond(
     request: Request<Incoming>,
     source: Arc<dyn AdminSource + Send + Sync>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+    feed: Arc<Feed>,
+) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
+    let whole = |response: super::Reply| Ok(response.map(Body::Whole));
     let body = match timeout(BODY, Limited::new(body, BODY_SIZE).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return Ok(problem(StatusCode::PAYLOAD_TOO_LARGE, "No order is so long, or it broke off.")),
-        Err(_) => return Ok(problem(StatusCode::REQUEST_TIMEOUT, "The body did not come in time.")),
+        Ok(Err(_)) => return whole(problem(StatusCode::PAYLOAD_TOO_LARGE, "No order is so long, or it broke off.")),
+        Err(_) => return whole(problem(StatusCode::REQUEST_TIMEOUT, "The body did not come in time.")),
     };
+    let follows = Page::at(head.uri.path()) == Some(Page::Events) && head.method == Method::GET;
     let request = Request::from_parts(head, body);
     // A scrape sums a lot and a reload reads files: neither may hold up the control runtime.
     let answered = tokio::task::spawn_blocking(move || handle(&request, &*source)).await;
-    Ok(answered.unwrap_or_else(|error| {
+    let answered = answered.unwrap_or_else(|error| {
         tracing::error!(%error, "the admin listener could not answer");
         problem(StatusCode::INTERNAL_SERVER_ERROR, "Something broke; the log has the details.")
-    }))
+    });
+    if follows && answered.status().is_success() {
+        return Ok(go_on(answered, &feed).await);
+    }
+    whole(answered)
+}
+
+/// Goes on after the first event with those to come.
+async fn go_on(answered: super::Reply, feed: &Feed) -> Response<Body> {
+    let (head, first) = answered.into_parts();
+    let Ok(first) = first.collect().await;
+    match feed.follow(first.to_bytes()) {
+        Some(following) => Response::from_parts(head, Body::Events(following)),
+        None => {
+            let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "As many follow already as may.");
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+            response.map(Body::Whole)
+        }
+    }
 }
 
 /// A scraper, two probes, an operator and his script, many times over.
@@ -142,7 +170,9 @@ mod tests {
     fn world(source: Known) -> (DuplexStream, oneshot::Sender<()>, JoinHandle<()>) {
         let (client, server) = duplex(64 * 1024);
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(connection(server, Arc::new(source), async {
+        let source: Arc<dyn AdminSource + Send + Sync> = Arc::new(source);
+        let feed = Arc::new(Feed::new(Arc::clone(&source)));
+        let served = tokio::spawn(connection(server, source, feed, async {
             // Dropped is stopped.
             drop(stopped.await);
         }));
@@ -230,11 +260,34 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_is_given_up() {
         let (mut client, server) = duplex(16);
-        let served = connection(server, Arc::new(Known::default()), std::future::pending());
+        let source: Arc<dyn AdminSource + Send + Sync> = Arc::new(Known::default());
+        let feed = Arc::new(Feed::new(Arc::clone(&source)));
+        let served = connection(server, source, feed, std::future::pending());
         let served = tokio::spawn(served);
         client.write_all(b"GET /config HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         timeout(LIFETIME + 2 * LAST_ANSWER, served).await.expect("it ended").unwrap();
         drop(client);
+    }
+
+    #[tokio::test]
+    async fn events_come_until_the_client_leaves() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let served = tokio::spawn(serve(listener, Arc::new(Known::default()), async { drop(stopped.await) }));
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET /status/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        while text.matches("data: {\"upstreams\":[]}\n\n").count() < 2 {
+            let mut bytes = [0; 4096];
+            let count = client.read(&mut bytes).await.unwrap();
+            assert!(count > 0, "{text}");
+            text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        }
+        assert!(text.contains("content-type: text/event-stream\r\n"), "{text}");
+        drop(client);
+        stop.send(()).unwrap();
+        timeout(2 * LAST_ANSWER, served).await.expect("it ended").unwrap();
     }
 
     #[tokio::test]

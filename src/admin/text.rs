@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use bytesize::ByteSize;
 use serde_json::Value;
 
+use super::top;
+
 /// The answer to a purge.
 pub fn purged(answer: &Value) -> String {
     let (count, soft) = (number(answer, "purged"), answer["depth"] == "soft");
@@ -50,6 +52,23 @@ pub fn report(report: &Value) -> String {
         table(&mut text, &rows);
     }
     text
+}
+
+/// How everything stands: the process, its traffic, and a line for each upstream.
+pub fn status(status: &Value) -> String {
+    format!("{}\n{}", top::plain(&top::head(status)), upstreams(&status["upstreams"]))
+}
+
+/// The answer to a reload.
+pub fn reloaded(answer: &Value) -> String {
+    // Of a file, in several lines.
+    let warnings = answer["warnings"].as_str().unwrap_or_default();
+    if warnings.is_empty() { "reloaded".to_owned() } else { format!("{warnings}\nreloaded") }
+}
+
+/// The answer to a drain.
+pub fn draining(answer: &Value) -> String {
+    format!("it drains, for at most {} s", number(answer, "within_s"))
 }
 
 /// How the upstreams stand: a line for each.
@@ -182,7 +201,7 @@ pub fn accounts(answer: &Value) -> String {
         let (id, time, kept) = (word(account, "request_id"), word(account, "time"), word(account, "kept"));
         let _ = writeln!(text, "{id}{theirs}, ended {time}, kept because: {kept}");
         for sentence in story.iter().filter_map(Value::as_str) {
-            let _ = writeln!(text, "  {sentence}");
+            let _ = writeln!(text, "  {}", top::clean(sentence));
         }
     }
     if rows.len() > 1 {
@@ -196,7 +215,7 @@ fn number(value: &Value, name: &str) -> u64 {
 }
 
 fn word(value: &Value, at: impl serde_json::value::Index) -> String {
-    value.get(at).and_then(Value::as_str).unwrap_or_default().to_owned()
+    top::clean(value.get(at).and_then(Value::as_str).unwrap_or_default())
 }
 
 fn list(values: &Value) -> String {

@@ -1,6 +1,6 @@
 //! Commands that ask a running vaxel over its admin listener.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -151,6 +151,21 @@ pub(super) struct BreakerArgs {
     admin: AdminArgs,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct ReloadArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DrainArgs {
+    /// Do not ask whether it is meant.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
 /// Explains what would become of a request.
 pub(super) fn explain(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     let target = client::request_target("/explain", &args.url, &args.method, args.client.as_deref(), &args.headers);
@@ -196,10 +211,35 @@ pub(super) fn why(args: &WhyArgs) -> Result<ExitCode, Failure> {
     args.admin.show(&accounts, text::accounts)
 }
 
-/// Shows how the upstreams stand.
+/// Shows how it stands.
 pub(super) fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let report = args.admin.run(async |client| client.get("/upstreams").await)?;
-    args.admin.show(&report, text::upstreams)
+    let status = args.admin.run(async |client| client.get("/status").await)?;
+    args.admin.show(&status, text::status)
+}
+
+/// Loads the configuration anew.
+pub(super) fn reload(args: &ReloadArgs) -> Result<ExitCode, Failure> {
+    let answer = args.admin.run(async |client| client.post("/reload", &json!({})).await)?;
+    args.admin.show(&answer, text::reloaded)
+}
+
+/// Ends the process, if that is meant.
+pub(super) fn drain(args: &DrainArgs) -> Result<ExitCode, Failure> {
+    if !args.yes && !is_meant(&args.admin.admin)? {
+        return Err("it goes on: nobody said that it is to end".into());
+    }
+    let answer = args.admin.run(async |client| client.post("/drain", &json!({})).await)?;
+    args.admin.show(&answer, text::draining)
+}
+
+fn is_meant(admin: &Uri) -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(format!("the process at {admin} would end: give --yes if that is meant").into());
+    }
+    eprint!("The process at {admin} will end. Type drain if that is meant: ");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line.trim() == "drain")
 }
 
 /// Tells what to do next.
@@ -258,14 +298,19 @@ impl AdminArgs {
     }
 
     fn run(&self, ask: impl AsyncFnOnce(&Client) -> Result<Value, client::ClientError>) -> Result<Value, Failure> {
+        let client = self.client()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(ask(&client))?)
+    }
+
+    /// Who asks.
+    pub(super) fn client(&self) -> Result<Client, Failure> {
         let read = self.token_file.as_ref().map(|file| {
             std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
         });
         let read = read.transpose()?;
         let token = read.as_deref().or(self.token.as_deref()).map(str::trim);
-        let client = Client::new(&self.admin, token)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(runtime.block_on(ask(&client))?)
+        Ok(Client::new(&self.admin, token)?)
     }
 
     fn show(&self, answer: &Value, text: impl Fn(&Value) -> String) -> Result<ExitCode, Failure> {

@@ -89,7 +89,8 @@ impl Context {
         let written = if is_default { None } else { self.written.get(&span.start) };
         match value {
             DeValue::String(_) if written.is_some() => written.map_or(Json::Null, |text| Json::from(text.as_str())),
-            DeValue::String(_) if matches!(kind, Kind::Secret) => {
+            // One key where a list may stand is as secret as a list of one.
+            DeValue::String(_) if matches!(innermost(kind), Kind::Secret) => {
                 self.secrets.push(span.clone());
                 Json::from(MASK)
             }

@@ -256,6 +256,8 @@ request_headers = {{ set = {{ authorization = "Basic c2VjcmV0", x-a = "plain" }}
 identify = {{ api_key = ["topsecret-one-1234", "topsecret-two-1234"] }}
 [consumer.b]
 identify = {{ api_key = "${{WEBSHOP_KEY}}" }}
+[consumer.d]
+identify = {{ api_key = "topsecret-alone-1234" }}
 [consumer.c]
 identify = {{ header = "x-who", value = "topsecret" }}
 "#

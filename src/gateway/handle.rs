@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::advice::Watch;
+use super::history::History;
 use super::ledger::Ledger;
 use super::snapshot::{self, Built, Workshop};
 use super::{Builder, Gateway};
@@ -37,7 +38,8 @@ pub(super) struct Shared {
     pub(super) shelf: Option<Shelf>,
     pub(super) workers: Box<[Arc<Worker>]>,
     workshop: Workshop,
-    built: Mutex<Built>,
+    pub(super) built: Mutex<Built>,
+    pub(super) history: Mutex<History>,
     reloaded: Notify,
     pub(super) watch: Mutex<Watch>,
 }
@@ -114,6 +116,7 @@ impl Handle {
             workers,
             workshop,
             built,
+            history: Mutex::default(),
             reloaded: Notify::new(),
             watch: Mutex::default(),
         });
@@ -216,6 +219,7 @@ impl Handle {
                 pool.sweep();
             }
         }
+        self.look(moment.mono);
         self.watch();
         self.0.core.store.maintain();
         self.0.workshop.ledger().prune(moment.wall);

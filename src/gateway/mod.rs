@@ -34,9 +34,11 @@ use crate::upstream::origin::Origin;
 pub mod advice;
 pub mod cache;
 mod handle;
+pub mod history;
 mod ledger;
 mod probing;
 mod snapshot;
+pub mod status;
 pub mod steer;
 pub mod why;
 

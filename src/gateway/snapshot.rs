@@ -22,10 +22,10 @@ use crate::proxy::limits;
 use crate::proxy::snapshot::{Caller, Core, Quota, Rate, Route, Snapshot};
 use crate::retry::budget::Budget;
 use crate::router::Router;
-use crate::throttle::RateParams;
 use crate::throttle::quota::Counted;
 use crate::throttle::rate::RateLimiter;
 use crate::throttle::slots::Slots;
+use crate::throttle::{RateParams, SlotsParams};
 use crate::upstream::body::BodyParams;
 use crate::upstream::connect::Connector;
 use crate::upstream::gearbox::Gearbox;
@@ -264,6 +264,11 @@ impl Built {
         let settings = self.settings.iter().find(|settings| settings.name == name)?;
         let upstream = self.upstreams.iter().find(|upstream| &*upstream.name == name)?;
         Some((upstream, settings))
+    }
+
+    /// With what the slots of an upstream were made.
+    pub(super) fn slots(&self, upstream: &str) -> Option<SlotsParams> {
+        self.find(upstream).map(|(_, settings)| settings.slots)
     }
 
     /// The upstreams that ask for probes.

@@ -99,7 +99,7 @@ impl Handle {
         Ok(())
     }
 
-    fn upstream_report(&self, upstream: &Upstream) -> UpstreamReport {
+    pub(super) fn upstream_report(&self, upstream: &Upstream) -> UpstreamReport {
         let now = self.clock().now();
         let seconds = |until: std::time::Instant| until.saturating_duration_since(now).as_secs();
         let (stand, stats) = (upstream.gears.now(), upstream.slots.stats());

@@ -29,8 +29,12 @@ impl Handle {
     /// The latest requests that are remembered, up to `most`, the newest first; of those that
     /// [are called](Account::is_called) `word`, if one is given.
     pub fn accounts(&self, most: usize, word: Option<&str>) -> Vec<Account> {
-        let wanted = |account: &Account| word.is_none_or(|word| account.is_called(word));
-        let latest = self.0.workers.iter().flat_map(|worker| worker.journal.latest(most, wanted));
+        self.accounts_that(most, |account| word.is_none_or(|word| account.is_called(word)))
+    }
+
+    /// The latest that `wanted` takes, up to `most`, the newest first.
+    pub(super) fn accounts_that(&self, most: usize, wanted: impl Fn(&Account) -> bool) -> Vec<Account> {
+        let latest = self.0.workers.iter().flat_map(|worker| worker.journal.latest(most, &wanted));
         let mut found: Vec<_> = latest.collect();
         found.sort_by_key(|account| Reverse(account.ended));
         found.truncate(most);

@@ -105,6 +105,14 @@ impl<'a> Page<'a> {
 }
 
 impl Window {
+    /// Its open occurrence, or else the next one within a year: begin and end.
+    pub fn next(&self, now: SystemTime) -> Option<(SystemTime, SystemTime)> {
+        let today = Timestamp::try_from(now).ok()?.to_zoned_datetime(self.zone.clone()).date();
+        let days = today.yesterday().unwrap_or(today).series(jiff::Span::new().days(1)).take(YEAR);
+        let mut occurrences = days.filter(|day| self.begins_on(*day)).filter_map(|day| self.occurrence(day));
+        occurrences.find(|(begin, end)| begin < end && now < *end)
+    }
+
     /// The occurrences that may matter at `now`: a window, its ramp and its lead are each at most a day long.
     fn around(&self, now: SystemTime) -> impl Iterator<Item = (SystemTime, SystemTime)> {
         let today = Timestamp::try_from(now).ok().map(|now| now.to_zoned_datetime(self.zone.clone()).date());
@@ -112,10 +120,12 @@ impl Window {
             let first = today.yesterday().and_then(Date::yesterday).unwrap_or(today);
             first.series(jiff::Span::new().days(1)).take(4)
         });
-        days.filter(|day| self.begins_on(*day)).filter_map(|day| {
-            let next = if self.to <= self.from { day.tomorrow().ok()? } else { day };
-            Some((self.instant(day, self.from)?, self.instant(next, self.to)?))
-        })
+        days.filter(|day| self.begins_on(*day)).filter_map(|day| self.occurrence(day))
+    }
+
+    fn occurrence(&self, day: Date) -> Option<(SystemTime, SystemTime)> {
+        let next = if self.to <= self.from { day.tomorrow().ok()? } else { day };
+        Some((self.instant(day, self.from)?, self.instant(next, self.to)?))
     }
 
     fn instant(&self, day: Date, time: Time) -> Option<SystemTime> {
@@ -168,6 +178,9 @@ impl std::str::FromStr for Day {
         }
     }
 }
+
+/// Days in which the next occurrence is looked for: a date may be a year away.
+const YEAR: usize = 368;
 
 /// The share of the slots that is let out right after a window: the backend is cold, its caches are empty.
 const FLOOR: f64 = 0.1;
@@ -229,6 +242,21 @@ mod tests {
         check(&all_day, "2026-12-23T23:59", None);
         check(&all_day, "2026-12-24T23:59", Some("2026-12-25T00:00"));
         check(&all_day, "2026-12-25T00:00", None);
+    }
+
+    #[test]
+    fn the_next_occurrence_is_the_open_one_or_the_first_to_come() {
+        let check = |window: &Window, now: &str, expected: Option<(&str, &str)>| {
+            assert_eq!(window.next(time(now)), expected.map(|(begin, end)| (time(begin), time(end))), "{now}");
+        };
+        let night = window(&["fri"], "23:00", "02:30");
+        let friday = ("2026-11-27T23:00", "2026-11-28T02:30");
+        check(&night, "2026-11-26T12:00", Some(friday));
+        check(&night, "2026-11-28T02:29", Some(friday));
+        check(&night, "2026-11-28T02:30", Some(("2026-12-04T23:00", "2026-12-05T02:30")));
+        let once = window(&["2026-12-24"], "10:00", "11:00");
+        check(&once, "2026-01-01T00:00", Some(("2026-12-24T10:00", "2026-12-24T11:00")));
+        check(&once, "2026-12-24T11:00", None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod quota;
 mod route;
 mod shard;
 mod store;
+mod tally;
 mod upstream;
 mod worker;
 
@@ -39,6 +40,7 @@ pub use self::quota::{QuotaLive, StateMeter};
 pub(crate) use self::route::plain;
 pub use self::route::{ConsumerMeter, RouteMeter};
 pub use self::store::{Extent, StoreMeter};
+pub use self::tally::{Buckets, ConsumerTally, RouteTally, UpstreamTally};
 pub use self::upstream::{EndpointLive, LimitLive, Live, UpstreamMeter};
 pub use self::worker::WorkerMeter;
 
@@ -177,6 +179,17 @@ impl Metrics {
     /// Notes the hash of the configuration in force, of which 48 bits are shown.
     pub fn configured(&self, hash: u64) {
         self.state.reloads.lock().hash = Some(hash & HASH);
+    }
+
+    /// How the loads of the configuration went: whether the last was good, and when the one in force was loaded.
+    pub fn loads(&self) -> (bool, Option<SystemTime>) {
+        let reloads = *self.state.reloads.lock();
+        (!reloads.failed, reloads.last.map(|since| SystemTime::UNIX_EPOCH + since))
+    }
+
+    /// When the listeners' certificates end.
+    pub fn certificates(&self) -> Vec<CertificateLive> {
+        ask(&self.state.certificates).unwrap_or_default()
     }
 
     /// Everything, in `format`.

@@ -10,6 +10,7 @@ use super::exemplar::{Exemplar, Exemplars, Shown};
 use super::facts::{CODES, CacheEvent, CacheResult, Ending, Facts, METHODS, Pace, Wait, code_index, method_index};
 use super::names;
 use super::shard::{Shards, Span};
+use super::tally::{Buckets, ConsumerTally, RouteTally};
 use crate::refusal::Reason;
 
 /// The counters of one route. Survives reloads: the same name is the same meter.
@@ -90,6 +91,21 @@ impl RouteMeter {
     pub fn count(&self, cache: CacheResult) -> u64 {
         let places = (0..METHODS.len()).flat_map(|method| (0..CODES.len()).map(move |code| (method, code)));
         places.map(|(method, code)| self.shards.sum(request_index(method, code, cache))).sum()
+    }
+
+    /// How the counters stand.
+    pub fn tally(&self) -> RouteTally {
+        let mut took = Buckets::default();
+        let mut by_pace = [0; Pace::ALL.len()];
+        for (pace, count) in Pace::ALL.into_iter().zip(&mut by_pace) {
+            let counts: Vec<_> = duration(pace).counts(&self.shards).collect();
+            *count = counts.iter().sum();
+            took.add(&Buckets::new(counts));
+        }
+        let [hits, missed, passed] = by_pace;
+        let requests = hits + missed + passed;
+        let refused = (0..Reason::ALL.len()).map(|reason| self.shards.sum(REFUSALS + reason)).sum();
+        RouteTally { requests, cacheable: requests.saturating_sub(self.count(CacheResult::Off)), hits, refused, took }
     }
 
     /// How many finished exchanges were refused for this reason, or would have been.
@@ -183,6 +199,17 @@ impl ConsumerMeter {
             if let Some(time) = time {
                 self.shards.add(worker, counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
             }
+        }
+    }
+
+    /// How the counters stand.
+    pub fn tally(&self) -> ConsumerTally {
+        let time = |counter| Duration::from_nanos(self.shards.sum(counter));
+        ConsumerTally {
+            served: self.shards.sum(0),
+            refused: self.shards.sum(1),
+            upstream: time(UPSTREAM_TIME),
+            queued: time(QUEUE_TIME),
         }
     }
 

@@ -82,6 +82,11 @@ impl Span {
         bucket
     }
 
+    /// How many were in each bucket, over all workers.
+    pub(super) fn counts(self, shards: &Shards) -> impl Iterator<Item = u64> {
+        (0..=self.bounds.len()).map(move |bucket| shards.sum(self.first + bucket))
+    }
+
     /// The sum over all workers.
     pub(super) fn read(self, shards: &Shards) -> Reading {
         let mut count = 0;

@@ -11,6 +11,7 @@ use super::exemplar::{Exemplar, Exemplars, Shown};
 use super::facts::Traced;
 use super::names;
 use super::shard::{Shards, Span};
+use super::tally::{Buckets, UpstreamTally};
 use crate::breaker::State;
 use crate::gear::Gear;
 use crate::outcome::Outcome;
@@ -136,6 +137,17 @@ impl UpstreamMeter {
     /// Counts a change of gear.
     pub fn geared(&self, to: Gear) {
         self.shards.add(0, GEARED + to as usize, 1);
+    }
+
+    /// How the counters stand.
+    pub fn tally(&self) -> UpstreamTally {
+        let count = |outcome| self.shards.sum(ATTEMPTS + outcome_index(outcome));
+        UpstreamTally {
+            attempts: Outcome::ALL.into_iter().map(count).sum(),
+            failed: count(Outcome::Broken) + count(Outcome::Overloaded),
+            retries: self.shards.sum(RETRIES),
+            took: Buckets::new(ATTEMPT_DURATION.counts(&self.shards).collect()),
+        }
     }
 
     /// Heads of answers that came, and the bound of the bucket in which the slowest of them lies; `None`: past all bounds.

@@ -67,13 +67,14 @@ impl Journal {
         self.select(|accounts| accounts.filter(|account| is_it(account)).cloned().collect())
     }
 
-    /// Up to `most` of the latest that `wanted` takes, newest first.
+    /// Up to `most` of the latest that `wanted` takes, newest first. Looks no further back than it has to, since whoever
+    /// ends a request meanwhile waits.
     pub fn latest(&self, most: usize, wanted: impl Fn(&Account) -> bool) -> Vec<Account> {
-        self.select(|accounts| {
-            let mut found: Vec<_> = accounts.filter(|account| wanted(account)).collect();
-            newest_first(&mut found, |account| account.ended);
-            found.into_iter().take(most).cloned().collect()
-        })
+        let halves = self.0.lock();
+        let of = |ring| Ring::newest_first(ring).filter(|account| wanted(account)).take(most);
+        let mut found: Vec<_> = of(&halves.turned).chain(of(&halves.others)).collect();
+        found.sort_by_key(|account| std::cmp::Reverse(account.ended));
+        found.into_iter().take(most).cloned().collect()
     }
 
     fn select<R>(&self, choose: impl FnOnce(&mut dyn Iterator<Item = &Account>) -> R) -> R {
@@ -89,6 +90,11 @@ pub fn newest_first<T>(accounts: &mut [T], at: impl Fn(&T) -> SystemTime) {
 }
 
 impl Ring {
+    fn newest_first(&self) -> impl Iterator<Item = &Account> {
+        let (newer, older) = self.accounts.split_at(self.next.min(self.accounts.len()));
+        newer.iter().rev().chain(older.iter().rev())
+    }
+
     /// Gives back whose place it took.
     fn write(&mut self, account: Account) -> Option<Account> {
         match self.accounts.get_mut(self.next) {
@@ -385,7 +391,7 @@ const TRIES: usize = 8;
 /// Bytes of a text from the network.
 pub(super) const TEXT: usize = 256;
 /// What a user of a dialog notices.
-const SLOW: Duration = Duration::from_secs(1);
+pub const SLOW: Duration = Duration::from_secs(1);
 /// One of so many is kept though nothing is remarkable about it.
 const SAMPLE: u64 = 64;
 

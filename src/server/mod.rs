@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{self, AdminSource as _};
 use crate::clock::Clock;
@@ -90,6 +90,11 @@ struct Control {
     admin: Option<AdminSettings>,
     loaded: Mutex<Loaded>,
     sites: Sites,
+    /// Somebody asked over the admin listener for the end.
+    end: Notify,
+    started: SystemTime,
+    /// The last status, and when it was made.
+    status: Mutex<Option<(Instant, serde_json::Value)>>,
 }
 
 /// Starts everything that `loaded` asks for. `file` is where a reload reads from.
@@ -115,7 +120,18 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
     let sites = Sites::load(&settings.listeners)?;
     let admin = settings.admin;
     let loaded = Mutex::new(loaded);
-    let control = Arc::new(Control { handle: handle.clone(), drain: drain.clone(), log, file, admin, loaded, sites });
+    let control = Arc::new(Control {
+        handle: handle.clone(),
+        drain: drain.clone(),
+        log,
+        file,
+        admin,
+        loaded,
+        sites,
+        end: Notify::new(),
+        started: handle.clock().moment().wall,
+        status: Mutex::default(),
+    });
     let admin = settings.admin.as_ref().map(|admin| serve_admin(&runtime, &control, admin.listen)).transpose()?;
     let mut workers: Vec<Vec<Share>> = (0..settings.workers).map(|_| Vec::new()).collect();
     let mut listeners = Vec::new();
@@ -348,7 +364,7 @@ async fn upkeep(control: Arc<Control>) {
     }
 }
 
-/// Reloads on SIGHUP; returns on SIGTERM or SIGINT.
+/// Reloads on SIGHUP; returns on SIGTERM, SIGINT, or an order over the admin listener.
 async fn signals(control: Arc<Control>) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangup = signal(SignalKind::hangup())?;
@@ -367,12 +383,14 @@ async fn signals(control: Arc<Control>) -> io::Result<()> {
             }
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
+            () = control.end.notified() => return Ok(()),
         }
     }
 }
 
 impl Control {
-    fn try_reload(&self) -> Result<(), String> {
+    /// What is probably not meant is told.
+    fn try_reload(&self) -> Result<String, String> {
         let Some(file) = &self.file else { return Err("started without a configuration file".to_owned()) };
         let loaded = config::load(file).map_err(|problems: Problems| problems.to_string())?;
         let mut current = self.loaded.lock();
@@ -380,8 +398,10 @@ impl Control {
         let listen_alike = new.listeners.len() == old.listeners.len()
             && new.listeners.iter().zip(&old.listeners).all(|(new, old)| new.listens_like(old));
         let admin = |settings: &Settings| settings.admin.map(|admin| admin.listen);
+        let mut told = loaded.warnings.to_string();
         if !listen_alike || (admin(new), new.workers, &new.log) != (admin(old), old.workers, &old.log) {
-            tracing::warn!("listeners (but their certificates), admin, workers and log change at the next start only");
+            tracing::warn!("{LATER}");
+            told.push_str(LATER);
         }
         let prepared = self.sites.prepare(&new.listeners)?;
         self.handle.reload(&loaded.settings).map_err(|error| error.to_string())?;
@@ -391,9 +411,11 @@ impl Control {
         self.handle.metrics().reloaded(true, self.handle.clock().moment().wall);
         self.handle.metrics().configured(loaded.hash());
         *current = loaded;
-        Ok(())
+        Ok(told)
     }
 }
+
+const LATER: &str = "listeners (but their certificates), admin, workers and log change at the next start only";
 
 /// Between two rounds of upkeep.
 const UPKEEP: Duration = Duration::from_secs(1);

@@ -78,6 +78,18 @@ impl Gearbox {
         self.state.lock().stand.clone()
     }
 
+    /// Its windows, in the order of the configuration, each with its open or next occurrence.
+    pub fn calendar(&self, now: SystemTime) -> Vec<(Window, Option<(SystemTime, SystemTime)>)> {
+        let windows = self.state.lock().windows.clone();
+        windows
+            .into_iter()
+            .map(|window| {
+                let next = window.next(now);
+                (window, next)
+            })
+            .collect()
+    }
+
     /// Observes the upstream; called about once a second. The shift it caused is returned.
     pub fn observe(&self, signals: &Signals, moment: Moment) -> Option<Shift> {
         let mut state = self.state.lock();
