@@ -213,9 +213,9 @@ const curves = new Map();
 function show(next) {
   const before = status;
   status = next;
-  if (!before) showAdvice();
   for (const upstream of next.upstreams) remember(upstream);
   showProcess(next, before);
+  if (!before) showAdvice();
   showFigures(next);
   keyed(byId("cards"), next.upstreams, (upstream) => upstream.upstream, makeCard, (card, upstream) => card.update(upstream));
   for (const upstream of next.upstreams) announce(upstream, before?.upstreams.find((other) => other.upstream === upstream.upstream));
@@ -578,11 +578,11 @@ function showConsumers({ consumers, consumers_in_all: all }) {
 }
 
 function showRoutes({ routes, routes_in_all: all }) {
-  const made = () => el("tr", {}, el("th", { scope: "row" }, el("bdi")), el("td", {}, el("bdi")), ...Array.from({ length: 5 }, () => el("td", { class: "number" })));
+  const made = () => el("tr", {}, el("th", { scope: "row" }, el("bdi"), el("span", { class: "under" })), ...Array.from({ length: 5 }, () => el("td", { class: "number" })));
   keyed(byId("routes"), routes, (route) => route.route, made, (row, route) => {
-    const [name, upstream, requests, hits, refused, median, worst] = row.children;
+    const [name, requests, hits, refused, median, worst] = row.children;
     say(name.firstChild, route.route);
-    say(upstream.firstChild, route.upstream);
+    say(name.lastChild, `to ${route.upstream}`);
     say(requests, number(route.requests_per_s));
     say(hits, route.caches ? percent(route.hit_ratio) : "off");
     say(refused, number(route.refused_per_s));
@@ -665,7 +665,7 @@ function makeFinding({ advice, evidence, block }) {
   const parts = [el("b", {}, advice), el("ul", { class: "evidence" }, ...evidence.map((ground) => el("li", {}, ground)))];
   if (block) {
     parts.push(el("p", { class: "quiet" }, "In ", el("bdi", {}, block.below), ":"),
-      el("pre", { tabindex: "0", role: "region", "aria-label": `Lines for ${block.below}` }, block.toml));
+      el("pre", { tabindex: "0", role: "group", "aria-label": `Lines for ${block.below}` }, block.toml));
   }
   return el("li", {}, ...parts);
 }
