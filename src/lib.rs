@@ -110,6 +110,7 @@ pub mod listen;
 pub mod metrics;
 pub mod sim;
 pub mod throttle;
+pub mod traces;
 pub mod upstream;
 
 // 3

@@ -241,7 +241,8 @@ def overview():
     d.series("Clients that left", "reqps", "Requests whose client left before the response had ended.",
              {"{{route}}": rate("vaxel_client_aborts_total", R, "route")})
     d.series("Lost", "none", "Lines of the access log lost, and panics caught, a second. Both should be nothing.",
-             {"log lines": rate("vaxel_access_log_dropped_total", I), "panics": rate("vaxel_worker_panics_total", I)})
+             {"log lines": rate("vaxel_access_log_dropped_total", I), "panics": rate("vaxel_worker_panics_total", I),
+              "spans": rate("vaxel_trace_spans_total", I + ',result!="sent"')})
     d.series("Slow answers", "percentunit", "Share of answers that took more than 2.5 s.",
              {"{{route}}": 'route:vaxel_slow:ratio_rate5m{route=~"$route"}'}, top=1)
     d.row("Latency")

@@ -2,8 +2,8 @@
 //! default is spelled; `vaxel schema` prints it, `config/vaxel.toml` shows it.
 
 use super::dictionary::Kind::{
-    Choice, Duration, File, Flag, List, Map, Named, OneOrMore, Predicate, Rate, Secret, Size, StatusRange, Switch,
-    Table, Tables, Text, Whole,
+    Choice, Duration, File, Flag, List, Map, Named, OneOrMore, Predicate, Rate, Ratio, Secret, Size, StatusRange,
+    Switch, Table, Tables, Text, Whole,
 };
 use super::dictionary::{Key, Section};
 
@@ -25,6 +25,7 @@ pub static FILE: Section = Section {
         Key::new("server", Table(&SERVER), "The process."),
         Key::new("admin", Table(&ADMIN), "Metrics, health, API and page; nothing listens without it."),
         Key::new("log", Table(&LOG), "Logs."),
+        Key::new("traces", Table(&TRACES), "Traces by OTLP; none are sent without it."),
         Key::new("forwarded", Table(&FORWARDED), "What upstreams learn of the client, and whose word is taken for it."),
         Key::new("limits", Table(&LIMITS), "How clients are told of their rates and quotas."),
         Key::new("cache", Table(&STORE), "The cache that all routes share."),
@@ -98,6 +99,22 @@ static LOG: Section = Section {
 
 /// The words of `log.format`.
 pub const FORMATS: &[&str] = &["json", "text"];
+
+static TRACES: Section = Section {
+    name: "[traces]",
+    about: "Traces of requests, sent to a collector by OTLP over HTTP.",
+    keys: &[
+        Key::new("otlp", Text, "The collector: \"http://127.0.0.1:4318\"; a path counts instead of /v1/traces.")
+            .required(),
+        Key::new(
+            "sample",
+            Ratio,
+            "The share of requests without a `traceparent` that are traced; those with one go by its flag.",
+        )
+        .default("0.01"),
+        Key::new("service", Text, "The name of the service in its spans.").default("'vaxel'"),
+    ],
+};
 
 static FORWARDED: Section = Section {
     name: "[forwarded]",

@@ -23,6 +23,7 @@ use crate::proxy::limits::Told;
 use crate::retry::RetryParams;
 use crate::router::{Rewrite, RouteMatch};
 use crate::throttle::{Class, RateParams, SlotsParams};
+use crate::traces::TraceParams;
 use crate::upstream::balance::Balance;
 use crate::upstream::pool::PoolParams;
 use crate::upstream::probe::ProbeParams;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub observe: bool,
     /// Logs.
     pub log: LogSettings,
+    /// Where traces go, if anywhere.
+    pub traces: Option<TraceParams>,
     /// What upstreams learn of the client, and whose word is taken for it.
     pub forwarding: Forwarding,
     /// By which fields clients are told of their rates and quotas.

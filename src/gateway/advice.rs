@@ -1,4 +1,4 @@
-//! What an operator should do next: the facts of a running gateway for [`advice`](crate::advice), and what comes of them.
+//! What an operator should do next: the facts of a running gateway for [`advice`], and what comes of them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -110,7 +110,7 @@ impl Handle {
                 stored: count(&STORED),
                 passed: count(&[CacheResult::Pass, CacheResult::Bypass]),
                 why: core.observer.why(route.number),
-                rate: route.rate.as_ref().map(|_| route.meter.refused(Reason::RateExceeded)),
+                rate: route.rate.as_ref().map(|_| route.meter.refused(Reason::RateExceeded) + route.meter.delayed()),
                 seen: told.remove(&route.number).unwrap_or_default(),
             }
         };

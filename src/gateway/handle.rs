@@ -25,6 +25,7 @@ use crate::metrics::{CacheLive, Metrics};
 use crate::proxy::journal::Journal;
 use crate::proxy::observe::Observer;
 use crate::proxy::snapshot::{Core, Worker};
+use crate::traces::Tracer;
 use crate::upstream::Upstream;
 use crate::upstream::probe::ProbeParams;
 
@@ -96,6 +97,10 @@ impl Handle {
         if let Some(log) = log.clone() {
             core.metrics.watch_access_log(Box::new(move || log.dropped()));
         }
+        let tracer = builder.tracer;
+        if let Some(counts) = tracer.as_ref().map(Tracer::counts) {
+            core.metrics.watch_traces(Box::new(move || counts.read()));
+        }
         let workers = (0..workers)
             .map(|index| {
                 Arc::new(Worker {
@@ -103,6 +108,7 @@ impl Handle {
                     index,
                     snapshot: ArcSwap::from(snapshot::view(&core, &built, &settings)),
                     journal: Journal::default(),
+                    tracer: tracer.clone(),
                     log: log.as_ref().map(crate::proxy::access_log::AccessLog::worker),
                     random: AtomicU64::new(seed.wrapping_mul(index as u64 + 1)),
                 })

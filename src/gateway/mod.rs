@@ -28,6 +28,7 @@ use crate::proxy::hooks::Hooks;
 use crate::proxy::snapshot::Worker;
 use crate::proxy::{self, Handling, ResponseBody};
 use crate::refusal::Reason;
+use crate::traces::Tracer;
 use crate::upstream::body::{BoxError, Inbound};
 use crate::upstream::origin::Origin;
 
@@ -52,6 +53,7 @@ pub struct Builder {
     hooks: Option<Arc<dyn Hooks>>,
     origins: HashMap<String, Arc<dyn Origin>>,
     access_log: Option<AccessLog>,
+    tracer: Option<Tracer>,
     workers: usize,
     seed: Option<u64>,
 }
@@ -109,6 +111,13 @@ impl Builder {
     #[must_use]
     pub fn access_log(mut self, log: AccessLog) -> Self {
         self.access_log = Some(log);
+        self
+    }
+
+    /// Where spans of requests go. Its exporter is to be run.
+    #[must_use]
+    pub fn tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
         self
     }
 

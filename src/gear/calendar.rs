@@ -305,6 +305,23 @@ mod tests {
     }
 
     #[test]
+    fn the_closing_of_a_month_may_fall_on_the_change_of_the_clocks() {
+        // In 2024 the last day of March, and in 2027 that of October is the Sunday on which Stockholm's clocks change.
+        let closing = window(&["last"], "01:30", "03:30");
+        check(&closing, "2024-03-31T00:29:59Z", None);
+        check(&closing, "2024-03-31T00:30:00Z", Some("2024-03-31T01:30:00Z"));
+        check(&closing, "2024-03-31T01:30:00Z", None);
+        check(&closing, "2027-10-30T23:30:00Z", Some("2027-10-31T02:30:00Z"));
+        check(&closing, "2027-10-31T02:29:59Z", Some("2027-10-31T02:30:00Z"));
+        check(&closing, "2027-10-31T02:30:00Z", None);
+        // Over the month's end, and back to a day with another offset.
+        let night = window(&["last"], "22:00", "06:00");
+        check(&night, "2027-10-31T20:59:59Z", None);
+        check(&night, "2027-10-31T21:00:00Z", Some("2027-11-01T05:00:00Z"));
+        check(&night, "2027-11-01T05:00:00Z", None);
+    }
+
+    #[test]
     fn what_is_asked_for_is_renewed_in_the_lead_and_slots_come_back_on_the_ramp() {
         let windows = [window(&[], "12:00", "13:00")];
         let lead = |now: &str| at(&windows, time(now)).lead;

@@ -1,19 +1,25 @@
-//! The trace a request belongs to: the `traceparent` field of W3C Trace Context. It is relayed as it came; here it is
-//! only read, for the access log and for the exemplars of the metrics.
+//! The trace a request belongs to: the `traceparent` field of W3C Trace Context. It is relayed as it came, unless the
+//! request is traced here too: then the upstream's parent is our span. Read for the access log and for the exemplars of
+//! the metrics as well.
 
 use std::fmt;
-use std::num::NonZeroU128;
+use std::num::{NonZeroU64, NonZeroU128};
 
 use http::{HeaderMap, HeaderName};
 
 /// The field's name.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// The field beside it that holds what single vendors want to know.
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
 /// What a valid `traceparent` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent<'a> {
     /// The trace id: 32 digits of lowercase hex, not all zero.
     pub id: &'a str,
+    /// The caller's span: 16 digits, not all zero.
+    pub parent: &'a str,
     /// Whether the caller records the trace: only then can it be looked up later.
     pub sampled: bool,
 }
@@ -35,15 +41,72 @@ impl<'a> TraceParent<'a> {
         let meant = version != "ff" && !is_zero(id) && !is_zero(parent);
         // Bit 0 of the flags (section 3.2.2.5.1).
         let sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
-        (shaped && ended && meant).then_some(Self { id, sampled })
+        (shaped && ended && meant).then_some(Self { id, parent, sampled })
+    }
+}
+
+impl TraceParent<'_> {
+    /// The trace, as a number.
+    pub fn trace(&self) -> Option<TraceId> {
+        NonZeroU128::new(u128::from_str_radix(self.id, 16).ok()?).map(TraceId)
+    }
+
+    /// The caller's span, as a number.
+    pub fn span(&self) -> Option<u64> {
+        u64::from_str_radix(self.parent, 16).ok()
     }
 }
 
 impl TraceId {
     /// The trace of a request, if its caller records it.
     pub fn sampled(headers: &HeaderMap) -> Option<Self> {
-        let parent = TraceParent::read(headers.get(TRACEPARENT)?.as_bytes()).filter(|parent| parent.sampled)?;
-        NonZeroU128::new(u128::from_str_radix(parent.id, 16).ok()?).map(Self)
+        TraceParent::read(headers.get(TRACEPARENT)?.as_bytes()).filter(|parent| parent.sampled)?.trace()
+    }
+
+    /// A new one, out of drawn numbers.
+    pub fn drawn(high: u64, low: u64) -> Self {
+        Self(NonZeroU128::new(u128::from(high) << 64 | u128::from(low)).unwrap_or(NonZeroU128::MIN))
+    }
+
+    /// As it goes over the wire.
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0.get().to_be_bytes()
+    }
+}
+
+/// A span of a recorded trace. Shown as `traceparent` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Context {
+    /// Its trace.
+    pub trace: TraceId,
+    span: NonZeroU64,
+}
+
+impl Context {
+    /// A span; `drawn` is a drawn number.
+    pub fn new(trace: TraceId, drawn: u64) -> Self {
+        Self { trace, span: NonZeroU64::new(drawn).unwrap_or(NonZeroU64::MIN) }
+    }
+
+    /// Its child of this number: always the same, so that it can be named before anything is known of it.
+    #[must_use]
+    pub fn child(self, number: u32) -> Self {
+        // The finalizer of SplitMix64, which maps different numbers to different ones.
+        let mixed = self.span.get().wrapping_add(u64::from(number).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Self::new(self.trace, mixed ^ (mixed >> 31))
+    }
+
+    /// The span as it goes over the wire.
+    pub const fn span_bytes(self) -> [u8; 8] {
+        self.span.get().to_be_bytes()
+    }
+}
+
+impl fmt::Display for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{}-{:016x}-01", self.trace, self.span)
     }
 }
 
@@ -91,6 +154,19 @@ mod tests {
         check(&parent("00", ID, good, "1"), None);
         check("00", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_context_is_written_as_a_parent_that_reads_back() {
+        let context = Context::new(TraceId::drawn(1, 2), 3);
+        let text = context.to_string();
+        assert_eq!(text, "00-00000000000000010000000000000002-0000000000000003-01");
+        let parent = TraceParent::read(text.as_bytes()).unwrap();
+        assert_eq!((parent.trace(), parent.span(), parent.sampled), (Some(context.trace), Some(3), true));
+        assert_eq!(context.child(1), context.child(1));
+        let spans: std::collections::HashSet<_> = (0..1_000).map(|number| context.child(number).span_bytes()).collect();
+        assert_eq!(spans.len(), 1_000);
+        assert!(TraceParent::read(Context::new(TraceId::drawn(0, 0), 0).to_string().as_bytes()).is_some());
     }
 
     #[test]

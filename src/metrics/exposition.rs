@@ -179,6 +179,7 @@ pub(super) fn busy() -> Metrics {
     metrics
         .watch_quotas(Box::new(|| vec![QuotaLive { consumer: "webshop".to_owned(), per: "day", used: 8, limit: 100 }]));
     metrics.watch_access_log(Box::new(|| 9));
+    metrics.watch_traces(Box::new(|| [1, 2, 3]));
     metrics.watch_certificates(Box::new(|| {
         let (listener, certificate) = ("0.0.0.0:8443".to_owned(), "site.pem".to_owned());
         vec![CertificateLive { listener, certificate, expiry: SystemTime::UNIX_EPOCH + Duration::from_secs(7) }]

@@ -154,6 +154,11 @@ impl Metrics {
         *self.state.access_log.lock() = Some(Arc::from(watch));
     }
 
+    /// Reads what became of spans through `watch` at each scrape. It must not scrape.
+    pub fn watch_traces(&self, watch: Box<dyn Fn() -> [u64; names::SPAN_RESULTS.len()] + Send + Sync>) {
+        *self.state.traces.lock() = Some(Arc::from(watch));
+    }
+
     /// Reads when the listeners' certificates end through `watch` at each scrape. It must not scrape.
     pub fn watch_certificates(&self, watch: Box<dyn Fn() -> Vec<CertificateLive> + Send + Sync>) {
         *self.state.certificates.lock() = Some(Arc::from(watch));
@@ -247,6 +252,7 @@ struct State {
     kept: StateMeter,
     quotas: Watched<Vec<QuotaLive>>,
     access_log: Watched<u64>,
+    traces: Watched<[u64; names::SPAN_RESULTS.len()]>,
     certificates: Watched<Vec<CertificateLive>>,
     panics: AtomicU64,
     reloads: Mutex<Reloads>,
@@ -283,6 +289,9 @@ impl State {
         ask(&self.quotas).into_iter().flatten().for_each(|quota| quota.collect(to));
         if let Some(dropped) = ask(&self.access_log) {
             to.count(&names::ACCESS_LOG_DROPPED, &[], dropped);
+        }
+        for (result, count) in names::SPAN_RESULTS.iter().zip(ask(&self.traces).into_iter().flatten()) {
+            to.count(&names::TRACE_SPANS, &[result], count);
         }
         for live in ask(&self.certificates).into_iter().flatten() {
             let expiry = live.expiry.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

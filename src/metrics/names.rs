@@ -197,6 +197,8 @@ metrics! {
         "Panics caught; each ended one connection. Every one is a bug.";
     ACCESS_LOG_DROPPED = Counter Count "vaxel_access_log_dropped_total" []
         "Lines of the access log lost because they could not be written fast enough, or at all.";
+    TRACE_SPANS = Counter Count "vaxel_trace_spans_total" ["result"]
+        "Spans for the collector of traces: taken by it, dropped for want of room, or not taken.";
     CONFIG_RELOADS = Counter Count "vaxel_config_reloads_total" ["result"]
         "Loads of the configuration, the first one included.";
     CONFIG_LAST_RELOAD = Gauge Seconds "vaxel_config_last_reload_timestamp_seconds" []
@@ -272,6 +274,9 @@ pub const LAGS: &[Duration] = &[
     Duration::from_millis(250),
     Duration::from_secs(1),
 ];
+
+/// What becomes of spans for a collector.
+pub const SPAN_RESULTS: [&str; 3] = ["sent", "dropped", "failed"];
 
 /// The results of a load of the configuration, and of other work that may fail.
 pub(super) const RELOAD_RESULTS: [&str; 2] = ["ok", "failed"];
@@ -358,6 +363,7 @@ pub(super) fn closed_sets() -> Vec<(&'static str, String, Vec<&'static str>)> {
             [CONFIG_RELOADS, CACHE_SAVES, STATE_SAVES].map(|metric| code(metric.name)).join(", "),
             RELOAD_RESULTS.to_vec(),
         ),
+        ("result", code(TRACE_SPANS.name), SPAN_RESULTS.to_vec()),
     ]
 }
 

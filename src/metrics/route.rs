@@ -113,6 +113,11 @@ impl RouteMeter {
         self.shards.sum(REFUSALS + reason as usize) + self.shards.sum(SHADOWS + reason as usize)
     }
 
+    /// How many exchanges were held back by a rate.
+    pub fn delayed(&self) -> u64 {
+        self.shards.sum(DELAYS)
+    }
+
     /// Counts an answer that was stored though it came too late for everybody who had waited. Rare: no shard.
     pub fn harvested(&self) {
         self.harvests.fetch_add(1, Ordering::Relaxed);

@@ -19,6 +19,7 @@ use super::outgoing;
 use super::post::Reading;
 use super::respond;
 use super::snapshot::{Route, Snapshot, Worker};
+use super::traced::{self, Traced};
 use super::trip::{self, Plan, Trip};
 use crate::consumer::Identity;
 use crate::listen::Peer;
@@ -67,6 +68,7 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer)
         if let Some(turn) = rate(&mut exchange, route, &parts)? {
             return Ok((route, Err(turn)));
         }
+        exchange.mark(|traced, now| traced.admitted = Some(now));
         let content = if body.is_end_stream() { Content::None } else { Content::Unread };
         Ok((route, Ok(lookup::look(&mut exchange, route, &parts, &target, safe, content))))
     })();
@@ -89,6 +91,7 @@ pub(super) fn proceed(
     safe: bool,
     looked: Looked,
 ) -> Begun {
+    exchange.mark(|traced, now| traced.looked = Some(now));
     match looked {
         Looked::Refuse(reason) => answered(respond::refuse(exchange, reason.into())),
         Looked::Read => Begun::Reading(Box::new(Reading { exchange, parts, body })),
@@ -163,6 +166,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
     let snapshot = worker.snapshot.load_full();
     let present = Present::of(&parts.headers);
     let now = worker.core.clock.now();
+    let traced = Traced::begin(worker, &parts.headers, present).map(Box::new);
     let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
     let https = snapshot.forwarding.is_https(&parts.headers, peer.address.ip(), peer.tls);
     Box::new(Exchange {
@@ -179,7 +183,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         started: now,
         now,
         present,
-        noted: worker.log.is_some().then(|| Noted::of(&parts.uri, &parts.headers)),
+        noted: noted(worker, parts, traced.as_deref()),
         rated: None,
         over: None,
         own: None,
@@ -193,12 +197,26 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         status: StatusCode::OK,
         tally: Tally::default(),
         body: None,
-        trace: if present.has(Present::TRACE) { TraceId::sampled(&parts.headers) } else { None },
+        trace: match &traced {
+            Some(traced) => Some(traced.context.trace),
+            None if present.has(Present::TRACE) => TraceId::sampled(&parts.headers),
+            None => None,
+        },
+        traced,
         request_id: None,
         watched: None,
         told: false,
         snapshot,
     })
+}
+
+/// What log and spans want of it; of a trace that begins here, the log tells as well.
+fn noted(worker: &Worker, parts: &Parts, traced: Option<&Traced>) -> Option<Noted> {
+    let mut noted = (worker.log.is_some() || traced.is_some()).then(|| Noted::of(&parts.uri, &parts.headers))?;
+    if let Some(traced) = traced.filter(|traced| traced.is_root()) {
+        noted.trace = Some(traced::field(traced.context));
+    }
+    Some(noted)
 }
 
 /// What is never relayed.

@@ -16,9 +16,10 @@ use super::gate;
 use super::held::{Held, InFlight, Late};
 use super::journal::End;
 use super::snapshot::{Route, Worker};
+use super::traced;
 use crate::gear::Gear;
 use crate::message::chain;
-use crate::message::trace::TraceId;
+use crate::message::trace::{Context, TRACEPARENT, TraceId};
 use crate::outcome::{Failure, Outcome};
 use crate::refusal::{Reason, Refusal};
 use crate::retry::{self, Ended, Question, RetryParams, Tries};
@@ -41,6 +42,8 @@ pub(super) struct Outgoing {
     pub(super) safe: bool,
     /// The trace it belongs to, if its caller records it.
     pub(super) trace: Option<TraceId>,
+    /// The span whose children its attempts are, if it is traced.
+    pub(super) span: Option<Context>,
     /// The client's side of a protocol switch.
     pub(super) upgrade: Option<OnUpgrade>,
     /// Until when its caller waits, if it is for that one alone.
@@ -90,7 +93,7 @@ pub(super) async fn attempts(
         let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
             return Err(Reason::UpstreamNone.into());
         };
-        let request = outgoing.request(worker, upstream, endpoint, course.time_left(now));
+        let request = outgoing.request(worker, upstream, endpoint, (tally.attempts, course.time_left(now)));
         let call = Call { worker: worker.index, fresh: course.fresh };
         let sending = Arc::clone(&endpoint.origin).send(request, call);
         tally.attempts += 1;
@@ -233,18 +236,19 @@ impl Outgoing {
             body: self.body.clone(),
             safe: self.safe,
             trace: self.trace,
+            span: self.span,
             upgrade: None,
             deadline: self.deadline.clone(),
         }
     }
 
-    /// The request for one attempt at `endpoint`, which has this time left.
+    /// The request for one attempt at `endpoint`: the how many-eth it is, and the time it has left.
     fn request(
         &self,
         worker: &Worker,
         upstream: &Upstream,
         endpoint: &Endpoint,
-        left: Duration,
+        (number, left): (u32, Duration),
     ) -> Request<RequestBody> {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = self.method.clone();
@@ -254,6 +258,10 @@ impl Outgoing {
         // HTTP/1.0 may come without a Host; HTTP/1.1 may not go on without (RFC 9112 section 3.2).
         if upstream.host == HostHeader::Upstream || !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, endpoint.authority.clone());
+        }
+        // Unless the operator has taken the field out.
+        if let (Some(span), Some(parent)) = (self.span, request.headers_mut().get_mut(TRACEPARENT)) {
+            *parent = traced::field(traced::attempt(span, number));
         }
         if let Some(deadline) = &self.deadline {
             deadline.write(request.headers_mut(), left);

@@ -44,6 +44,7 @@ impl Delayed {
             return respond::refuse(exchange, Reason::Internal.into());
         };
         let looked = admit::quota(&mut exchange, route, true).and_then(|()| {
+            exchange.mark(|traced, now| traced.admitted = Some(now));
             let target = Target::of(&parts.uri, &parts.headers, parts.version < Version::HTTP_11)?;
             let content = if body.is_end_stream() { Content::None } else { Content::Unread };
             Ok(lookup::look(&mut exchange, route, &parts, &target, safe, content))

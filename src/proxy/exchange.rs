@@ -14,12 +14,13 @@ use super::journal::{Account, Kept, Over, Stood, TEXT, Tries, cut, named};
 use super::observe::Watched;
 use super::respond::Forward;
 use super::snapshot::{Caller, Route, Snapshot, Worker};
+use super::traced::{Tale, Traced};
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::present::Present;
 use crate::message::secrets::hide;
 use crate::message::trace::{TRACEPARENT, TraceId};
-use crate::metrics::{CacheResult, Ending, Facts, Traced};
+use crate::metrics::{self, CacheResult, Ending, Facts};
 use crate::refusal::Reason;
 use crate::throttle::quota::Standing;
 use crate::throttle::rate::Rated;
@@ -86,6 +87,8 @@ pub(super) struct Exchange {
     pub(super) body: Option<Arc<Source>>,
     /// The trace it belongs to, if its caller records it.
     pub(super) trace: Option<TraceId>,
+    /// Its spans, if it is traced.
+    pub(super) traced: Option<Box<Traced>>,
     /// Drawn when first needed.
     pub(super) request_id: Option<u64>,
     /// What is seen of its answer, for advice.
@@ -173,6 +176,13 @@ impl Exchange {
         noted.named = parts.headers.get(&REQUEST_ID).cloned();
     }
 
+    /// Notes when a step ended, if it is traced.
+    pub(super) fn mark(&mut self, note: impl FnOnce(&mut Traced, Instant)) {
+        if let Some(traced) = &mut self.traced {
+            note(traced, self.worker.core.clock.now());
+        }
+    }
+
     /// Its id, the same in the error body and the access log.
     pub(super) fn request_id(&mut self) -> u64 {
         *self.request_id.get_or_insert_with(|| self.worker.draw())
@@ -212,6 +222,9 @@ impl Exchange {
             hooks.finished(&facts, parties);
         }
         let Some(noted) = noted else { return };
+        if let (Some(traced), Some(tracer)) = (&self.traced, &self.worker.tracer) {
+            tracer.send(Tale { exchange: self, traced, facts: &facts, noted: &noted, parties, now }.spans());
+        }
         if let Some(kept) = Kept::of(&facts, self.request_id.unwrap_or_default()) {
             self.worker.journal.write(self.account(kept, &noted, &facts, parties));
         }
@@ -289,7 +302,7 @@ impl Exchange {
             response_bytes: sent,
             attempts: self.tally.attempts,
             ending,
-            traced: self.trace.map(|trace| Traced { trace, at: self.worker.core.clock.wall_at(now) }),
+            traced: self.trace.map(|trace| metrics::Traced { trace, at: self.worker.core.clock.wall_at(now) }),
         }
     }
 }

@@ -199,6 +199,7 @@ impl Errand {
             body: self.outgoing.body.clone().filter(|_| is_post),
             safe: true,
             trace: self.outgoing.trace,
+            span: self.outgoing.span,
             upgrade: None,
             deadline: None,
         };

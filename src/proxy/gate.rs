@@ -26,6 +26,7 @@ pub(super) async fn pass(
     let Ask { worker, upstream, ticket, .. } = ask;
     let clock = &worker.core.clock;
     let now = clock.now();
+    tally.tries.ask(now);
     let stood = tally.gate.insert(Stood {
         class: ticket.class,
         gear: Gear::Drive,
@@ -80,11 +81,11 @@ pub(super) async fn pass(
     let Some(breaker) = &upstream.breaker else { return Ok((permit, None)) };
     let mut breaker = breaker.lock();
     if stood.shadowed {
-        return Ok((permit, Some(breaker.bystander())));
+        return Ok((permit, Some(breaker.bystander().of(ticket.operation))));
     }
     let entered = breaker.enter(safe, now + waited);
     let pass = heed(ask, &breaker, entered)?.unwrap_or_else(|| breaker.bystander());
-    Ok((permit, Some(pass)))
+    Ok((permit, Some(pass.of(ticket.operation))))
 }
 
 /// What the breaker says; `None`: it would refuse, but is in shadow mode and only counts.

@@ -307,11 +307,26 @@ pub enum End {
 
 /// The attempts of a request while they are made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Tries(Vec<Try>);
+pub(super) struct Tries {
+    made: Vec<Try>,
+    /// When the gate was asked for the next one.
+    asked: Option<Instant>,
+}
+
+/// One of them, for whoever tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step<'a> {
+    pub(super) endpoint: usize,
+    pub(super) asked: Option<Instant>,
+    pub(super) began: Instant,
+    pub(super) end: Option<(End, Duration)>,
+    pub(super) error: Option<&'a str>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Try {
     endpoint: usize,
+    asked: Option<Instant>,
     began: Instant,
     end: Option<(End, Duration)>,
     error: Option<Box<str>>,
@@ -319,16 +334,38 @@ struct Try {
 }
 
 impl Tries {
+    /// The gate is asked for the next one.
+    pub(super) const fn ask(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
     /// One begins.
     pub(super) fn begin(&mut self, endpoint: usize, now: Instant) {
-        if self.0.len() < TRIES {
-            self.0.push(Try { endpoint, began: now, end: None, error: None, pause: None });
+        let asked = self.asked.take();
+        if self.made.len() < TRIES {
+            self.made.push(Try { endpoint, asked, began: now, end: None, error: None, pause: None });
         }
+    }
+
+    /// Since when the gate is asked in vain, if it is.
+    pub(super) const fn asked(&self) -> Option<Instant> {
+        self.asked
+    }
+
+    /// The first few of them, in their order.
+    pub(super) fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        self.made.iter().map(|made| Step {
+            endpoint: made.endpoint,
+            asked: made.asked,
+            began: made.began,
+            end: made.end,
+            error: made.error.as_deref(),
+        })
     }
 
     /// The last one ended.
     pub(super) fn end(&mut self, end: End, now: Instant) {
-        if let Some(last) = self.0.last_mut().filter(|last| last.end.is_none()) {
+        if let Some(last) = self.made.last_mut().filter(|last| last.end.is_none()) {
             last.end = Some((end, now.saturating_duration_since(last.began)));
         }
     }
@@ -336,21 +373,21 @@ impl Tries {
     /// The last one failed.
     pub(super) fn failed(&mut self, error: &OriginError, now: Instant) {
         self.end(End::Failed(error.failure.reason()), now);
-        if let Some(last) = self.0.last_mut().filter(|_| error.source.is_some()) {
+        if let Some(last) = self.made.last_mut().filter(|_| error.source.is_some()) {
             last.error.get_or_insert_with(|| cut(&chain(error), TEXT));
         }
     }
 
     /// Another one follows after a pause.
     pub(super) fn again(&mut self, pause: Duration) {
-        if let Some(last) = self.0.last_mut() {
+        if let Some(last) = self.made.last_mut() {
             last.pause.get_or_insert(pause);
         }
     }
 
     /// For the account; `name` names an endpoint.
     pub(super) fn told<'n>(&self, name: impl Fn(usize) -> Option<&'n str>) -> Vec<Attempt> {
-        let told = self.0.iter().map(|made| Attempt {
+        let told = self.made.iter().map(|made| Attempt {
             endpoint: name(made.endpoint).unwrap_or_default().into(),
             end: made.end,
             error: made.error.clone(),

@@ -50,6 +50,7 @@ mod post;
 mod respond;
 pub mod snapshot;
 mod standing;
+mod traced;
 mod trip;
 mod tunnel;
 mod write;

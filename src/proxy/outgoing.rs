@@ -12,7 +12,9 @@ use super::attempt::Outgoing;
 use super::deadline::Deadline;
 use super::exchange::Exchange;
 use super::snapshot::Route;
+use super::traced;
 use crate::message::present::Present;
+use crate::message::trace::{TRACEPARENT, TRACESTATE};
 use crate::message::{hop, target};
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::{Inbound, Source};
@@ -56,11 +58,18 @@ pub(super) fn prepare(
         }
     }
     exchange.worker.core.pseudonym.sign(headers, parts.version);
+    if let Some(traced) = &exchange.traced {
+        if traced.is_root() {
+            // It belongs to a parent that there is not (W3C Trace Context section 3.3.1.1).
+            headers.remove(TRACESTATE);
+        }
+        headers.insert(TRACEPARENT, traced::field(traced.context));
+    }
     route.request_headers.apply(headers);
     let body = source(route, headers, body, safe || parts.method.is_idempotent())?;
     exchange.body.clone_from(&body);
-    let trace = exchange.trace;
-    Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, trace, upgrade, deadline })
+    let (trace, span) = (exchange.trace, exchange.traced.as_ref().map(|traced| traced.asking()));
+    Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, trace, span, upgrade, deadline })
 }
 
 fn path(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {

@@ -30,6 +30,7 @@ use crate::router::{Rewrite, Router};
 use crate::throttle::Class;
 use crate::throttle::quota::{Counts, QuotaParams};
 use crate::throttle::rate::{ANONYMOUS, RateLimiter};
+use crate::traces::Tracer;
 use crate::upstream::Upstream;
 use crate::upstream::body::BodyParams;
 
@@ -166,6 +167,8 @@ pub struct Worker {
     pub journal: Journal,
     /// Where its access log lines go.
     pub log: Option<WorkerLog>,
+    /// Where its spans go, if requests are traced.
+    pub tracer: Option<Tracer>,
     /// The state of [`Worker::draw`].
     pub random: AtomicU64,
 }

@@ -184,7 +184,9 @@ pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, who
             Inbound::Empty
         }
     };
-    let Ok(outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
+    let Ok(mut outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
+    // It goes on when this request has long been told of: its parent is the request's own span.
+    outgoing.span = None;
     let errand = Errand::of(exchange, outgoing, asked, Arc::new(wanted), None).in_background();
     runtime.spawn(errand.run(lead));
 }
@@ -247,12 +249,16 @@ async fn fetch(
 /// Leads a fill. It runs in a task of its own: when this client leaves, the others still get what it brings.
 async fn bring(
     mut exchange: Box<Exchange>,
-    outgoing: Outgoing,
+    mut outgoing: Outgoing,
     asked: HeaderMap,
     wanted: Arc<Wanted>,
     forward: Forward,
     lead: Lead,
 ) -> Response<ResponseBody> {
+    if let Some(traced) = &mut exchange.traced {
+        traced.fills = true;
+        outgoing.span = Some(traced.asking());
+    }
     let spare = exchange.route().is_some_and(|route| route.spare.is_some()).then(|| Box::new(outgoing.copy()));
     let (tell, told) = oneshot::channel();
     let errand = Errand::of(&exchange, outgoing, asked.clone(), Arc::clone(&wanted), Some(tell));

@@ -29,6 +29,7 @@ use crate::listen::wire::Tally;
 use crate::listen::{Accept, Callers, Peer, socket};
 use crate::metrics::WorkerMeter;
 use crate::proxy::access_log::{AccessLog, LogWriter};
+use crate::traces::Tracer;
 
 mod keeping;
 mod sites;
@@ -108,6 +109,10 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
     if let Some(log) = &log {
         builder = builder.access_log(log.clone());
     }
+    let (tracer, exporter) = settings.traces.clone().map(Tracer::new).unzip();
+    if let Some(tracer) = tracer {
+        builder = builder.tracer(tracer);
+    }
     let handle = builder.build()?;
     handle.metrics().configured(loaded.hash());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -147,6 +152,9 @@ pub fn start(loaded: Loaded, file: Option<PathBuf>) -> Result<Running, ServerErr
         .map(|(index, shares)| spawn_worker(index, shares, &handle, drain.clone()))
         .collect::<io::Result<_>>()
         .map_err(ServerError::Worker)?;
+    if let Some(exporter) = exporter {
+        runtime.spawn(exporter.run());
+    }
     runtime.spawn(upkeep(Arc::clone(&control)));
     runtime.spawn(keeping::answers(handle.clone()));
     runtime.spawn(keeping::state(handle.clone()));
@@ -399,7 +407,9 @@ impl Control {
             && new.listeners.iter().zip(&old.listeners).all(|(new, old)| new.listens_like(old));
         let admin = |settings: &Settings| settings.admin.map(|admin| admin.listen);
         let mut told = loaded.warnings.to_string();
-        if !listen_alike || (admin(new), new.workers, &new.log) != (admin(old), old.workers, &old.log) {
+        let fixed =
+            |settings: &Settings| (admin(settings), settings.workers, settings.log.clone(), settings.traces.clone());
+        if !listen_alike || fixed(new) != fixed(old) {
             tracing::warn!("{LATER}");
             told.push_str(LATER);
         }
@@ -415,7 +425,7 @@ impl Control {
     }
 }
 
-const LATER: &str = "listeners (but their certificates), admin, workers and log change at the next start only";
+const LATER: &str = "listeners (but their certificates), admin, workers, log and traces change at the next start only";
 
 /// Between two rounds of upkeep.
 const UPKEEP: Duration = Duration::from_secs(1);

@@ -30,6 +30,7 @@ const LAYERS: &[(u8, &[&str])] = &[
         2,
         &[
             "metrics",
+            "traces",
             "cache/store",
             "cache/flight",
             "cache/purge",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 mod answers;
 pub(crate) mod client;
+mod collecting;
 mod h2;
 pub(crate) mod message;
 pub(crate) mod origin;
@@ -11,6 +12,7 @@ mod restart;
 pub(crate) mod rig;
 mod timers;
 mod tls;
+mod trials;
 mod trips;
 mod upstream_tls;
 

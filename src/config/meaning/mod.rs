@@ -5,19 +5,21 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use http::Uri;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostics::Mistake;
 use super::reader::Reader;
 use super::settings::{AccessTarget, AdminSettings, CacheStoreSettings, LogSettings, Settings};
-use super::units::{duration, positive_duration, positive_size};
+use super::units::{duration, positive_duration, positive_size, ratio};
 use super::values::{address, flag, network, secret, whole, word};
 use crate::cache::persist::PersistParams;
 use crate::message::forwarded::{ForwardMode, Forwarding};
 use crate::proxy::access_log::{Format, LineParams};
 use crate::proxy::limits::Told;
 use crate::refusal::Mode;
+use crate::traces::TraceParams;
 
 mod classify;
 mod consumer;
@@ -40,6 +42,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
     });
     let admin = file.optional_table("admin", admin);
     let log = file.table("log", log);
+    let traces = file.optional_table("traces", traces).flatten();
     let forwarding = file.table("forwarded", |forwarded| {
         let trusted = unspan(forwarded.list("trusted", network).unwrap_or_default());
         let mode = forwarded.choice("mode", &FORWARD_MODES);
@@ -65,6 +68,7 @@ pub(super) fn settings(file: &mut Reader<'_>) -> Option<Settings> {
         state,
         observe,
         log,
+        traces,
         forwarding,
         limits,
         cache,
@@ -118,6 +122,26 @@ fn log(log: &mut Reader<'_>) -> LogSettings {
         access,
         lines: LineParams { query: log.value("query", flag), sample },
         format: log.choice("format", &[("json", Format::Json), ("text", Format::Text)]),
+    }
+}
+
+fn traces(traces: &mut Reader<'_>) -> Option<TraceParams> {
+    let otlp = traces.required("otlp", collector);
+    let sample = traces.value("sample", ratio);
+    let service = traces.value("service", word);
+    Some(TraceParams { otlp: otlp?, sample, service })
+}
+
+/// A collector: plain http, as it stands on this machine or beside it.
+fn collector(value: &DeValue<'_>) -> Result<Uri, Mistake> {
+    const HINT: &str = "write it as \"http://127.0.0.1:4318\"";
+    let written = word(value)?;
+    let uri: Uri = written.parse().map_err(|_| Mistake::new(format!("`{written}` is not a URL")).hint(HINT))?;
+    match uri.scheme_str() {
+        Some("https") => Err(Mistake::new("traces are sent over plain http only")
+            .hint("send them to a collector on this machine, and let that speak https")),
+        Some("http") if uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none() => Ok(uri),
+        _ => Err(Mistake::new(format!("`{written}` is not the address of a collector")).hint(HINT)),
     }
 }
 
