@@ -2,8 +2,12 @@
 //! a name as an argument runs that one alone.
 #![expect(clippy::expect_used, reason = "a bench that cannot be set up ends")]
 
+use std::collections::VecDeque;
+use std::future::Future as _;
 use std::hint::black_box;
 use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use criterion::Criterion;
@@ -19,7 +23,7 @@ use vaxel::retry::budget::Budget;
 use vaxel::retry::{self, Ended, Question, RetryParams, Tries};
 use vaxel::router::{RouteMatch, Router};
 use vaxel::throttle::queue::{CodelParams, FairQueue, QueueParams};
-use vaxel::throttle::{Class, RateLimiter, RateParams, Ticket};
+use vaxel::throttle::{Class, RateLimiter, RateParams, Slots, SlotsParams, Ticket};
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -30,6 +34,7 @@ fn main() {
     routing(&mut criterion);
     caching(&mut criterion);
     throttling(&mut criterion);
+    slots(&mut criterion);
     judging(&mut criterion);
     criterion.final_summary();
 }
@@ -136,6 +141,41 @@ fn throttling(criterion: &mut Criterion) {
         });
     });
     assert_eq!(queue.len(), 10_000);
+}
+
+/// A slot that is free, and one that is handed over.
+fn slots(criterion: &mut Criterion) {
+    let clock = Clock::system();
+    let start = clock.now();
+    let params = SlotsParams { slots: 64, queue: 20_000, timeout: Duration::from_secs(3600), ..SlotsParams::default() };
+    let free = Slots::new(params, clock.clone(), 7);
+    let ticket = Ticket::default();
+    criterion.bench_function("slot taken, given back", |bencher| {
+        bencher.iter(|| free.try_acquire(&ticket, start).expect("one is free").finish(start));
+    });
+    let full = Slots::new(params, clock, 7);
+    let mut taken: VecDeque<_> = (0..64).map(|_| full.try_acquire(&ticket, start).expect("one is free")).collect();
+    let mut waiting: VecDeque<_> = (0..10_000).map(|number| full.acquire(of(number), start)).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut number = 10_000;
+    criterion.bench_function("slot handed over; 10,000 wait", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            waiting.push_back(full.acquire(of(number), start));
+            taken.pop_front().expect("all are taken").finish(start);
+            // Equal consumers are served in the order in which they came.
+            let mut next = waiting.pop_front().expect("10,000 wait");
+            match Pin::new(&mut next).poll(&mut context) {
+                Poll::Ready(permit) => taken.push_back(permit.expect("it was handed over")),
+                Poll::Pending => unreachable!("the oldest is served first"),
+            }
+        });
+    });
+}
+
+/// The ticket of one of a hundred consumers, in turn.
+fn of(number: u64) -> Ticket {
+    Ticket { consumer: number % 100, ..Ticket::default() }
 }
 
 /// What is learnt from an attempt, and whether there is another.

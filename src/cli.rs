@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::clock::Clock;
 use crate::config::settings::{AdminSettings, Settings};
 use crate::config::{self, Loaded};
+use crate::consumer::{ConsumerParams, Identify};
 use crate::listen::certs;
 use crate::server;
 use crate::sim::demo::{self, BarUi, DemoOptions, DemoTargets, DemoUi, PlainUi};
@@ -305,6 +306,8 @@ fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
     for upstream in &mut settings.upstreams {
         upstream.slots.slots = profile.processes;
     }
+    // So that it can share the slots among them; the load is its own, and tells the truth of who asks.
+    settings.consumers = demo::CONSUMERS.map(|(name, _)| known_by_name(name)).to_vec();
     let running = server::start(Loaded::from(settings), None)?;
     let (Some(&facade), Some(admin)) = (running.listeners.first(), running.admin) else {
         return Err("the facade does not listen".into());
@@ -331,6 +334,13 @@ fn demo(args: &DemoArgs) -> Result<ExitCode, Failure> {
     say!("It stays up for the lines above; Ctrl-C ends it.");
     running.until_signal()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A consumer of the demonstration: whoever says its name.
+fn known_by_name(name: &'static str) -> ConsumerParams {
+    let header = DemoOptions::default().load.consumer_header;
+    let identify = Identify::Header { name: header, value: http::HeaderValue::from_static(name) };
+    ConsumerParams { name: name.to_owned(), identify, weight: 1, class: None, rate: None, quotas: Vec::new() }
 }
 
 fn duration(text: &str) -> Result<Duration, humantime::DurationError> {

@@ -209,7 +209,7 @@ reasons! {
     CacheOnly = "cache.only_if_cached", GATEWAY_TIMEOUT;
     /// The queue before the upstream is full.
     QueueFull = "queue.full", SERVICE_UNAVAILABLE;
-    /// The request waited for a slot as long as it may.
+    /// The request waited for a slot as long as it may, or left a queue that stood too long.
     QueueTimeout = "queue.timeout", SERVICE_UNAVAILABLE;
     /// The wait for a slot would be longer than the request may wait.
     QueueHopeless = "queue.hopeless", SERVICE_UNAVAILABLE;

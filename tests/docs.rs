@@ -132,7 +132,7 @@ fn dashboards_and_rules_ask_only_for_metrics_that_are_there() {
         let mut found = 0;
         for entry in std::fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "png") {
+            if path.is_dir() || path.extension().is_some_and(|extension| extension == "png") {
                 continue;
             }
             let text = std::fs::read_to_string(&path).unwrap();
@@ -196,7 +196,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -204,6 +204,7 @@ const DOCUMENTS: [&str; 7] = [
     "SECURITY.md",
     "certs/README.md",
     "docs/METRICS.md",
+    "docs/PROTECTION.md",
 ];
 
 const BEGIN: &str = "<!-- made from src/refusal.rs; do not edit -->";

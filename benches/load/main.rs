@@ -8,7 +8,7 @@
 //!
 //! - `row`: what is measured · `peer`: the proxies · `peers/`: their configurations · `origin`: what they stand before · `bare`: a floor
 //! - `ask`: checks answers · `load`: wrk and h2load · `measure`: runs and medians · `table`: output
-//! - `site`: directory, ports, certificate · `program`: processes and their CPU time · `options`: command line
+//! - `../shared/site`: directory, ports, certificate · `../shared/program`: processes and their CPU time · `options`: command line
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -23,8 +23,10 @@ mod measure;
 mod options;
 mod origin;
 mod peer;
+#[path = "../shared/program.rs"]
 mod program;
 mod row;
+#[path = "../shared/site.rs"]
 mod site;
 mod table;
 

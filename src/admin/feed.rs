@@ -42,6 +42,8 @@ pub(super) enum Body {
 /// The events of one who follows.
 pub(super) struct Following {
     first: Option<Bytes>,
+    /// Events to come.
+    left: u32,
     next: Pin<Box<dyn Future<Output = Next> + Send>>,
     /// Who let him in: when a reload changes that, he has to ask again.
     access: Access,
@@ -64,7 +66,7 @@ impl Feed {
         receiver.mark_unchanged();
         self.followed.notify_one();
         let access = self.source.access();
-        Some(Following { first: Some(first), next: Box::pin(next(receiver)), access, _place: place })
+        Some(Following { first: Some(first), left: EVENTS, next: Box::pin(next(receiver)), access, _place: place })
     }
 
     /// Makes the events.
@@ -152,7 +154,9 @@ impl Following {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(first));
         }
+        let Some(left) = self.left.checked_sub(1) else { return Poll::Ready(None) };
         let Some((news, receiver)) = ready!(self.next.as_mut().poll(cx)) else { return Poll::Ready(None) };
+        self.left = left;
         self.next = Box::pin(next(receiver));
         Poll::Ready((news.access == self.access).then_some(news.event))
     }
@@ -162,6 +166,8 @@ impl Following {
 pub(super) const FOLLOWERS: usize = 16;
 /// Between two events.
 const PERIOD: Duration = Duration::from_secs(1);
+/// After so many he has to ask again: in order, before the listener's bound of a connection cuts him off.
+const EVENTS: u32 = 540;
 /// Of each curve in an event: one may be skipped by somebody who reads slowly.
 const VALUES: usize = 5;
 
@@ -223,6 +229,23 @@ mod tests {
         let running = Arc::clone(&feed);
         let running = tokio::spawn(async move { running.run().await });
         assert_eq!(text(&mut body).await, None);
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_end_in_order_before_the_connection_is_cut() {
+        let feed = Arc::new(Feed::new(Arc::new(Known::default())));
+        let running = Arc::clone(&feed);
+        let running = tokio::spawn(async move { running.run().await });
+        let mut body = Body::Events(feed.follow(Bytes::from_static(b"first")).unwrap());
+        let clock = crate::clock::Clock::default();
+        let begin = clock.now();
+        let mut count = 0;
+        while text(&mut body).await.is_some() {
+            count += 1;
+        }
+        assert_eq!(count, EVENTS + 1);
+        assert!(clock.now() < begin + super::super::serve::LIFETIME);
         running.abort();
     }
 

@@ -151,7 +151,7 @@ const HEAD_SIZE: usize = 16 * 1024;
 const BODY: Duration = Duration::from_secs(10);
 const BODY_SIZE: usize = 64 * 1024;
 /// How long a connection may live: one whose client does not read must not hold its place for ever.
-const LIFETIME: Duration = Duration::from_secs(600);
+pub(super) const LIFETIME: Duration = Duration::from_secs(600);
 /// How long the last answer may take.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// How long to wait after a failed accept.

@@ -3,7 +3,7 @@
 //!
 //! - [`digest`]: bodies as they stream by · [`sightings`]: what a cache would have made of the answers that pass
 //! - [`pulse`]: how many slots are needed
-//! - [`storing`](self::storing), [`capacity`], [`idle`]: the findings, by what they are about
+//! - [`storing`], [`capacity`], [`idle`]: the findings, by what they are about
 //!
 //! "Not enough traffic yet" is an answer: nothing is said on the ground of a few requests.
 

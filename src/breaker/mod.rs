@@ -18,15 +18,16 @@
 //!
 //! - **Closed** counts what ended in a sliding window ([`window`]). It opens when, of at least `minimum` calls, a share
 //!   of `failure_ratio` was broken or a share of `slow_ratio` slow; or when more than `zombie_share` of the slots are
-//!   zombies. It works for a single endpoint: there is nowhere
-//!   else to go, so failing fast is all that helps.
+//!   zombies. It works for a single endpoint: there is nowhere else to go, so failing fast is all that helps. Slow is what
+//!   takes as long as was said, or three times longer than usual (`pace`).
 //! - **What counts**: ok and business are successes, broken is a failure. *Overloaded* (429, 503) is neither: the
 //!   backend works and must get less work, not none (that is the limit's business). *Ignored* teaches nothing.
 //! - **Open** passes nothing; the wait doubles from `open` to `open_max` while trials fail, and starts over only when a
 //!   ramp ended well. Each wait is shortened by up to a tenth, so that several instances do not try in step.
 //! - **Half-open** passes exactly `trials` requests. They are safe ones (RFC 9110 section 9.2.1): a user's write is not
 //!   what to experiment with. Only when no safe one asked for [`SAFE_ONLY`] does an unsafe one pass. A trial that is
-//!   abandoned is given back. Here *overloaded* fails the trial: the backend itself says that it is not ready.
+//!   abandoned is given back. Here *overloaded* fails the trial: the backend itself says that it is not ready. Where probes
+//!   answer the question ([`Trial::Probe`]), no request passes, unless no probe asked for [`MAX_WAIT`] either.
 //! - **Half-open cannot get stuck**: when trials are out and no verdict comes in for [`MAX_WAIT`], it opens again.
 //! - **After closing** the upstream's slots are let out slowly: [`Breaker::share`] grows from 10 to 100 % over
 //!   [`RAMP`].
@@ -36,10 +37,16 @@ use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use crate::outcome::Outcome;
-use crate::refusal::Mode;
 
+mod pace;
+mod params;
+mod state;
 pub mod window;
 
+pub use params::{BreakerParams, Slow, Trial};
+pub use state::{Cause, Hold, Shift, State};
+
+use pace::Pace;
 use window::Window;
 
 /// The breaker of one upstream, to be kept under a lock by its owner.
@@ -49,99 +56,9 @@ pub struct Breaker {
     seed: u64,
     stand: Stand,
     window: Window<Counts>,
-}
-
-/// When to open, how long, and how to come back. The defaults are for one small legacy backend.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BreakerParams {
-    /// The sliding window over which the ratios are taken.
-    pub window: Duration,
-    /// Opens when this share of the calls in the window was broken (0 to 1).
-    pub failure_ratio: f64,
-    /// Stays closed while fewer calls than this are in the window. Ten, because ERP traffic never reaches the hundred
-    /// that others ask for.
-    pub minimum: u32,
-    /// A call that took at least this long is slow; `None`: no call is.
-    pub slow: Option<Duration>,
-    /// Opens when this share of the calls in the window was slow (0 to 1).
-    pub slow_ratio: f64,
-    /// How long it stays open the first time; doubles each time the trials fail.
-    pub open: Duration,
-    /// The longest it stays open.
-    pub open_max: Duration,
-    /// How many trials half-open passes, all of which must do well; at least one.
-    pub trials: u32,
-    /// Opens when more than this share (0 to 1) of the upstream's slots are zombies: it is busy with what nobody waits
-    /// for any more. At 1 it never does.
-    pub zombie_share: f64,
-    /// Whether its word counts, or what it would refuse is only counted. An operator's hold counts in any case.
-    pub mode: Mode,
-}
-
-impl Default for BreakerParams {
-    fn default() -> Self {
-        Self {
-            window: Duration::from_secs(30),
-            failure_ratio: 0.5,
-            minimum: 10,
-            slow: None,
-            slow_ratio: 0.8,
-            open: Duration::from_secs(5),
-            open_max: Duration::from_mins(5),
-            trials: 3,
-            zombie_share: 0.5,
-            mode: Mode::Enforce,
-        }
-    }
-}
-
-/// Where the breaker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Everything passes, and is counted.
-    Closed,
-    /// Nothing passes until the time is up.
-    Open,
-    /// A few trials pass.
-    HalfOpen,
-    /// Nothing passes: an operator's will.
-    ForcedOpen,
-    /// Everything passes and nothing is learnt: an operator's will.
-    ForcedClosed,
-}
-
-impl State {
-    /// Every state, in order.
-    pub const ALL: [Self; 5] = [Self::Closed, Self::Open, Self::HalfOpen, Self::ForcedOpen, Self::ForcedClosed];
-
-    /// The stable word for logs, metric labels and the admin API.
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-            Self::ForcedOpen => "forced_open",
-            Self::ForcedClosed => "forced_closed",
-        }
-    }
-}
-
-/// What an operator may hold the breaker at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    /// Nothing passes.
-    Open,
-    /// Everything passes.
-    Closed,
-}
-
-/// A change of state, to be logged and counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shift {
-    /// The state it left.
-    pub from: State,
-    /// The state it is in now.
-    pub to: State,
+    pace: Pace,
+    /// The state that shifts have told of.
+    told: State,
 }
 
 /// The right to make one attempt. Ends in [`Breaker::record`] or [`Breaker::abandon`], exactly once.
@@ -151,6 +68,19 @@ pub struct Pass {
     /// It is one of the half-open trials.
     pub trial: bool,
     generation: u32,
+    /// The kind of work it is for.
+    operation: u64,
+}
+
+impl Pass {
+    const fn new(trial: bool, generation: u32) -> Self {
+        Self { trial, generation, operation: 0 }
+    }
+
+    /// The same for this kind of work (a route): what is slow is learned for each.
+    pub const fn of(self, operation: u64) -> Self {
+        Self { operation, ..self }
+    }
 }
 
 impl Breaker {
@@ -158,7 +88,7 @@ impl Breaker {
     pub fn new(params: BreakerParams, seed: u64, now: Instant) -> Self {
         let window = Window::new(params.window, now);
         let stand = Stand { phase: Phase::Closed { ramp: None }, generation: 0, strikes: 0 };
-        Self { params, seed, stand, window }
+        Self { params, seed, stand, window, pace: Pace::default(), told: State::Closed }
     }
 
     /// Takes new parameters at a reload. The state is carried over; a window of another length starts empty.
@@ -183,18 +113,29 @@ impl Breaker {
         }
         self.peek(now)?;
         let Phase::HalfOpen(trials) = &mut self.stand.phase else {
-            return Ok(Pass { trial: false, generation });
+            return Ok(Pass::new(false, generation));
         };
         let unsafe_from = trials.safe_asked + SAFE_ONLY;
         if !safe && now < unsafe_from {
             return Err(unsafe_from - now);
         }
-        trials.left = trials.left.saturating_sub(1);
-        trials.pending += 1;
-        if trials.pending == 1 {
-            trials.waiting_since = now;
+        trials.take(now);
+        Ok(Pass::new(true, generation))
+    }
+
+    /// Takes the right to one probe as a trial; nothing while no probe is asked for.
+    pub fn enter_probe(&mut self, now: Instant) -> Option<Pass> {
+        self.stand = self.stand_at(now);
+        let Phase::HalfOpen(trials) = &mut self.stand.phase else { return None };
+        if self.params.trial != Trial::Probe {
+            return None;
         }
-        Ok(Pass { trial: true, generation })
+        trials.probe_asked = now;
+        if trials.left == 0 {
+            return None;
+        }
+        trials.take(now);
+        Some(Pass::new(true, self.stand.generation).of(PROBE))
     }
 
     /// Whether its word counts: not in shadow mode, but for what an operator holds.
@@ -204,17 +145,22 @@ impl Breaker {
 
     /// A pass for one whom it would refuse in shadow mode: what becomes of it is seen in the window, and no trial.
     pub const fn bystander(&self) -> Pass {
-        Pass { trial: false, generation: self.stand.generation }
+        Pass::new(false, self.stand.generation)
     }
 
     /// Learns how the attempt ended. `took` is the time the backend took. The shift it caused is returned; those that
-    /// time alone makes (open to half-open, half-open given up) are seen in [`Breaker::state`].
+    /// time alone makes (open to half-open, half-open given up) are seen in [`Breaker::state`], and told by
+    /// [`Breaker::elapsed`].
     pub fn record(&mut self, pass: Pass, outcome: Outcome, took: Duration, now: Instant) -> Option<Shift> {
         self.stand = self.stand_at(now);
         if pass.generation != self.stand.generation {
             return None;
         }
-        let slow = self.params.slow.is_some_and(|slow| took >= slow);
+        let slow = match self.params.slow {
+            None => false,
+            Some(Slow::From(bound)) => took >= bound,
+            Some(Slow::Learned) => outcome.is_success() && self.pace.is_slow(pass.operation, took, now),
+        };
         match self.stand.phase {
             Phase::Closed { .. } => self.count(outcome, slow, now),
             Phase::HalfOpen(_) if pass.trial => self.judge(outcome, slow, now),
@@ -233,7 +179,7 @@ impl Breaker {
     pub fn haunted(&mut self, zombies: u32, slots: u32, now: Instant) -> Option<Shift> {
         self.stand = self.stand_at(now);
         let many = zombies > 1 && f64::from(zombies) > self.params.zombie_share * f64::from(slots);
-        if many && matches!(self.stand.phase, Phase::Closed { .. }) { self.open(now) } else { None }
+        if many && matches!(self.stand.phase, Phase::Closed { .. }) { self.open(Cause::Zombies, now) } else { None }
     }
 
     /// Gives a pass back unused: the attempt was not made, or the client left before the backend showed anything.
@@ -243,7 +189,7 @@ impl Breaker {
 
     /// Holds the breaker where an operator wants it, until [`Breaker::release`].
     pub fn force(&mut self, hold: Hold, now: Instant) -> Option<Shift> {
-        self.shift(Phase::Forced(hold), now)
+        self.shift(Phase::Forced(hold), Cause::Operator, now)
     }
 
     /// Ends an operator's hold. What was held open comes back on the ramp: nobody knows how the backend is.
@@ -252,7 +198,7 @@ impl Breaker {
             return None;
         };
         self.stand.strikes = 0;
-        self.shift(Phase::Closed { ramp: (hold == Hold::Open).then_some(now) }, now)
+        self.shift(Phase::Closed { ramp: (hold == Hold::Open).then_some(now) }, Cause::Operator, now)
     }
 
     /// Whether a request has a chance to pass: fail fast, before the queue. Takes nothing.
@@ -265,7 +211,7 @@ impl Breaker {
             Phase::Closed { .. } | Phase::Forced(Hold::Closed) => Ok(()),
             Phase::Open { until } => Err(until.saturating_duration_since(now)),
             Phase::Forced(Hold::Open) => Err(HELD),
-            Phase::HalfOpen(trials) if trials.left > 0 => Ok(()),
+            Phase::HalfOpen(trials) if trials.left > 0 && !self.asks_probes(&trials, now) => Ok(()),
             Phase::HalfOpen(_) => Err(TRIALS_OUT),
         }
     }
@@ -273,6 +219,13 @@ impl Breaker {
     /// The state at `now`.
     pub fn state(&self, now: Instant) -> State {
         self.stand_at(now).phase.state()
+    }
+
+    /// The shift that time alone has made since the last one was told, to be asked for now and then.
+    pub fn elapsed(&mut self, now: Instant) -> Option<Shift> {
+        let (from, to) = (self.told, self.state(now));
+        self.told = to;
+        (from != to).then_some(Shift { from, to, cause: Cause::Time })
     }
 
     /// The share of the upstream's slots that may be used (0.1 to 1): low while it is not closed, growing for
@@ -305,9 +258,13 @@ impl Breaker {
             return None;
         }
         let sum = self.window.sum(now);
-        let trips = sum.calls >= self.params.minimum
-            && (sum.reach(sum.broken, self.params.failure_ratio) || sum.reach(sum.slow, self.params.slow_ratio));
-        if trips { self.open(now) } else { None }
+        let cause = match () {
+            () if sum.calls < self.params.minimum => return None,
+            () if sum.reach(sum.broken, self.params.failure_ratio) => Cause::Failures,
+            () if sum.reach(sum.slow, self.params.slow_ratio) => Cause::Slow,
+            () => return None,
+        };
+        self.open(cause, now)
     }
 
     /// Puts a call into the window, if it says anything.
@@ -333,23 +290,28 @@ impl Breaker {
                 trials.left += 1;
                 None
             }
-            Outcome::Broken | Outcome::Overloaded => self.open(now),
+            Outcome::Broken | Outcome::Overloaded => self.open(Cause::Trials, now),
             Outcome::Ok | Outcome::Business => {
                 trials.slow += u32::from(slow);
                 trials.waiting_since = now;
                 if slow && f64::from(trials.slow) >= limit {
-                    return self.open(now);
+                    return self.open(Cause::Trials, now);
                 }
                 let over = trials.left == 0 && trials.pending == 0;
-                if over { self.shift(Phase::Closed { ramp: Some(now) }, now) } else { None }
+                if over { self.shift(Phase::Closed { ramp: Some(now) }, Cause::Trials, now) } else { None }
             }
         }
     }
 
-    fn open(&mut self, now: Instant) -> Option<Shift> {
+    /// Whether only probes are trials: as long as there are any.
+    fn asks_probes(&self, trials: &Trials, now: Instant) -> bool {
+        self.params.trial == Trial::Probe && now < trials.probe_asked + MAX_WAIT
+    }
+
+    fn open(&mut self, cause: Cause, now: Instant) -> Option<Shift> {
         let stand = self.opened(self.stand, now);
         self.stand.strikes = stand.strikes;
-        self.shift(stand.phase, now)
+        self.shift(stand.phase, cause, now)
     }
 
     /// `stand` one strike later, open from `now`.
@@ -363,13 +325,14 @@ impl Breaker {
         Stand { phase: Phase::Open { until: now + wait }, generation: stand.generation.wrapping_add(1), strikes }
     }
 
-    fn shift(&mut self, to: Phase, now: Instant) -> Option<Shift> {
+    fn shift(&mut self, to: Phase, cause: Cause, now: Instant) -> Option<Shift> {
         let from = self.state(now);
         self.stand.phase = to;
         self.stand.generation = self.stand.generation.wrapping_add(1);
         self.window.clear(now);
         let to = to.state();
-        (from != to).then_some(Shift { from, to })
+        self.told = to;
+        (from != to).then_some(Shift { from, to, cause })
     }
 
     /// Where the breaker stands at `now`, after what time alone does: an open one becomes half-open when its wait is
@@ -387,7 +350,8 @@ impl Breaker {
             && now >= until
         {
             let left = self.params.trials.max(1);
-            let trials = Trials { left, pending: 0, slow: 0, waiting_since: until, safe_asked: until };
+            let trials =
+                Trials { left, pending: 0, slow: 0, waiting_since: until, safe_asked: until, probe_asked: until };
             stand.phase = Phase::HalfOpen(trials);
             stand.generation = stand.generation.wrapping_add(1);
         }
@@ -442,6 +406,18 @@ struct Trials {
     waiting_since: Instant,
     /// When a safe request last asked for a trial, or half-open began.
     safe_asked: Instant,
+    /// When a probe last asked for a trial, or half-open began.
+    probe_asked: Instant,
+}
+
+impl Trials {
+    fn take(&mut self, now: Instant) {
+        self.left = self.left.saturating_sub(1);
+        self.pending += 1;
+        if self.pending == 1 {
+            self.waiting_since = now;
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -487,6 +463,8 @@ pub const RAMP_FLOOR: f64 = 0.1;
 const TRIALS_OUT: Duration = Duration::from_secs(1);
 /// When to ask again while an operator holds it open: nobody knows, so neither a hammer nor a day off.
 const HELD: Duration = Duration::from_secs(30);
+/// The kind of work that probes are.
+const PROBE: u64 = u64::MAX;
 /// By how much at most a wait is shortened.
 const JITTER: f64 = 0.1;
 /// 2^20 times anything is beyond every `open_max`.
@@ -577,7 +555,7 @@ mod tests {
     }
 
     fn slow() -> BreakerParams {
-        BreakerParams { slow: Some(SECOND), ..BreakerParams::default() }
+        BreakerParams { slow: Some(Slow::From(SECOND)), ..BreakerParams::default() }
     }
 
     #[test]
@@ -620,7 +598,7 @@ mod tests {
         let mut world = World::new(BreakerParams { minimum: 1, ..BreakerParams::default() });
         let (first, second) = (world.enter(true).unwrap(), world.enter(true).unwrap());
         let shift = world.record(first, Outcome::Broken);
-        assert_eq!(shift, Some(Shift { from: State::Closed, to: State::Open }));
+        assert_eq!(shift, Some(Shift { from: State::Closed, to: State::Open, cause: Cause::Failures }));
         assert_eq!(world.record(second, Outcome::Broken), None, "late news of an older generation");
     }
 
@@ -634,6 +612,18 @@ mod tests {
         assert!(world.enter(true).is_err());
         world.wait(Duration::from_nanos(1));
         assert!(world.trial().trial);
+    }
+
+    #[test]
+    fn what_time_alone_has_done_is_told_once() {
+        let mut world = World::opened(BreakerParams::default());
+        assert_eq!(world.breaker.elapsed(world.now), None);
+        world.wait(5 * SECOND);
+        let shift = Shift { from: State::Open, to: State::HalfOpen, cause: Cause::Time };
+        assert_eq!(world.breaker.elapsed(world.now), Some(shift));
+        assert_eq!(world.breaker.elapsed(world.now), None);
+        world.calls("...");
+        assert_eq!((world.state(), world.breaker.elapsed(world.now)), (State::Closed, None));
     }
 
     #[test]
@@ -673,7 +663,7 @@ mod tests {
         assert_eq!(world.enter(true), Err(TRIALS_OUT), "a verdict frees no trial");
         assert_eq!(world.record(trials[1], Outcome::Business), None);
         let shift = world.record(trials[2], Outcome::Ok);
-        assert_eq!(shift, Some(Shift { from: State::HalfOpen, to: State::Closed }));
+        assert_eq!(shift, Some(Shift { from: State::HalfOpen, to: State::Closed, cause: Cause::Trials }));
     }
 
     #[test]
@@ -683,7 +673,11 @@ mod tests {
             let (good, bad) = (world.trial(), world.trial());
             world.record(good, Outcome::Ok);
             let shift = world.record(bad, outcome);
-            assert_eq!(shift, Some(Shift { from: State::HalfOpen, to: State::Open }), "{outcome:?}");
+            assert_eq!(
+                shift,
+                Some(Shift { from: State::HalfOpen, to: State::Open, cause: Cause::Trials }),
+                "{outcome:?}"
+            );
         }
     }
 
@@ -721,6 +715,71 @@ mod tests {
         assert_eq!(world.enter(false), Err(Duration::from_nanos(1)));
         world.wait(Duration::from_nanos(1));
         assert!(world.enter(false).is_ok_and(|pass| pass.trial), "no read came: a write it is");
+    }
+
+    /// One that has just opened, asks probes and is half-open.
+    fn asking() -> World {
+        let mut world = World::opened(BreakerParams { trial: Trial::Probe, ..BreakerParams::default() });
+        let wait = world.enter(true).unwrap_err();
+        world.wait(wait);
+        world
+    }
+
+    #[test]
+    fn where_probes_are_asked_no_request_is_a_trial() {
+        let mut world = asking();
+        assert_eq!((world.enter(true), world.enter(false)), (Err(TRIALS_OUT), Err(TRIALS_OUT)));
+        for _ in 0..2 {
+            let probe = world.breaker.enter_probe(world.now).unwrap();
+            assert_eq!(world.record(probe, Outcome::Ok), None);
+        }
+        assert_eq!(world.enter(true), Err(TRIALS_OUT));
+        let last = world.breaker.enter_probe(world.now).unwrap();
+        assert_eq!(world.breaker.enter_probe(world.now), None, "exactly as many as were asked for");
+        assert_eq!(world.record(last, Outcome::Ok).map(|shift| shift.to), Some(State::Closed));
+        assert_eq!(world.breaker.enter_probe(world.now), None, "nothing is asked any more");
+        assert!(world.enter(false).is_ok());
+    }
+
+    #[test]
+    fn a_bad_probe_opens_again_for_longer() {
+        let mut world = asking();
+        let probe = world.breaker.enter_probe(world.now).unwrap();
+        world.record(probe, Outcome::Broken);
+        assert_eq!(world.state(), State::Open);
+        assert!(world.enter(true).unwrap_err() > 8 * SECOND);
+        assert_eq!(world.breaker.enter_probe(world.now), None, "nothing is asked before its time");
+    }
+
+    #[test]
+    fn where_no_probe_comes_requests_are_trials_after_all() {
+        let mut world = asking();
+        world.wait(MAX_WAIT - Duration::from_nanos(1));
+        assert!(world.enter(true).is_err());
+        world.wait(Duration::from_nanos(1));
+        world.calls("...");
+        assert_eq!(world.state(), State::Closed);
+        let mut world = World::half_open();
+        assert_eq!(world.breaker.enter_probe(world.now), None, "probes are not asked here");
+    }
+
+    #[test]
+    fn a_learned_bound_opens_on_what_is_slow_for_its_kind() {
+        let mut world = World::new(BreakerParams { slow: Some(Slow::Learned), ..BreakerParams::default() });
+        let calls = |world: &mut World, count, operation, millis| {
+            for _ in 0..count {
+                let pass = world.enter(true).unwrap().of(operation);
+                world.breaker.record(pass, Outcome::Ok, Duration::from_millis(millis), world.now);
+                world.wait(SECOND);
+            }
+            world.state()
+        };
+        assert_eq!(calls(&mut world, 100, 1, 200), State::Closed);
+        assert_eq!(calls(&mut world, 100, 2, 20_000), State::Closed, "it is another kind of work");
+        assert_eq!(calls(&mut world, 100, 1, 550), State::Closed, "less than three times longer");
+        world.wait(30 * SECOND);
+        assert_eq!(calls(&mut world, 9, 1, 5_000), State::Closed, "fewer than the minimum");
+        assert_eq!(calls(&mut world, 1, 1, 5_000), State::Open);
     }
 
     #[test]
@@ -792,7 +851,7 @@ mod tests {
         let mut world = World::new(BreakerParams::default());
         let before = world.enter(true).unwrap();
         let shift = world.breaker.force(Hold::Open, world.now);
-        assert_eq!(shift, Some(Shift { from: State::Closed, to: State::ForcedOpen }));
+        assert_eq!(shift, Some(Shift { from: State::Closed, to: State::ForcedOpen, cause: Cause::Operator }));
         world.wait(3600 * SECOND);
         assert_eq!(world.enter(true), Err(HELD));
         assert_eq!(world.record(before, Outcome::Broken), None);
@@ -801,7 +860,7 @@ mod tests {
         world.calls("xxxxxxxxxxxxxxxxxxxx");
         assert_eq!(world.state(), State::ForcedClosed);
         let shift = world.breaker.release(world.now);
-        assert_eq!(shift, Some(Shift { from: State::ForcedClosed, to: State::Closed }));
+        assert_eq!(shift, Some(Shift { from: State::ForcedClosed, to: State::Closed, cause: Cause::Operator }));
         assert_eq!((world.share(), world.breaker.release(world.now)), (1.0, None));
         world.breaker.force(Hold::Open, world.now);
         world.breaker.release(world.now);
@@ -855,7 +914,7 @@ mod tests {
             steps in prop::collection::vec(step(), 1..300),
             trials in 0_u32..5,
         ) {
-            let params = BreakerParams { trials, minimum: 3, slow: Some(SECOND), ..BreakerParams::default() };
+            let params = BreakerParams { trials, minimum: 3, slow: Some(Slow::From(SECOND)), ..BreakerParams::default() };
             let trials = trials.max(1);
             let mut world = World::new(params);
             let mut out: Vec<Pass> = Vec::new();

@@ -53,6 +53,8 @@ pub enum Kind {
     Number,
     /// Text such as `"5s"`.
     Duration,
+    /// Text such as `"5s"`, or this word.
+    DurationOr(&'static str),
     /// Text such as `"64KiB"`.
     Size,
     /// Text such as `"200/s"`.

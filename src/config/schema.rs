@@ -50,7 +50,8 @@ fn kind(of: &Kind) -> Json {
         Kind::Whole => json!({ "type": "integer", "minimum": 0 }),
         Kind::Ratio => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Kind::Number => json!({ "type": "number", "minimum": 0 }),
-        Kind::Duration => pattern(r"^\s*(\d+\s*[a-zA-Zµ]+\s*)+$"),
+        Kind::Duration => pattern(DURATION),
+        Kind::DurationOr(word) => json!({ "anyOf": [pattern(DURATION), { "const": word }] }),
         Kind::Size => pattern(r"^\s*\d+(\.\d+)?\s*[a-zA-Z]+\s*$"),
         Kind::Rate => pattern(r"^\s*\d+\s*/\s*(s|m|min|h|d)\s*$"),
         Kind::StatusRange => {
@@ -87,3 +88,6 @@ fn plain(value: &DeValue<'_>) -> Json {
         }
     }
 }
+
+/// What durations look like.
+const DURATION: &str = r"^\s*(\d+\s*[a-zA-Zµ]+\s*)+$";

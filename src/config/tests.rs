@@ -1,6 +1,7 @@
 //! The configuration as a whole: what is reported, where, and what counts.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -183,6 +184,9 @@ fn upstreams_that_cannot_work_are_refused() {
         ("endpoints = ['http://a', 'http://a']", 26, "is there twice"),
         ("endpoints = 'http://a'\ntimeouts = { head = '2m' }", 21, "longer than `total`"),
         ("endpoints = 'http://a'\nbreaker = { open = '1h' }", 11, "shorter than `open`"),
+        ("endpoints = 'http://a'\nbreaker = { slow = 'often' }", 20, "is not a duration"),
+        ("endpoints = 'http://a'\nbreaker = { trial = 'probe' }", 11, "needs a `path` in `probe`"),
+        ("endpoints = 'http://a'\nprobe = true\nbreaker = { trial = 'probe' }", 11, "needs a `path` in `probe`"),
         ("endpoints = 'http://a'\nretry = { backoff = '3s' }", 9, "shorter than `backoff`"),
         ("endpoints = 'https://a'\ntls = { ca = 'no/such.pem' }", 14, "cannot be read"),
         ("endpoints = 'https://a'\ntls = { client_cert = 'Cargo.toml' }", 23, "needs `client_key`"),
@@ -201,6 +205,21 @@ fn upstreams_that_cannot_work_are_refused() {
     ] {
         let route = "[[route]]\nmatch = { path = '/b' }\nupstream = 'b'\n";
         check_added(&format!("{route}[upstream.b]\n{more}\n"), 4 + more.lines().count(), column, part);
+    }
+}
+
+#[test]
+fn what_is_slow_to_a_breaker_is_said_or_learned() {
+    use crate::breaker::{Slow, Trial};
+    for (keys, expected) in [
+        ("", (None, Trial::Request)),
+        ("slow = '5s'", (Some(Slow::From(Duration::from_secs(5))), Trial::Request)),
+        ("slow = 'auto', trial = 'probe'", (Some(Slow::Learned), Trial::Probe)),
+    ] {
+        let route = "[[route]]\nmatch = { path = '/b' }\nupstream = 'b'\n[upstream.b]\nendpoints = 'http://b'";
+        let text = format!("{SMALL}{route}\nprobe = {{ path = '/ping' }}\nbreaker = {{ {keys} }}\n");
+        let breaker = loaded(&text).settings.upstreams[1].breaker.clone().unwrap();
+        assert_eq!((breaker.slow, breaker.trial), expected, "{keys}");
     }
 }
 
@@ -326,7 +345,7 @@ fn slots_are_a_number_or_found() {
     let adaptive = AdaptiveParams { policy: Policy::Gradient, min: 2, max: 40, mode: Mode::Enforce };
     assert_eq!((found.slots, found.queue, found.most(), found.adaptive), (10, 160, 40, Some(adaptive)));
     let watched = slots("{ adaptive = 'aimd', max = 40, start = 30, slow = '2s', mode = 'shadow' }");
-    let policy = Policy::Aimd { slow: Some(std::time::Duration::from_secs(2)) };
+    let policy = Policy::Aimd { slow: Some(Duration::from_secs(2)) };
     let adaptive = AdaptiveParams { policy, min: 1, max: 40, mode: Mode::Shadow };
     assert_eq!((watched.slots, watched.most(), watched.adaptive), (30, 30, Some(adaptive)));
 }

@@ -1,4 +1,4 @@
-//! What an operator should do next: the facts of a running gateway for [`advice`](crate::advice), and what comes of them.
+//! What an operator should do next: the facts of a running gateway for [`advice`], and what comes of them.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -164,6 +164,14 @@ impl Workshop {
             }
             None => Arc::new(Gearbox::new(settings.gears.clone(), settings.windows.clone(), now)),
         };
+        let (ratio, least) = (settings.retry.budget_ratio, settings.retry.budget_min_per_second);
+        let budget = match before {
+            Some((upstream, _)) => {
+                upstream.budget.lock().retune(ratio, least);
+                Arc::clone(&upstream.budget)
+            }
+            None => Arc::new(Mutex::new(Budget::new(ratio, least, now))),
+        };
         let upstream = Arc::new(Upstream {
             name: settings.name.as_str().into(),
             endpoints,
@@ -175,7 +183,7 @@ impl Workshop {
             balance: settings.balance,
             cursor: AtomicUsize::new(0),
             retry: settings.retry.clone(),
-            budget: Mutex::new(Budget::new(settings.retry.budget_ratio, settings.retry.budget_min_per_second, now)),
+            budget,
             timeouts: settings.timeouts,
             zombie_hold: settings.slots.zombie_hold,
             endpoint_slots: settings.endpoint_slots,
@@ -185,6 +193,8 @@ impl Workshop {
             meter: self.core.metrics.upstream(&settings.name),
         });
         upstream.hold(now);
+        // A window that is open counts from the first request on.
+        upstream.shift(clock.moment());
         upstream
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Handle;
-use crate::breaker::Hold;
+use crate::breaker::{Hold, State};
 use crate::gear::Gear;
 use crate::upstream::Upstream;
 
@@ -56,6 +56,8 @@ pub struct UpstreamReport {
     pub oldest_wait_ms: u64,
     /// The breaker's state, if there is one.
     pub breaker: Option<&'static str>,
+    /// Seconds until the breaker lets trials pass, where it is open.
+    pub breaker_in: Option<u64>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointReport>,
 }
@@ -92,7 +94,7 @@ impl Handle {
                     Steer::Breaker(hold) => breaker.lock().force(hold, moment.mono),
                     _ => breaker.lock().release(moment.mono),
                 });
-                upstream.breaker_shifted(0, shift);
+                upstream.breaker_shifted(0, shift, moment.mono);
             }
         }
         upstream.shift(moment);
@@ -105,6 +107,10 @@ impl Handle {
         let (stand, stats) = (upstream.gears.now(), upstream.slots.stats());
         let health = upstream.health.lock();
         let endpoints = upstream.endpoints.iter().enumerate();
+        let breaker = upstream.breaker.as_ref().map(|breaker| {
+            let breaker = breaker.lock();
+            (breaker.state(now), breaker.peek(now).err())
+        });
         UpstreamReport {
             upstream: upstream.name.to_string(),
             gear: stand.gear.code(),
@@ -118,7 +124,8 @@ impl Handle {
             zombie: stats.zombie,
             queued: stats.queued,
             oldest_wait_ms: u64::try_from(stats.oldest_wait.as_millis()).unwrap_or(u64::MAX),
-            breaker: upstream.breaker.as_ref().map(|breaker| breaker.lock().state(now).code()),
+            breaker: breaker.map(|(state, _)| state.code()),
+            breaker_in: breaker.and_then(|(state, wait)| Some(wait.filter(|_| state == State::Open)?.as_secs())),
             endpoints: endpoints
                 .map(|(index, endpoint)| EndpointReport {
                     endpoint: endpoint.name.to_string(),

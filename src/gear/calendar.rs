@@ -18,6 +18,7 @@ use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
 
 use super::Gear;
+use crate::refusal::Mode;
 
 /// One window, as often as it comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Window {
     pub lead: Duration,
     /// How long after it the slots are let out slowly.
     pub ramp: Duration,
+    /// Whether it is kept, or what it would refuse is only counted.
+    pub mode: Mode,
 }
 
 /// Which days.
@@ -62,6 +65,8 @@ pub struct Page<'a> {
     pub open: Option<(&'a Window, SystemTime)>,
     /// When the last of the open windows that refuse writes ends.
     pub writes_from: Option<SystemTime>,
+    /// The gear of those that are only in shadow mode, and whether one refuses writes.
+    pub shadow: (Option<Gear>, bool),
     /// Since when what is asked for is renewed, as a window is near.
     pub lead: Option<SystemTime>,
     /// The share of the slots (0 to 1) that windows which have just ended let out.
@@ -73,7 +78,10 @@ pub fn at(windows: &[Window], now: SystemTime) -> Page<'_> {
     let mut page = Page::default();
     for window in windows {
         for (begin, end) in window.around(now) {
-            if begin <= now && now < end {
+            let is_open = begin <= now && now < end;
+            if !window.mode.counts() {
+                page.imagine(window, is_open);
+            } else if is_open {
                 page.enter(window, end);
             } else if end <= now {
                 page.ramp(now.duration_since(end).unwrap_or_default(), window.ramp);
@@ -93,6 +101,13 @@ impl<'a> Page<'a> {
         // Of two with the same gear the one that ends later: its end is when it makes sense to come back.
         if self.open.is_none_or(|(other, until)| (other.gear, until) < (window.gear, end)) {
             self.open = Some((window, end));
+        }
+    }
+
+    fn imagine(&mut self, window: &Window, is_open: bool) {
+        if is_open {
+            let (gear, writes) = self.shadow;
+            self.shadow = (gear.max(Some(window.gear)), writes || window.refuses_writes);
         }
     }
 
@@ -200,6 +215,7 @@ mod tests {
             refuses_writes: true,
             lead: Duration::from_secs(900),
             ramp: Duration::from_secs(600),
+            mode: Mode::Enforce,
         }
     }
 
@@ -289,6 +305,23 @@ mod tests {
     }
 
     #[test]
+    fn the_closing_of_a_month_may_fall_on_the_change_of_the_clocks() {
+        // In 2024 the last day of March, and in 2027 that of October is the Sunday on which Stockholm's clocks change.
+        let closing = window(&["last"], "01:30", "03:30");
+        check(&closing, "2024-03-31T00:29:59Z", None);
+        check(&closing, "2024-03-31T00:30:00Z", Some("2024-03-31T01:30:00Z"));
+        check(&closing, "2024-03-31T01:30:00Z", None);
+        check(&closing, "2027-10-30T23:30:00Z", Some("2027-10-31T02:30:00Z"));
+        check(&closing, "2027-10-31T02:29:59Z", Some("2027-10-31T02:30:00Z"));
+        check(&closing, "2027-10-31T02:30:00Z", None);
+        // Over the month's end, and back to a day with another offset.
+        let night = window(&["last"], "22:00", "06:00");
+        check(&night, "2027-10-31T20:59:59Z", None);
+        check(&night, "2027-10-31T21:00:00Z", Some("2027-11-01T05:00:00Z"));
+        check(&night, "2027-11-01T05:00:00Z", None);
+    }
+
+    #[test]
     fn what_is_asked_for_is_renewed_in_the_lead_and_slots_come_back_on_the_ramp() {
         let windows = [window(&[], "12:00", "13:00")];
         let lead = |now: &str| at(&windows, time(now)).lead;
@@ -311,5 +344,23 @@ mod tests {
         let page = at(&windows, time("2026-11-26T13:30"));
         assert_eq!(page.open.map(|(window, end)| (window.gear, end)), Some((Gear::Park, time("2026-11-26T14:00"))));
         assert_eq!(page.writes_from, Some(time("2026-11-26T15:00")));
+    }
+
+    #[test]
+    fn a_window_in_shadow_is_told_apart_and_renews_and_ramps_nothing() {
+        let window = || Window { zone: TimeZone::UTC, ..window(&[], "12:00", "15:00") };
+        let shadow = Window { mode: Mode::Shadow, ..window() };
+        let open = Window { gear: Gear::Eco, refuses_writes: false, ..window() };
+        let windows = [shadow, open];
+        let at = |hour: u64| at(&windows, SystemTime::UNIX_EPOCH + Duration::from_secs(hour * 3600));
+        let page = at(13);
+        assert_eq!((page.shadow, page.writes_from), ((Some(Gear::Park), true), None));
+        assert_eq!(page.open.map(|(window, _)| window.gear), Some(Gear::Eco));
+        assert_eq!(at(16).shadow, (None, false));
+        let alone = &windows[..1];
+        for minutes in [11 * 60 + 59, 15 * 60 + 1] {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(minutes * 60);
+            assert_eq!(super::at(alone, now), Page::default());
+        }
     }
 }

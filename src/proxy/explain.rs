@@ -328,8 +328,11 @@ impl Explanation {
         if let (true, Some(Excess::Refused(reason)), false) = (gate.is_ok(), outlook.excess, outlook.shadow) {
             gate = Err(reason.into());
         }
-        if let Some(reason) = stand.would_refuse(ticket.class) {
-            self.say("shadow", format!("the gear would refuse it ({}), but is in shadow mode", reason.code()));
+        if let Some(reason) = stand.would_refuse(safe, ticket.class) {
+            self.say(
+                "shadow",
+                format!("it would be refused ({}), but for shadow mode, where that is only counted", reason.code()),
+            );
         }
         if gate.is_ok() && endpoints.is_empty() {
             gate = Err(Reason::UpstreamNone.into());

@@ -81,11 +81,11 @@ pub(super) async fn pass(
     let Some(breaker) = &upstream.breaker else { return Ok((permit, None)) };
     let mut breaker = breaker.lock();
     if stood.shadowed {
-        return Ok((permit, Some(breaker.bystander())));
+        return Ok((permit, Some(breaker.bystander().of(ticket.operation))));
     }
     let entered = breaker.enter(safe, now + waited);
     let pass = heed(ask, &breaker, entered)?.unwrap_or_else(|| breaker.bystander());
-    Ok((permit, Some(pass)))
+    Ok((permit, Some(pass.of(ticket.operation))))
 }
 
 /// What the breaker says; `None`: it would refuse, but is in shadow mode and only counts.
@@ -107,7 +107,7 @@ fn geared(ask: Ask<'_>, safe: bool, now: Instant, stood: &mut Stood) -> Result<(
     stood.gear = stand.gear;
     stand.admit(safe, ticket.class, now, worker.draw())?;
     if stood.spared.is_none()
-        && let Some(reason) = stand.would_refuse(ticket.class)
+        && let Some(reason) = stand.would_refuse(safe, ticket.class)
     {
         stood.spared = Some(reason);
         route.meter.shadow(worker.index, reason);

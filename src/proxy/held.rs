@@ -214,7 +214,7 @@ impl Held {
     fn learn(&mut self, outcome: Outcome, took: Duration, now: Instant) {
         if let (Some(breaker), Some(pass)) = (&self.upstream.breaker, self.pass.take()) {
             let shift = breaker.lock().record(pass, outcome, took, now);
-            self.upstream.breaker_shifted(self.worker.index, shift);
+            self.upstream.breaker_shifted(self.worker.index, shift, now);
         }
         self.upstream.learn(self.endpoint, outcome, now);
     }
@@ -304,8 +304,9 @@ impl Held {
         self.upstream.meter.zombie(self.worker.index);
         if let Some(breaker) = &self.upstream.breaker {
             let (zombies, slots) = self.upstream.slots.zombies();
-            let shift = breaker.lock().haunted(zombies, slots, self.worker.core.clock.now());
-            self.upstream.breaker_shifted(self.worker.index, shift);
+            let now = self.worker.core.clock.now();
+            let shift = breaker.lock().haunted(zombies, slots, now);
+            self.upstream.breaker_shifted(self.worker.index, shift, now);
         }
     }
 

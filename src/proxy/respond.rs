@@ -268,13 +268,18 @@ fn problem(
         _ => {}
     }
     finish(&mut exchange, response.headers_mut());
-    if exchange.method == Method::HEAD {
-        let body = std::mem::replace(response.body_mut(), Content::Empty);
-        if let Content::Full(body) = body {
-            set_length(response.headers_mut(), body.len() as u64);
-        }
-    }
+    head_only(&exchange, &mut response);
     dress(exchange, response)
+}
+
+/// HEAD gets no body of ours, but its length (RFC 9110 section 9.3.2).
+fn head_only(exchange: &Exchange, response: &mut Response<Content>) {
+    if exchange.method != Method::HEAD {
+        return;
+    }
+    if let Content::Full(body) = std::mem::replace(response.body_mut(), Content::Empty) {
+        set_length(response.headers_mut(), body.len() as u64);
+    }
 }
 
 /// Answers with the route's static fallback; the reason stays visible in Proxy-Status, log and metrics.
@@ -297,6 +302,7 @@ pub(super) fn fallback(mut exchange: Box<Exchange>, refusal: Refusal) -> Respons
     }
     headers.insert(VAXEL_REQUEST_ID, id_field(exchange.request_id()));
     finish(&mut exchange, headers);
+    head_only(&exchange, &mut response);
     dress(exchange, response)
 }
 

@@ -92,6 +92,8 @@ pub struct Stats {
     pub working: usize,
     /// Waiting or working now.
     pub present: usize,
+    /// Of those present: their client has left.
+    pub abandoned: usize,
     /// Most that ever worked at the same time.
     pub max_working: usize,
     /// Most that were ever present at the same time.
@@ -246,6 +248,7 @@ impl Backend {
         Stats {
             working: self.working.len(),
             present: self.clients.len(),
+            abandoned: self.clients.values().filter(|client| **client == Client::Gone).count(),
             down: matches!(self.phase, Phase::Down { .. }),
             ..self.stats
         }
@@ -444,10 +447,10 @@ mod tests {
         backend.arrive(start, 7, Operation::Catalog);
         backend.depart(start + millis(1), 7);
         backend.depart(start + millis(1), 99);
-        assert_eq!(backend.stats().working, 1);
+        assert_eq!((backend.stats().working, backend.stats().abandoned), (1, 1));
         let events = finish(&mut backend);
         assert_eq!(events, [Event { at: start + millis(40), id: 7, ending: Ending::Answered, abandoned: true }]);
-        assert_eq!(backend.stats().wasted, 1);
+        assert_eq!((backend.stats().wasted, backend.stats().abandoned), (1, 0));
     }
 
     #[test]

@@ -5,18 +5,22 @@
 //! Who starts the box and the gateway is not decided here; this only needs their addresses.
 
 mod table;
+mod trace;
 mod ui;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::clock::Clock;
 use crate::sim::backend::Stats;
-use crate::sim::load::{self, Load, LoadError, Report};
+use crate::sim::load::{self, Caller, CallerReport, Load, LoadError, Report};
 use crate::sim::profile::{Mix, Profile};
 use crate::sim::serve::SimHandle;
 
 pub use self::table::Table;
+pub use self::trace::Trace;
 pub use self::ui::{BarUi, DemoUi, PlainUi};
 
 /// Where the demonstration sends its load.
@@ -59,6 +63,8 @@ pub struct Stage {
     pub report: Report,
     /// What the box counted.
     pub stats: Stats,
+    /// How it went.
+    pub trace: Trace,
 }
 
 impl Default for DemoOptions {
@@ -67,6 +73,9 @@ impl Default for DemoOptions {
         // enough for the default box to collapse, crash and come back. Clients wait longer than vaxel queues by
         // default (2 s), so that a late refusal still reaches them.
         let load = Load { patience: Duration::from_secs(3), ..Load::new(0.0, Duration::from_secs(10)) };
+        // One of them asks for ten times what each other does.
+        let callers = CONSUMERS.map(|(key, share)| Caller { share, ..Caller::new(HeaderValue::from_static(key)) });
+        let load = Load { callers: callers.to_vec(), ..load };
         Self { overload: 4.0, load }
     }
 }
@@ -113,8 +122,14 @@ async fn stage(
 ) -> Result<Stage, LoadError> {
     sim.reset();
     ui.begin(name, load.length);
-    let report = load::offer(target, load, clock, |elapsed, report| ui.update(elapsed, report, &sim.stats())).await?;
-    let stage = Stage { report, stats: sim.stats() };
+    let mut trace = Trace::new(load.length);
+    let progress = |elapsed, report: &Report| {
+        let stats = sim.stats();
+        trace.record(elapsed, report.ok, stats.present);
+        ui.update(elapsed, report, &stats);
+    };
+    let report = load::offer(target, load, clock, progress).await?;
+    let stage = Stage { report, stats: sim.stats(), trace };
     ui.end(&stage);
     Ok(stage)
 }
@@ -130,6 +145,8 @@ impl Demonstration {
         row("good answers per second", &|stage| format!("{:.1}", stage.report.goodput()));
         row("good answers, median latency", &|stage| latency(&stage.report, 0.5));
         row("good answers, 99th percentile", &|stage| latency(&stage.report, 0.99));
+        row("polite consumers' requests answered", &|stage| polite(&stage.report).map_or_else(none, percent));
+        row("the greedy one's", &|stage| greedy(&stage.report).map_or_else(none, percent));
         row("answered from the cache", &|stage| percent(stage.report.hit_ratio()));
         row("refused with Retry-After", &|stage| stage.report.refused.to_string());
         row("errors", &|stage| stage.report.errors.to_string());
@@ -138,6 +155,11 @@ impl Demonstration {
         row("most at once in the box", &|stage| stage.stats.max_present.to_string());
         row("work done for nobody", &|stage| stage.stats.wasted.to_string());
         row("crashes of the box", &|stage| stage.stats.crashes.to_string());
+        // Both stages to one scale.
+        let most = |of: fn(&Trace) -> f64| of(&self.direct.trace).max(of(&self.through.trace));
+        let (good, inside) = (most(Trace::most_good), most(Trace::most_inside));
+        row("good answers, over time", &|stage| stage.trace.good(good));
+        row("inside the box, over time", &|stage| stage.trace.inside(inside));
         table
     }
 
@@ -161,7 +183,7 @@ impl Demonstration {
     }
 
     fn alone(&self) -> String {
-        let Stage { report, stats } = &self.direct;
+        let Stage { report, stats, .. } = &self.direct;
         let share = report.goodput() / self.capacity();
         let crashes = match stats.crashes {
             0 => String::new(),
@@ -252,8 +274,27 @@ impl Demonstration {
     }
 }
 
+/// The share of the polite consumers' requests that were answered well, if there are some.
+fn polite(report: &Report) -> Option<f64> {
+    answered(report.callers.get(..report.callers.len().saturating_sub(1))?)
+}
+
+/// The same of the greedy one, who is the last.
+fn greedy(report: &Report) -> Option<f64> {
+    answered(report.callers.get(report.callers.len().checked_sub(1)?..)?)
+}
+
+fn answered(callers: &[CallerReport]) -> Option<f64> {
+    let (ok, offered) = callers.iter().fold((0, 0), |(ok, all), caller| (ok + caller.ok, all + caller.offered));
+    (offered > 0).then(|| ok as f64 / offered as f64)
+}
+
+fn none() -> String {
+    "-".to_owned()
+}
+
 fn latency(report: &Report, share: f64) -> String {
-    if report.ok == 0 { "-".to_owned() } else { readable(report.quantile(share)) }
+    if report.ok == 0 { none() } else { readable(report.quantile(share)) }
 }
 
 /// Three digits: 0.31 ms, 42 ms, 1.31 s.
@@ -270,6 +311,9 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
+/// The keys of those who ask, and how much each does; the last one is greedy.
+pub const CONSUMERS: [(&str, f64); 4] = [("shop", 1.0), ("mobile", 1.0), ("partner", 1.0), ("export", 10.0)];
+
 /// From how many times the goodput on it is called better; less is chance.
 const BETTER: f64 = 1.1;
 /// Goodput below this share of the capacity is called a collapse: the box does markedly less because more is asked.
@@ -285,7 +329,7 @@ mod tests {
     /// A stage in which everything went as given.
     fn stage(ok: u64, hits: u64, refused: u64, errors: u64, stats: Stats) -> Stage {
         let report = Report::fixture(Duration::from_secs(10), ok, hits, refused, errors);
-        Stage { report, stats }
+        Stage { report, stats, trace: Trace::new(Duration::from_secs(10)) }
     }
 
     fn shown(direct: Stage, through: Stage) -> Demonstration {
@@ -327,6 +371,15 @@ mod tests {
             turned_down,
             "0 % of the good answers came from the cache; nobody was refused; 900 got an error or no answer in time (the box itself failed 0 times)."
         );
+    }
+
+    #[test]
+    fn the_greedy_one_is_told_apart() {
+        let caller = |offered, ok| CallerReport { offered, ok, refused: 0 };
+        let mut report = Report::fixture(Duration::from_secs(10), 1, 0, 0, 0);
+        assert_eq!((polite(&report), greedy(&report)), (None, None));
+        report.callers = vec![caller(10, 9), caller(10, 6), caller(100, 20)];
+        assert_eq!((polite(&report), greedy(&report)), (Some(0.75), Some(0.2)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! (coordinated omission). Bounded in number and time, and only ever against this machine.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,11 @@ pub struct Caller {
     pub key: HeaderValue,
     /// Its share of the requests, in any common unit.
     pub share: f64,
+    /// How long its clients wait, where that is not [`Load::patience`].
+    pub patience: Option<Duration>,
+    /// When it asks, from the start; always if there is nothing. Nobody else gets its share at other times, so
+    /// that a storm comes on top of what there is.
+    pub during: Option<Range<Duration>>,
 }
 
 /// What came of it.
@@ -71,6 +77,8 @@ pub struct Report {
     pub refused: u64,
     /// Every other answer, and connections that broke.
     pub errors: u64,
+    /// Of the errors: 429 and 503 that do not say when to come back.
+    pub untold: u64,
     /// Clients that left.
     pub timeouts: u64,
     /// Bytes of all bodies that were read.
@@ -96,6 +104,51 @@ pub struct CallerReport {
     pub refused: u64,
 }
 
+/// How one request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Whose it was: a place in [`Load::callers`].
+    pub caller: usize,
+    /// When it was to be sent, from the start.
+    pub at: Duration,
+    /// How long after that it ended.
+    pub latency: Duration,
+    /// How.
+    pub answer: Answer,
+}
+
+/// What a client got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// An answer below 400, whole.
+    Ok {
+        /// Whether it came from a cache on the way.
+        hit: bool,
+        /// The length of its body.
+        bytes: u64,
+    },
+    /// 429 or 503, and when to come back.
+    Refused {
+        /// After that.
+        retry_after: Duration,
+    },
+    /// 429 or 503, and nothing more.
+    Untold,
+    /// Any other status, or a connection that broke.
+    Error,
+    /// None: the client has left.
+    TimedOut,
+}
+
+/// Who is told how a load goes while it is offered.
+pub trait Watch {
+    /// Some ten times a second: the time since the start, and the report so far.
+    fn tick(&mut self, elapsed: Duration, report: &Report);
+
+    /// A request has ended.
+    fn ended(&mut self, _end: &End) {}
+}
+
 /// Why a load was not offered.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LoadError {
@@ -119,7 +172,20 @@ pub async fn offer(
     target: SocketAddr,
     load: &Load,
     clock: &Clock,
-    mut progress: impl FnMut(Duration, &Report),
+    progress: impl FnMut(Duration, &Report),
+) -> Result<Report, LoadError> {
+    watched(target, load, clock, &mut Progress(progress)).await
+}
+
+/// As [`offer`], and `watch` is told of every single request.
+///
+/// # Errors
+/// If the load is out of bounds; nothing has been sent then.
+pub async fn watched(
+    target: SocketAddr,
+    load: &Load,
+    clock: &Clock,
+    watch: &mut impl Watch,
 ) -> Result<Report, LoadError> {
     load.check(target)?;
     let pool = Arc::new(Pool::new(target, load.connections));
@@ -138,20 +204,35 @@ pub async fn offer(
                 let now = clock.now();
                 while let Some(planned) = plan.next_if(|planned| start + planned.at <= now) {
                     report.offered(planned.caller);
-                    let request = load.request(target, &planned);
-                    let exchange = exchange(Arc::clone(&pool), request, start + planned.at, load.patience, clock.clone());
-                    sent.spawn(async move { (planned.caller, exchange.await) });
+                    let (request, patience) = (load.request(target, &planned), load.patience_of(planned.caller));
+                    let exchange = exchange(Arc::clone(&pool), request, start + planned.at, patience, clock.clone());
+                    sent.spawn(async move {
+                        let (answer, latency) = exchange.await;
+                        End { caller: planned.caller, at: planned.at, latency, answer }
+                    });
                 }
             }
             Some(done) = sent.join_next(), if !sent.is_empty() => match done {
-                Ok((caller, (answer, latency))) => report.record(caller, &answer, latency),
+                Ok(end) => {
+                    report.record(end.caller, &end.answer, end.latency);
+                    watch.ended(&end);
+                }
                 // It panicked; still, it ended.
                 Err(_) => report.errors += 1,
             },
-            _ = tick.tick() => progress(clock.now() - start, &report),
+            _ = tick.tick() => watch.tick(clock.now() - start, &report),
         }
     }
     Ok(report)
+}
+
+/// Is told of the progress alone.
+struct Progress<F>(F);
+
+impl<F: FnMut(Duration, &Report)> Watch for Progress<F> {
+    fn tick(&mut self, elapsed: Duration, report: &Report) {
+        (self.0)(elapsed, report);
+    }
 }
 
 impl Load {
@@ -190,12 +271,22 @@ impl Load {
         let callers = Weighted::new(self.callers.iter().map(|caller| caller.share));
         // Another stream than the schedule's, which has the same seed.
         let mut dice = Dice::new(self.seed ^ 0x5eed);
-        arrivals.map(move |arrival| Planned {
+        let times: Vec<_> = self.callers.iter().map(|caller| caller.during.clone()).collect();
+        let planned = arrivals.map(move |arrival| Planned {
             at: arrival.at,
             operation: arrival.operation,
             id: popularity.choose(dice.unit()),
             caller: callers.choose(dice.unit()),
+        });
+        // Drawn and left out, so that one caller's pauses do not move another's requests.
+        planned.filter(move |planned| match times.get(planned.caller) {
+            Some(Some(during)) => during.contains(&planned.at),
+            _ => true,
         })
+    }
+
+    fn patience_of(&self, caller: usize) -> Duration {
+        self.callers.get(caller).and_then(|caller| caller.patience).unwrap_or(self.patience)
     }
 
     fn request(&self, target: SocketAddr, planned: &Planned) -> Request<Full<Bytes>> {
@@ -222,6 +313,13 @@ impl Load {
     }
 }
 
+impl Caller {
+    /// One of equals, who asks all the time and waits as long as others do.
+    pub const fn new(key: HeaderValue) -> Self {
+        Self { key, share: 1.0, patience: None, during: None }
+    }
+}
+
 impl Report {
     fn new(load: &Load) -> Self {
         Self {
@@ -230,6 +328,7 @@ impl Report {
             hits: 0,
             refused: 0,
             errors: 0,
+            untold: 0,
             timeouts: 0,
             bytes: 0,
             retry_after: None,
@@ -281,6 +380,10 @@ impl Report {
                 let (least, most) = self.retry_after.unwrap_or((retry_after, retry_after));
                 self.retry_after = Some((least.min(retry_after), most.max(retry_after)));
             }
+            Answer::Untold => {
+                self.untold += 1;
+                self.errors += 1;
+            }
             Answer::Error => self.errors += 1,
             Answer::TimedOut => self.timeouts += 1,
         }
@@ -313,14 +416,6 @@ struct Planned {
     operation: Operation,
     id: usize,
     caller: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    Ok { hit: bool, bytes: u64 },
-    Refused { retry_after: Duration },
-    Error,
-    TimedOut,
 }
 
 /// One request: what became of it, and how long after its intended time.
@@ -411,10 +506,11 @@ fn judge(status: StatusCode, headers: &HeaderMap, bytes: u64) -> Answer {
         return Answer::Ok { hit: is_hit(headers), bytes };
     }
     let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    match retry_after {
-        Some(seconds) if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
+    match (status, retry_after) {
+        (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, Some(seconds)) => {
             Answer::Refused { retry_after: Duration::from_secs(seconds) }
         }
+        (StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, None) => Answer::Untold,
         _ => Answer::Error,
     }
 }
@@ -440,6 +536,16 @@ mod tests {
     use crate::sim::profile::Profile;
     use crate::sim::serve::{Sim, SimHandle};
 
+    struct Ends(Vec<End>);
+
+    impl Watch for Ends {
+        fn tick(&mut self, _elapsed: Duration, _report: &Report) {}
+
+        fn ended(&mut self, end: &End) {
+            self.0.push(*end);
+        }
+    }
+
     async fn start(profile: Profile) -> SimHandle {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         Sim::start(listener, profile, 1, Clock::system()).unwrap()
@@ -459,8 +565,8 @@ mod tests {
         check(200, &[("cache-status", "vaxel; fwd=miss; stored")], Answer::Ok { hit: false, bytes: 3 });
         check(503, &[("retry-after", "2")], refused(2));
         check(429, &[("retry-after", " 1 ")], refused(1));
-        check(503, &[], Answer::Error);
-        check(503, &[("retry-after", "soon")], Answer::Error);
+        check(503, &[], Answer::Untold);
+        check(503, &[("retry-after", "soon")], Answer::Untold);
         check(500, &[("retry-after", "2")], Answer::Error);
         check(404, &[], Answer::Error);
     }
@@ -481,7 +587,7 @@ mod tests {
 
     #[test]
     fn a_plan_is_replayed_by_its_seed_and_keeps_its_shares() {
-        let caller = |key, share| Caller { key: HeaderValue::from_static(key), share };
+        let caller = |key, share| Caller { share, ..Caller::new(HeaderValue::from_static(key)) };
         let load = Load {
             callers: vec![caller("shop", 3.0), caller("batch", 1.0)],
             ..Load::new(1000.0, Duration::from_secs(10))
@@ -495,10 +601,26 @@ mod tests {
         assert_eq!(format!("{plan:?}"), format!("{again:?}"));
     }
 
+    #[test]
+    fn a_storm_comes_on_top_and_moves_nobody_else() {
+        let seconds = Duration::from_secs;
+        let plan = |during: Option<Range<Duration>>| {
+            let storm = Caller { during, ..Caller::new(HeaderValue::from_static("storm")) };
+            let callers = vec![Caller::new(HeaderValue::from_static("shop")), storm];
+            let load = Load { callers, ..Load::new(500.0, seconds(4)) };
+            let (shop, storm): (Vec<_>, Vec<_>) = load.plan().partition(|planned| planned.caller == 0);
+            (shop.iter().map(|planned| planned.at).collect::<Vec<_>>(), storm)
+        };
+        let (always, during) = (plan(None), plan(Some(seconds(1)..seconds(2))));
+        assert_eq!(always.0, during.0);
+        assert!(during.1.iter().all(|planned| (seconds(1)..seconds(2)).contains(&planned.at)));
+        assert!((150..350).contains(&during.1.len()), "{}", during.1.len());
+    }
+
     #[tokio::test]
     async fn a_calm_box_answers_everything_it_is_offered() {
         let sim = start(Profile { service: Duration::from_millis(1), error_rate: 0.0, ..Profile::default() }).await;
-        let callers = vec![Caller { key: HeaderValue::from_static("shop"), share: 1.0 }];
+        let callers = vec![Caller::new(HeaderValue::from_static("shop"))];
         let load = Load { callers, patience: Duration::from_secs(30), ..Load::new(300.0, Duration::from_millis(400)) };
         let mut ticks = 0;
         let report = offer(sim.address(), &load, &Clock::system(), |_, _| ticks += 1).await.unwrap();
@@ -515,9 +637,16 @@ mod tests {
     async fn impatient_clients_of_a_stuck_box_are_counted_as_gone() {
         let sim = start(Profile::default()).await;
         sim.slow(1e9);
-        let load = Load { patience: Duration::from_millis(50), ..Load::new(200.0, Duration::from_millis(200)) };
-        let report = offer(sim.address(), &load, &Clock::system(), |_, _| {}).await.unwrap();
+        // What the load says counts for those who say nothing themselves; an hour would never end.
+        let patience = Some(Duration::from_millis(50));
+        let callers = vec![Caller { patience, ..Caller::new(HeaderValue::from_static("hasty")) }];
+        let load =
+            Load { callers, patience: Duration::from_secs(3600), ..Load::new(200.0, Duration::from_millis(200)) };
+        let mut ends = Ends(Vec::new());
+        let report = watched(sim.address(), &load, &Clock::system(), &mut ends).await.unwrap();
         assert_eq!((report.ok, report.timeouts), (0, report.offered), "{report:?}");
+        assert_eq!(ends.0.len() as u64, report.offered, "and each is told of");
+        assert!(ends.0.iter().all(|end| end.answer == Answer::TimedOut && end.latency >= Duration::from_millis(50)));
         assert_eq!(sim.stats().working, 8, "and the box computes on");
     }
 }

@@ -108,6 +108,7 @@ fn stats_json(stats: &Stats) -> String {
         crashes,
         working,
         present,
+        abandoned,
         max_working,
         max_present,
         down,
@@ -115,7 +116,7 @@ fn stats_json(stats: &Stats) -> String {
     format!(
         "{{\"arrived\":{arrived},\"answered\":{answered},\"failed\":{failed},\"turned_away\":{turned_away},\
          \"reset\":{reset},\"wasted\":{wasted},\"crashes\":{crashes},\"working\":{working},\"present\":{present},\
-         \"max_working\":{max_working},\"max_present\":{max_present},\"down\":{down}}}\n"
+         \"abandoned\":{abandoned},\"max_working\":{max_working},\"max_present\":{max_present},\"down\":{down}}}\n"
     )
 }
 

@@ -5,9 +5,15 @@ use std::time::Duration;
 
 /// An exponentially weighted mean of durations. The first samples count fully (1, 1/2, 1/3, …), so that the mean is
 /// right from the start; later ones by an eighth, as in TCP's smoothed round trip (RFC 6298 section 2).
+///
+/// Beside the plain mean, which says when work will be done on the whole, there is the *usual* one, by which somebody may be
+/// refused: to it no sample counts for more than eight times what it is itself. One answer of 20 s among those of 5 ms
+/// makes the plain mean 2.5 s, and the next who had to wait 5 ms would be told that it is hopeless. The usual one it does
+/// not even double. What is slow more often than one time in eight is believed wholly, and within some thirteen samples.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Mean {
     nanos: u64,
+    usual: u64,
     samples: u32,
 }
 
@@ -17,11 +23,9 @@ impl Mean {
         let sample = nanos(sample);
         self.samples = self.samples.saturating_add(1);
         let divisor = u64::from(self.samples.min(SMOOTHING));
-        self.nanos = if sample >= self.nanos {
-            self.nanos + (sample - self.nanos) / divisor
-        } else {
-            self.nanos - (self.nanos - sample) / divisor
-        };
+        self.nanos = towards(self.nanos, sample, divisor);
+        let most = self.usual.saturating_mul(SMOOTHING.into()).max(SMALL);
+        self.usual = towards(self.usual, if self.samples > 1 { sample.min(most) } else { sample }, divisor);
     }
 
     /// The mean; `None` before the first sample.
@@ -29,10 +33,14 @@ impl Mean {
         (self.samples > 0).then(|| Duration::from_nanos(self.nanos))
     }
 
-    /// The mean, once enough samples back it to refuse somebody because of it.
+    /// The usual mean, once enough samples back it to refuse somebody because of it.
     pub(crate) fn evident(&self) -> Option<Duration> {
-        self.known().filter(|_| self.samples >= EVIDENCE)
+        (self.samples >= EVIDENCE).then(|| Duration::from_nanos(self.usual.min(self.nanos)))
     }
+}
+
+fn towards(mean: u64, sample: u64, divisor: u64) -> u64 {
+    if sample >= mean { mean + (sample - mean) / divisor } else { mean - (mean - sample) / divisor }
 }
 
 /// The time until `work` slots' worth of requests have gone through `slots` slots, each request taking `mean`.
@@ -73,8 +81,11 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A later sample moves the mean by 1/8 of its difference.
+/// A later sample moves a mean by 1/8 of its difference, and counts for no more than eight times the usual one.
 const SMOOTHING: u32 = 8;
+
+/// In nanoseconds: up to a millisecond any sample counts as it is.
+const SMALL: u64 = 1_000_000;
 
 /// Below ten samples a mean says little about a backend whose answers take 20 ms or 20 s.
 const EVIDENCE: u32 = 10;
@@ -103,6 +114,28 @@ mod tests {
         assert!(known > Duration::from_millis(990) && known <= Duration::from_secs(1), "{known:?}");
     }
 
+    /// The usual mean in milliseconds after these samples, each `(count, milliseconds)`.
+    #[track_caller]
+    fn usual(samples: &[(u32, u64)], expected: std::ops::RangeInclusive<u128>) {
+        let mut mean = Mean::default();
+        for (count, millis) in samples {
+            (0..*count).for_each(|_| mean.learn(Duration::from_millis(*millis)));
+        }
+        let found = mean.evident().unwrap().as_millis();
+        assert!(expected.contains(&found), "{found} ms after {samples:?}");
+    }
+
+    #[test]
+    fn one_wild_sample_is_not_usual_and_many_soon_are() {
+        usual(&[(200, 5), (1, 20_000)], 5..=9);
+        usual(&[(200, 5), (1, 20_000), (10, 5), (1, 20_000)], 5..=12);
+        usual(&[(200, 5), (13, 20_000)], 8_000..=20_000);
+        usual(&[(200, 5), (13, 20_000), (30, 5)], 5..=500);
+        // A first sample is all there is to know; it is forgotten as soon as others are there.
+        usual(&[(1, 20_000), (40, 5)], 5..=200);
+        usual(&[(1, 0), (20, 100)], 50..=100);
+    }
+
     #[test]
     fn draining_is_work_by_slots() {
         assert_eq!(drain(24, Duration::from_secs(2), 12), Duration::from_secs(4));
@@ -125,6 +158,7 @@ mod tests {
                 mean.learn(Duration::from_nanos(*sample));
             }
             let known = mean.known().unwrap();
+            prop_assert!(mean.evident().is_none_or(|usual| usual <= known));
             let (low, high) = (samples.iter().min().unwrap(), samples.iter().max().unwrap());
             prop_assert!(known >= Duration::from_nanos(*low) && known <= Duration::from_nanos(*high));
         }

@@ -262,7 +262,7 @@ impl Slots {
             *count -= taken.count;
             state.reserve.give(taken.ticket.class, taken.count);
             if let Some(took) = took {
-                state.mean.learn(took);
+                state.finished(taken.ticket.class, took);
             }
             if taken.charged.is_some() || !state.queue.is_empty() {
                 state.queue.settle(&taken.ticket, taken.count, taken.charged, took);
@@ -586,6 +586,24 @@ mod tests {
         let after = refused.retry_after.unwrap();
         assert!(after >= Duration::from_millis(1990) && after <= Duration::from_secs(3), "{after:?}");
         drop((taken, all));
+        check(&slots, (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_capped_class_is_judged_by_its_own_pace() {
+        let slots = slots(12, 600);
+        let of = |class, consumer| slots.acquire(Ticket { class, consumer, ..Ticket::default() }, slots.clock.now());
+        for (class, millis) in [(Class::Logon, 1000), (Class::Normal, 10)] {
+            for _ in 0..50 {
+                let permit = of(class, 1).await.unwrap();
+                tokio::time::advance(Duration::from_millis(millis)).await;
+                permit.finish(slots.clock.now());
+            }
+        }
+        let logons: Vec<Acquire> = (0..20).map(|_| of(Class::Logon, 7)).collect();
+        assert_eq!(slots.stats().queued, 4, "two at a time, a second each, for two seconds");
+        assert_eq!(slots.stats().totals.hopeless, 14);
+        drop(logons);
         check(&slots, (0, 0, 0));
     }
 

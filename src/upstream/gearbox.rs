@@ -37,8 +37,10 @@ pub struct Stand {
     pub cause: Cause,
     /// The gear that strain asks for; in shadow mode it is not the one that counts.
     pub strain: Gear,
-    /// The gear that it would be in, where that is only for strain in shadow mode.
-    pub shadow: Option<Gear>,
+    /// The gear that it would be in but for shadow mode, of strain or of a window.
+    pub shadow: Option<(Gear, Cause)>,
+    /// Whether a window in shadow mode would refuse writes.
+    pub shadow_writes: bool,
     /// When it ends, where that is known: the end of a window or of an operator's hold.
     pub until: Option<Instant>,
     /// The window that is open, if one is.
@@ -99,20 +101,26 @@ impl Gearbox {
         let shift = controller.observe(params, signals, window, moment.mono);
         let (gear, cause) = controller.stand();
         let end = page.open.map(|(_, end)| from_now(moment, end));
+        // An operator's hand is above the calendar: maintenance may have ended early.
+        let is_held = cause == Cause::Operator;
+        let by_strain = Some(controller.strain()).filter(|_| params.mode == Mode::Shadow);
+        let by_window = page.shadow.0.map(|gear| (gear, Cause::Window));
+        let shadow = by_strain.into_iter().chain(by_window).max_by_key(|(gear, _)| *gear);
         *stand = Stand {
             gear,
             cause,
             strain: controller.strain().0,
-            shadow: Some(controller.strain().0).filter(|strain| params.mode == Mode::Shadow && *strain > gear),
+            shadow: shadow.filter(|(shadow, _)| *shadow > gear),
+            shadow_writes: page.shadow.1 && !is_held,
             until: match cause {
                 Cause::Operator => controller.held(moment.mono).map(|(_, until)| until),
                 Cause::Window => end,
                 _ => None,
             },
             window: page.open.map(|(window, _)| window.name.as_str().into()),
-            writes_from: page.writes_from.map(|end| from_now(moment, end)),
+            writes_from: page.writes_from.filter(|_| !is_held).map(|end| from_now(moment, end)),
             renew: page.lead.map(|lead| ago(moment, lead)),
-            share: gear.share().min(page.share.unwrap_or(1.0)),
+            share: gear.share().min(page.share.filter(|_| !is_held).unwrap_or(1.0)),
             limp_class: params.limp_class,
         };
         self.special.store(stand.is_special(), Ordering::Relaxed);
@@ -133,6 +141,7 @@ impl Stand {
             cause: Cause::Calm,
             strain: Gear::Drive,
             shadow: None,
+            shadow_writes: false,
             until: None,
             window: None,
             writes_from: None,
@@ -172,10 +181,17 @@ impl Stand {
         Ok(())
     }
 
-    /// Why a request of `class` would be refused in the gear that strain in shadow mode asks for. A breaker in park says so
-    /// itself.
-    pub fn would_refuse(&self, class: Class) -> Option<Reason> {
-        (self.shadow == Some(Gear::Limp) && class > self.limp_class).then_some(Reason::GearLimp)
+    /// Why a request would be refused but for shadow mode.
+    pub fn would_refuse(&self, safe: bool, class: Class) -> Option<Reason> {
+        if self.shadow_writes && !safe {
+            return Some(Reason::WindowWrites);
+        }
+        match self.shadow? {
+            // A breaker says so itself.
+            (Gear::Park, cause) => (cause != Cause::Breaker).then_some(Reason::GearPark),
+            (Gear::Limp, _) => (class > self.limp_class).then_some(Reason::GearLimp),
+            (Gear::Drive | Gear::Eco, _) => None,
+        }
     }
 }
 
@@ -213,6 +229,7 @@ mod tests {
             refuses_writes: true,
             lead: Duration::from_secs(600),
             ramp: Duration::from_secs(600),
+            mode: Mode::Enforce,
         }
     }
 
@@ -255,6 +272,28 @@ mod tests {
         let (after, _) = stand(Gear::Park, 3600);
         assert_eq!((after.gear, after.writes_from), (Gear::Drive, None));
         assert!((after.share - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_operators_hand_is_above_the_calendar_until_the_hold_ends() {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 + 1200);
+        let moment = Moment { mono: Clock::default().now(), wall };
+        let gearbox = Gearbox::new(GearParams::default(), vec![window(Gear::Park)], moment.mono);
+        let write = |moment: Moment| {
+            gearbox.observe(&Signals::default(), moment);
+            gearbox.now().admit(false, Class::Normal, moment.mono, 0).map_err(|refusal| refusal.reason)
+        };
+        let later = |seconds| {
+            let span = Duration::from_secs(seconds);
+            Moment { mono: moment.mono + span, wall: moment.wall + span }
+        };
+        assert_eq!(write(moment), Err(Reason::WindowWrites));
+        gearbox.hold(Some((Gear::Drive, later(600).mono)));
+        assert_eq!(write(later(1)), Ok(()), "the maintenance has ended early");
+        assert_eq!(write(later(600)), Err(Reason::WindowWrites));
+        gearbox.hold(Some((Gear::Drive, later(5000).mono)));
+        gearbox.observe(&Signals::default(), later(2401));
+        assert!((gearbox.now().share - 1.0).abs() < f64::EPSILON, "nor a ramp");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-use crate::breaker::Breaker;
+use crate::breaker::{self, Breaker, State};
 use crate::clock::Moment;
 use crate::gear::{Gear, Signals};
 use crate::metrics::UpstreamMeter;
@@ -104,7 +104,7 @@ pub struct Upstream {
     /// When to try again.
     pub retry: RetryParams,
     /// What retries have left.
-    pub budget: Mutex<Budget>,
+    pub budget: Arc<Mutex<Budget>>,
     /// How long each step may take.
     pub timeouts: Timeouts,
     /// How long a zombie keeps its slot.
@@ -209,6 +209,8 @@ impl Upstream {
             ..Signals::default()
         };
         if let Some(breaker) = &self.breaker {
+            let elapsed = breaker.lock().elapsed(moment.mono);
+            self.breaker_shifted(0, elapsed, moment.mono);
             let mut breaker = breaker.lock();
             // A shadow parks nobody.
             signals.breaker = breaker.counts().then(|| breaker.state(moment.mono));
@@ -223,11 +225,18 @@ impl Upstream {
     }
 
     /// Tells of a change of the breaker's state, if there was one.
-    pub fn breaker_shifted(&self, worker: usize, shift: Option<crate::breaker::Shift>) {
-        if let Some(shift) = shift {
-            tracing::warn!(upstream = %self.name, from = shift.from.code(), to = shift.to.code(), "breaker");
-            self.meter.shift(worker, shift.to);
-        }
+    pub fn breaker_shifted(&self, worker: usize, shift: Option<breaker::Shift>, now: Instant) {
+        let Some(shift) = shift else { return };
+        let (from, to, cause) = (shift.from.code(), shift.to.code(), shift.cause.code());
+        // How long it refuses, where it does by itself.
+        let wait = self
+            .breaker
+            .as_ref()
+            .filter(|_| shift.to == State::Open)
+            .and_then(|breaker| breaker.lock().peek(now).err());
+        let wait = wait.map(|wait| tracing::field::display(format!("{:.1}s", wait.as_secs_f64())));
+        tracing::warn!(upstream = %self.name, from, to, cause, wait, "breaker");
+        self.meter.shift(worker, shift.to);
     }
 
     /// Whether stored answers may be refreshed in the background now: under strain only while half of it is idle.

@@ -12,6 +12,7 @@ mod restart;
 pub(crate) mod rig;
 mod timers;
 mod tls;
+mod trials;
 mod trips;
 mod upstream_tls;
 

@@ -3,6 +3,7 @@
 Only the standard library is used, so that every script here also runs on a bare Debian.
 """
 
+import collections
 import contextlib
 import ctypes
 import http.client
@@ -52,6 +53,7 @@ class Test:
         if self.failed:
             for process in self.processes:
                 process.show()
+                process.show_refusals()
         shutil.rmtree(self.dir, ignore_errors=True)
         took = time.monotonic() - self.began
         print(f"{self.name}: {took:.1f} s", flush=True)
@@ -148,6 +150,23 @@ class Process:
         lines = self.text().splitlines()[-LINES_SHOWN:]
         print(f"--- the last {len(lines)} lines of {self.name} (exit code {self.popen.returncode})")
         print("\n".join(line[:400] for line in lines), flush=True)
+
+    def show_refusals(self):
+        """What it refused and why, where its output has access log lines of Vaxel's, and what it told about itself."""
+        refused, counted, told = [], collections.Counter(), []
+        for line in self.text().splitlines():
+            found = _REASON.search(line)
+            if found:
+                counted[found["reason"]] += 1
+                refused.append(line)
+            elif " WARN " in line or " ERROR " in line:
+                told.append(line)
+        for title, lines in (("refusals", refused), ("warnings", told)):
+            if lines:
+                print(f"--- {len(lines)} {title} of {self.name}; the first {min(len(lines), LINES_SHOWN)}")
+                print("\n".join(line[:600] for line in lines[:LINES_SHOWN]), flush=True)
+        if counted:
+            print(f"--- refusals of {self.name} by reason: {dict(counted)}", flush=True)
 
 
 class Metrics:
@@ -261,4 +280,5 @@ def _die_with_parent():
 _LIBC = ctypes.CDLL(None)
 _SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
+_REASON = re.compile(r'"reason":"(?P<reason>[a-z_.]+)"')
 LINES_SHOWN = 30

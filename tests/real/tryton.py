@@ -135,6 +135,9 @@ def through_vaxel(test, erp, direct):
                metrics.sum("vaxel_requests_total", route="erp", method="POST", code="2xx"), float(wire.sent))
     test.equal("no 5xx", metrics.sum("vaxel_requests_total", code="5xx"), 0.0)
     test.equal("no refusal", metrics.series("vaxel_refusals_total"), [])
+    if test.failed:
+        for name in ("vaxel_refusals_total", "vaxel_upstream_attempts_total", "vaxel_breaker_shifts_total"):
+            print(f"    {name}: {metrics.series(name)}", flush=True)
     test.equal("each was one attempt", metrics.sum("vaxel_upstream_attempts_total", outcome="ok"), float(wire.sent))
     test.equal("no retry", metrics.sum("vaxel_upstream_retries_total"), 0.0)
     test.equal("four slots", metrics.sum("vaxel_slots"), float(SLOTS))

@@ -141,6 +141,7 @@ async function follow() {
   following?.abort();
   const mine = new AbortController();
   following = mine;
+  heard = Date.now();
   for (let pause = 1; !mine.signal.aborted; pause = Math.min(2 * pause, 10)) {
     try {
       const response = await ask("status/events", { signal: mine.signal });
@@ -149,6 +150,8 @@ async function follow() {
         heard = Date.now();
         show(JSON.parse(text));
       });
+      // It ended in order, as it does every few minutes.
+      if (Date.now() - heard < 5000) continue;
     } catch (error) {
       if (error.name === "AbortError") return;
       if (error.status === 401) {
@@ -169,7 +172,9 @@ async function events(stream, take) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new Problem(0, "The connection broke off.");
+    });
     if (done) return;
     rest += value;
     let end;
@@ -208,9 +213,9 @@ const curves = new Map();
 function show(next) {
   const before = status;
   status = next;
-  if (!before) showAdvice();
   for (const upstream of next.upstreams) remember(upstream);
   showProcess(next, before);
+  if (!before) showAdvice();
   showFigures(next);
   keyed(byId("cards"), next.upstreams, (upstream) => upstream.upstream, makeCard, (card, upstream) => card.update(upstream));
   for (const upstream of next.upstreams) announce(upstream, before?.upstreams.find((other) => other.upstream === upstream.upstream));
@@ -573,11 +578,11 @@ function showConsumers({ consumers, consumers_in_all: all }) {
 }
 
 function showRoutes({ routes, routes_in_all: all }) {
-  const made = () => el("tr", {}, el("th", { scope: "row" }, el("bdi")), el("td", {}, el("bdi")), ...Array.from({ length: 5 }, () => el("td", { class: "number" })));
+  const made = () => el("tr", {}, el("th", { scope: "row" }, el("bdi"), el("span", { class: "under" })), ...Array.from({ length: 5 }, () => el("td", { class: "number" })));
   keyed(byId("routes"), routes, (route) => route.route, made, (row, route) => {
-    const [name, upstream, requests, hits, refused, median, worst] = row.children;
+    const [name, requests, hits, refused, median, worst] = row.children;
     say(name.firstChild, route.route);
-    say(upstream.firstChild, route.upstream);
+    say(name.lastChild, `to ${route.upstream}`);
     say(requests, number(route.requests_per_s));
     say(hits, route.caches ? percent(route.hit_ratio) : "off");
     say(refused, number(route.refused_per_s));
@@ -660,7 +665,7 @@ function makeFinding({ advice, evidence, block }) {
   const parts = [el("b", {}, advice), el("ul", { class: "evidence" }, ...evidence.map((ground) => el("li", {}, ground)))];
   if (block) {
     parts.push(el("p", { class: "quiet" }, "In ", el("bdi", {}, block.below), ":"),
-      el("pre", { tabindex: "0", role: "region", "aria-label": `Lines for ${block.below}` }, block.toml));
+      el("pre", { tabindex: "0", role: "group", "aria-label": `Lines for ${block.below}` }, block.toml));
   }
   return el("li", {}, ...parts);
 }

@@ -1,7 +1,7 @@
 //! `[upstream.NAME]` and `[window.NAME]` as they are written.
 
 use super::super::dictionary::Kind::{
-    Choice, Duration, File, Flag, Number, OneOrMore, Ratio, Switch, Table, Text, Whole, WholeOr,
+    Choice, Duration, DurationOr, File, Flag, Number, OneOrMore, Ratio, Switch, Table, Text, Whole, WholeOr,
 };
 use super::super::dictionary::{Key, Section};
 use super::ROUTE_CLASSES;
@@ -117,6 +117,12 @@ static QUEUE: Section = Section {
     ],
 };
 
+/// The word of `breaker.slow` for what is learned.
+pub(super) const LEARNED: &str = "auto";
+
+/// The words of `breaker.trial`.
+pub(super) const TRIALS: &[&str] = &["request", "probe"];
+
 static BREAKER: Section = Section {
     name: "breaker",
     about: "When the upstream is left alone.",
@@ -124,11 +130,21 @@ static BREAKER: Section = Section {
         Key::new("window", Duration, "The time that is looked at.").default("'30s'"),
         Key::new("minimum", Whole, "It stays closed while fewer calls than this are in the window.").default("10"),
         Key::new("failure_ratio", Ratio, "It opens at this share of broken calls.").default("0.5"),
-        Key::new("slow", Duration, "A call that takes longer is slow; none is if not given."),
+        Key::new(
+            "slow",
+            DurationOr(LEARNED),
+            "A call that takes longer is slow; 'auto': three times longer than 19 of 20 on its route; none is if not given.",
+        ),
         Key::new("slow_ratio", Ratio, "It opens at this share of slow calls.").default("0.8"),
         Key::new("open", Duration, "How long it stays open the first time; doubles while trials fail.").default("'5s'"),
         Key::new("open_max", Duration, "The longest it stays open.").default("'5m'"),
-        Key::new("trials", Whole, "Requests that must do well before it closes.").default("3"),
+        Key::new("trials", Whole, "Trials that must do well before it closes.").default("3"),
+        Key::new(
+            "trial",
+            Choice(TRIALS),
+            "What they are: safe requests, or probes (of `path` in `probe`), so that no request is.",
+        )
+        .default("'request'"),
         Key::new("mode", Choice(MODES), "Whether it refuses, or what it would refuse is only counted.")
             .default("'enforce'"),
         Key::new(
@@ -180,6 +196,8 @@ pub(super) static WINDOW: Section = Section {
             .default("'refuse'"),
         Key::new("lead", Duration, "How long before it what is asked for is renewed in the store.").default("'10m'"),
         Key::new("ramp", Duration, "How long after it slots are let out slowly.").default("'5m'"),
+        Key::new("mode", Choice(MODES), "Whether it is kept, or what it would refuse is only counted.")
+            .default("'enforce'"),
     ],
 };
 

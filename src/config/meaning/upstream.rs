@@ -12,7 +12,7 @@ use super::super::units::{duration, positive_duration, positive_ratio, ratio};
 use super::super::values::{endpoint, expected, file, flag, whole, word};
 use super::route::ROUTE_CLASSES;
 use super::{MODES, absolute_path, no_twice, unspan};
-use crate::breaker::BreakerParams;
+use crate::breaker::{BreakerParams, Slow, Trial};
 use crate::gear::GearParams;
 use crate::refusal::Mode;
 use crate::retry::RetryParams;
@@ -54,6 +54,12 @@ pub(super) fn read(name: &Spanned<String>, upstream: &mut Reader<'_>) -> Named {
         expect: upstream.choice("expect", &[("relay", Expect::Relay), ("answer", Expect::Answer)]),
         endpoints: unspan(endpoints),
     };
+    let asks_probes = settings.breaker.as_ref().is_some_and(|breaker| breaker.trial == Trial::Probe);
+    // A hung backend still accepts connections: what shows that it works is an answer.
+    if asks_probes && settings.probe.as_ref().is_none_or(|probe| probe.path.is_none()) {
+        let mistake = Mistake::new("`trial = \"probe\"` needs a `path` in `probe`");
+        upstream.error(upstream.span("breaker"), mistake.hint("as in `probe = { path = \"/health\" }`"));
+    }
     (name.clone(), (!settings.endpoints.is_empty()).then_some(settings))
 }
 
@@ -138,22 +144,31 @@ fn breaker(table: &mut Reader<'_>, timeouts: Timeouts) -> BreakerParams {
         window: table.value("window", positive_duration),
         minimum: table.value("minimum", whole(1)),
         failure_ratio: table.value("failure_ratio", positive_ratio),
-        slow: table.optional("slow", positive_duration),
+        slow: table.optional("slow", slow),
         slow_ratio: table.value("slow_ratio", positive_ratio),
         open: table.value("open", positive_duration),
         open_max: table.value("open_max", positive_duration),
         trials: table.value("trials", whole(1)),
+        trial: table.choice("trial", &[("request", Trial::Request), ("probe", Trial::Probe)]),
         zombie_share: table.value("zombie_share", positive_ratio),
         mode: table.choice("mode", &MODES),
     };
     if params.open_max < params.open {
         table.error(table.span("open_max"), Mistake::new("`open_max` is shorter than `open`"));
     }
-    if params.slow.is_some_and(|slow| slow >= timeouts.total) {
+    if matches!(params.slow, Some(Slow::From(slow)) if slow >= timeouts.total) {
         let mistake = Mistake::new("no call is ever slow: `timeouts.total` ends it before");
         table.warn(table.span("slow"), mistake);
     }
     params
+}
+
+/// What is slow: a duration, or learned.
+fn slow(value: &DeValue<'_>) -> Result<Slow, Mistake> {
+    match value.as_str() {
+        Some("auto") => Ok(Slow::Learned),
+        _ => positive_duration(value).map(Slow::From).map_err(|mistake| mistake.hint(SLOW)),
+    }
 }
 
 fn gears(upstream: &mut Reader<'_>) -> GearParams {
@@ -261,3 +276,5 @@ fn probe(table: &mut Reader<'_>) -> ProbeParams {
         fall: table.value("fall", whole(1)),
     }
 }
+
+const SLOW: &str = "as in \"5s\", or \"auto\": three times longer than usual";

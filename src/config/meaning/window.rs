@@ -12,7 +12,7 @@ use super::super::diagnostics::Mistake;
 use super::super::reader::Reader;
 use super::super::units::duration;
 use super::super::values::word;
-use super::{unspan, upstream};
+use super::{MODES, unspan, upstream};
 use crate::gear::Gear;
 use crate::gear::calendar::{Day, Window};
 
@@ -47,6 +47,7 @@ fn read(name: &Spanned<String>, window: &mut Reader<'_>) -> Read {
     let refuses_writes = window.choice("writes", &[("refuse", true), ("pass", false)]);
     let lead = window.value("lead", part_of_a_day);
     let ramp = window.value("ramp", part_of_a_day);
+    let mode = window.choice("mode", &MODES);
     if gear == Gear::Park && !refuses_writes {
         let mistake = Mistake::new("in park nothing passes, writes neither");
         window.warn(window.span("writes"), mistake);
@@ -61,6 +62,7 @@ fn read(name: &Spanned<String>, window: &mut Reader<'_>) -> Read {
         refuses_writes,
         lead,
         ramp,
+        mode,
     });
     (upstreams, read)
 }

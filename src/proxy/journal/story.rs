@@ -195,7 +195,7 @@ impl Kept {
 
 fn gate(Stood { gear, spared, breaker, shadowed, .. }: Stood) -> String {
     if let Some(reason) = spared {
-        return format!("gate: gear {}, but for shadow mode {}{SHADOW}", gear.code(), reason.code());
+        return format!("gate: gear {}; {}{SHADOW}", gear.code(), reason.code());
     }
     match breaker {
         Some(state) if shadowed => {

@@ -118,6 +118,7 @@ const PLAIN_EVERY: u64 = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::demo::Trace;
 
     #[test]
     fn a_plain_stage_is_told_every_other_second() {
@@ -127,7 +128,8 @@ mod tests {
         for tenth in 0..50 {
             ui.update(Duration::from_millis(100 * tenth), &report, &Stats { present: 3, ..Stats::default() });
         }
-        ui.end(&Stage { report, stats: Stats { down: true, ..Stats::default() } });
+        let trace = Trace::new(report.length);
+        ui.end(&Stage { report, stats: Stats { down: true, ..Stats::default() }, trace });
         assert_eq!(
             String::from_utf8(ui.into_inner()).unwrap(),
             "through vaxel, 5 s:\n\

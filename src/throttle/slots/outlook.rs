@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Excess, Slots};
 use crate::refusal::Reason;
 use crate::throttle::Ticket;
+use crate::throttle::estimate::Mean;
 use crate::throttle::reserve::{PerClass, of};
 
 /// What would become of a request, and what its class may have.
@@ -29,7 +30,7 @@ impl Slots {
     pub fn outlook(&self, ticket: &Ticket) -> Outlook {
         let state = self.state.lock();
         let patience = state.params.timeout;
-        let wait = state.mean.known().map(|mean| state.predicted(ticket, mean));
+        let wait = state.predicted(ticket, Mean::known);
         let excess = if state.has_free(ticket) {
             None
         } else if !state.counts() {

@@ -32,6 +32,8 @@ pub(super) struct State {
     /// What was decided about waiters that have not come to fetch it yet.
     pub(super) decided: HashMap<WaiterId, Decision>,
     pub(super) mean: Mean,
+    /// The same of each class by itself: a logon takes twenty times a call.
+    means: [Mean; Class::ALL.len()],
     pub(super) draws: Draws,
     pub(super) totals: Totals,
 }
@@ -58,6 +60,7 @@ impl State {
             let_out: WHOLE,
             decided: HashMap::new(),
             mean: Mean::default(),
+            means: Default::default(),
             draws,
             totals: Totals::default(),
         }
@@ -205,21 +208,31 @@ impl State {
         self.limit.as_mut()?.record(&Sample { operation, began, took, in_flight, ending }, now)
     }
 
-    /// Would it wait longer than it may? Only said when there is evidence.
-    pub(super) fn is_hopeless(&self, ticket: &Ticket, patience: Duration) -> bool {
-        self.mean.evident().is_some_and(|mean| self.predicted(ticket, mean) > patience)
+    /// Work of `class` was done and took so long.
+    pub(super) fn finished(&mut self, class: Class, took: Duration) {
+        self.mean.learn(took);
+        if let Some(mean) = self.means.get_mut(class as usize) {
+            mean.learn(took);
+        }
     }
 
-    /// How long it would wait, if requests take `mean` and nobody else comes.
-    pub(super) fn predicted(&self, ticket: &Ticket, mean: Duration) -> Duration {
+    /// Would it wait longer than it may? Only said when there is evidence.
+    pub(super) fn is_hopeless(&self, ticket: &Ticket, patience: Duration) -> bool {
+        self.predicted(ticket, Mean::evident).is_some_and(|wait| wait > patience)
+    }
+
+    /// How long it would wait if nobody else comes, by the means of which `known` says something.
+    pub(super) fn predicted(&self, ticket: &Ticket, known: impl Fn(&Mean) -> Option<Duration>) -> Option<Duration> {
+        let (mean, class) = (known(&self.mean)?, ticket.class);
+        let own = self.means.get(class as usize).and_then(known).unwrap_or(mean);
         let cost = u64::from(ticket.cost.max(1));
-        let kept = u64::from(of(self.params.reserve, ticket.class));
+        let kept = u64::from(of(self.params.reserve, class));
         let within = self.queue.ahead_within(ticket) + cost;
         let behind_all = drain(self.queue.ahead_of(ticket) + cost, mean, self.working());
         // What is kept for its class serves that alone.
-        let wait = if kept > 0 { drain(within, mean, kept).min(behind_all) } else { behind_all };
+        let wait = if kept > 0 { drain(within, own, kept).min(behind_all) } else { behind_all };
         // And it gets no further than its cap lets it.
-        self.cap(ticket.class).map_or(wait, |cap| drain(within, mean, cap).max(wait))
+        Some(self.cap(class).map_or(wait, |cap| drain(within, own, cap).max(wait)))
     }
 
     /// Slots that `class` is held to, where that is less than all.
@@ -233,7 +246,8 @@ impl State {
         let wait = match self.mean.known() {
             Some(mean) => {
                 let wait = drain(self.queue.work() + 1, mean, self.working());
-                let own = self.cap(class).map(|cap| drain(self.queue.work_of(class) + 1, mean, cap));
+                let own = self.means.get(class as usize).and_then(Mean::known).unwrap_or(mean);
+                let own = self.cap(class).map(|cap| drain(self.queue.work_of(class) + 1, own, cap));
                 own.map_or(wait, |own| own.max(wait))
             }
             // Nothing has ever finished: the timeout is the only scale there is.

@@ -1,6 +1,10 @@
 //! An origin that fails is left alone, and tried carefully.
 
-use crate::harness::{SECOND, World, hang, in_turn, ms, ok, refused, reset, status, world};
+use vaxel::breaker::Hold;
+use vaxel::gateway::steer::Steer;
+use vaxel::gear::Gear;
+
+use crate::harness::{MINUTE, SECOND, World, by, hang, in_turn, ms, ok, refused, reset, status, world};
 
 /// Opens at the tenth call if half of them failed; open for five seconds; three trials.
 const BREAKER: &str = "retry = false\nbreaker = { minimum = 10, failure_ratio = 0.5, open = \"5s\", trials = 3 }";
@@ -198,6 +202,48 @@ async fn what_is_the_clients_fault_or_our_own_never_opens_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whatever_we_refuse_ourselves_teaches_nothing() {
+    let upstream = "slots = { adaptive = \"gradient\", max = 40, start = 1 }\nqueue = { max = 1, timeout = \"10ms\" }\n\
+                    breaker = { minimum = 1 }\ntimeouts = { total = \"2m\", head = \"2m\" }\n";
+    let route = "rate = { limit = \"1000/s\", burst = 40 }\ndeadline = \"x-timeout-ms\"\nmax_body = \"10B\"\n";
+    let world = world().origin(ok("").after(MINUTE)).upstream(upstream).route(route).opens();
+    let busy = world.get("/").goes();
+    world.breathes().await;
+    let mut reasons = std::collections::BTreeSet::new();
+    let erp = |steer| world.handle.steer("erp", steer).unwrap();
+    for held in [None, Some(Steer::Gear(Gear::Park, MINUTE)), Some(Steer::Breaker(Hold::Open))] {
+        held.into_iter().for_each(erp);
+        let crowd: Vec<_> = (0..30).map(|_| world.get("/").goes()).collect();
+        let late: Vec<_> = (0..5).map(|_| world.get("/").with("x-timeout-ms", "0").goes()).collect();
+        let large: Vec<_> = (0..5).map(|_| world.asks("POST", "/").saying("more than ten bytes").goes()).collect();
+        for visit in crowd.into_iter().chain(late).chain(large) {
+            reasons.insert(visit.await.problem()["reason"].as_str().unwrap().to_owned());
+        }
+        erp(Steer::ReleaseGear);
+        erp(Steer::ReleaseBreaker);
+        world.passes(SECOND).await;
+    }
+    let expected = [
+        "breaker.open",
+        "deadline.exceeded",
+        "gear.park",
+        "queue.full",
+        "queue.timeout",
+        "rate.exceeded",
+        "request.too_large",
+    ];
+    assert_eq!(reasons.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    busy.await.is(200);
+    world.origin.was_asked(1);
+    world.counts("vaxel_upstream_attempts_total", 1.0);
+    world.counts("vaxel_limit_drops_total", 0.0);
+    world.counts("vaxel_limit_suggested", 1.0);
+    world.breaker("closed");
+    assert_eq!(world.handle.upstreams()[0].breaker.as_ref().unwrap().lock().shares(world.clock.now()), (0.0, 0.0));
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn resets_refusals_timeouts_and_broken_bodies_open_it() {
     for (reply, expected) in [(reset(), 502), (refused(), 502), (hang(), 504), (ok("half").breaks(), 200)] {
         let world = world()
@@ -224,6 +270,48 @@ async fn a_slow_origin_opens_it_too() {
         world.get("/").await.is(200);
     }
     world.breaker("open");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_slow_may_be_learned_for_each_route() {
+    let report = "\n[[route]]\nname = \"report\"\nupstream = \"erp\"\nmatch = { path = \"/report\" }\n";
+    let world = world()
+        .origin(by(|seen| ok("").after(if seen.target == "/report" { 20 * SECOND } else { ms(200) })))
+        .upstream("breaker = { slow = \"auto\", window = \"2m\" }")
+        .gateway(report)
+        .opens();
+    for number in 0..80 {
+        world.get(if number % 2 == 0 { "/" } else { "/report" }).await.is(200);
+    }
+    world.breaker("closed");
+    world.origin.now(ok("").after(5 * SECOND));
+    world.passes(120 * SECOND).await;
+    for _ in 0..10 {
+        world.breaker("closed");
+        world.get("/").await.is(200);
+    }
+    world.breaker("open");
+    world.get("/").await.is(503).refused("breaker.open");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_probe_can_be_made_requests_are_trials_in_the_end() {
+    let keys = "retry = false\nprobe = { path = \"/health\" }\nbreaker = { minimum = 2, trial = \"probe\" }";
+    let world = world().origin(status(500)).upstream(keys).opens();
+    for _ in 0..2 {
+        world.get("/").await.is(500);
+    }
+    world.origin.now(ok("well"));
+    world.passes(5 * SECOND).await;
+    world.breaker("half_open");
+    world.get("/").await.is(503).refused("breaker.open");
+    world.passes(30 * SECOND).await;
+    for _ in 0..3 {
+        world.get("/").await.is(200);
+    }
+    world.breaker("closed");
     world.rests().await;
 }
 

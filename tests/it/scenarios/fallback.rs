@@ -1,6 +1,6 @@
 //! What answers when the upstream cannot: what is stale, then another upstream, then a fixed answer, then a refusal.
 
-use crate::harness::{Plan, SECOND, World, hang, in_turn, ms, ok, refused, status, world};
+use crate::harness::{Config, Plan, SECOND, World, hang, in_turn, ms, ok, refused, status, world};
 
 /// One of two upstreams stands in for the other.
 fn plan() -> Plan {
@@ -107,5 +107,21 @@ async fn what_the_caller_did_leads_nowhere_else() {
     world.get("/").await.is(404);
     asked(&world, 2, 0);
     world.passes(ms(2000)).await;
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_stands_in_and_is_read_anew_at_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sorry.html");
+    let keys = format!("fallback = {{ content_type = \"text/html\", body_file = {file:?} }}");
+    std::fs::write(&file, "<p>Back at noon").unwrap();
+    let world = world().upstream("retry = false\nbreaker = false").route(&keys).origin(refused()).opens();
+    world.get("/").await.is(503).says("<p>Back at noon").has("content-type", "text/html");
+    world.asks("HEAD", "/").await.is(503).says("").has("content-length", "15");
+    std::fs::write(&file, "<p>Back at one").unwrap();
+    world.get("/").await.is(503).says("<p>Back at noon");
+    world.reload(&Config::default().upstream("retry = false\nbreaker = false").route(&keys)).unwrap();
+    world.get("/").await.is(503).says("<p>Back at one");
     world.rests().await;
 }

@@ -1,5 +1,6 @@
 //! An upstream is spared: by itself under strain, by the calendar, by an operator.
 
+use vaxel::gateway::steer::Steer;
 use vaxel::gear::Gear;
 
 use crate::harness::{MINUTE, SECOND, World, in_turn, ok, status, world};
@@ -138,5 +139,26 @@ async fn in_shadow_strain_changes_nothing_and_is_told() {
     world.breaker("open");
     world.counts("vaxel_gear_strain{gear=\"park\"}", 1.0);
     gear(&world, "drive");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_is_open_at_the_start_counts_from_the_first_request_on() {
+    let open = WINDOW.replace("08:10", "07:50");
+    let world = world().origin(ok("")).gateway(&open).opens();
+    world.asks("POST", "/").saying("x").await.is(503).refused("window.writes");
+    world.get("/").await.is(503).refused("gear.park");
+    world.origin.was_asked(0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_ends_a_window_early() {
+    let open = WINDOW.replace("08:10", "07:50");
+    let world = world().origin(ok("")).gateway(&open).opens();
+    world.handle.steer("erp", Steer::Gear(Gear::Drive, MINUTE)).unwrap();
+    world.asks("POST", "/").saying("x").await.is(200);
+    drives(&world, 60).await;
+    world.asks("POST", "/").saying("x").await.is(503).refused("window.writes");
     world.rests().await;
 }

@@ -40,6 +40,16 @@ async fn one_clients_excess_is_not_anothers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_has_a_network_of_ipv6_addresses_is_one() {
+    let world = world().origin(ok("")).route("rate = { limit = \"1/s\" }").opens();
+    let at = |address: &str| world.client_at(address.parse::<std::net::Ipv6Addr>().unwrap());
+    at("2001:db8:1:2::1").get("/").await.is(200);
+    at("2001:db8:1:2:ffff::7").get("/").await.is(429);
+    at("2001:db8:1:3::1").get("/").await.is(200);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_costly_route_takes_more_of_the_rate() {
     let world = world().origin(ok("")).route("cost = 5\nrate = { limit = \"10/s\", burst = 10 }").opens();
     world.get("/report").await.is(200);

@@ -1,6 +1,6 @@
 //! Another configuration while requests are under way.
 
-use crate::harness::{Config, SECOND, World, ok, status, world};
+use crate::harness::{Config, SECOND, World, ok, reset, status, world};
 
 fn config(upstream: &str, route: &str) -> Config {
     Config::default().upstream(upstream).route(route)
@@ -67,7 +67,7 @@ async fn an_open_breaker_stays_open_and_what_is_stored_stays_stored() {
     world.breaker("open");
     world.reload(&config("retry = false\nslots = 5", "cache = { ttl = \"10s\" }")).unwrap();
     world.breaker("open");
-    world.counts("vaxel_slots", 5.0);
+    assert_eq!(world.handle.upstreams()[0].slots.zombies(), (0, 5), "there are as many as it says now");
     world.get("/page").await.is(200).says("hello");
     world.get("/").await.is(503).refused("breaker.open");
     world.rests().await;
@@ -94,5 +94,19 @@ async fn a_configuration_that_cannot_be_used_changes_nothing() {
     world.counts("vaxel_slots", 4.0);
     world.get("/").await.is(200);
     world.slots(0, 0, 0);
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_does_not_fill_the_budget_of_retries() {
+    let keys = |slots| format!("slots = {slots}\nbreaker = false\nretry = {{ budget = 0.0, budget_min = 0.1 }}");
+    let world = world().origin(reset()).upstream(&keys(4)).opens();
+    world.get("/").await.is(502);
+    world.origin.was_asked(2);
+    for slots in 5..10 {
+        world.reload(&config(&keys(slots), "")).unwrap();
+        world.get("/").await.is(502);
+    }
+    world.origin.was_asked(7);
     world.rests().await;
 }

@@ -178,3 +178,30 @@ async fn a_gear_in_shadow_counts_whom_it_would_have_refused() {
     assert_eq!(report.gear, "drive");
     world.rests().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_window_in_shadow_spares_nobody_and_counts_whom_it_would_have_refused() {
+    // The clock of a scenario begins at 08:00 UTC.
+    let window = |gear: &str| {
+        format!(
+            "[window.morning]\nupstreams = \"erp\"\nfrom = \"07:00\"\nto = \"09:00\"\ngear = \"{gear}\"\nmode = \"shadow\"\n"
+        )
+    };
+    let world = world().origin(ok("")).gateway(&window("eco")).opens();
+    world.observes();
+    world.get("/").await.is(200);
+    world.asks("POST", "/").await.is(200);
+    world.counts(&format!("{SHADOWED}{{route=\"all\",reason=\"window.writes\"}}"), 1.0);
+    world.counts(SHADOWED, 1.0);
+    world.reload(&Config::default().more(&window("park"))).unwrap();
+    world.observes();
+    world.get("/").await.is(200);
+    world.counts(&format!("{SHADOWED}{{route=\"all\",reason=\"gear.park\"}}"), 1.0);
+    assert_eq!(world.handle.upstreams_report()[0].gear, "drive");
+    nothing_was_refused(&world);
+    world.passes(2 * 60 * crate::harness::MINUTE).await;
+    world.observes();
+    world.asks("POST", "/").await.is(200);
+    world.counts(SHADOWED, 2.0);
+    world.rests().await;
+}

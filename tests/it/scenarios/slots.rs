@@ -1,8 +1,13 @@
 //! The origin never sees more work at once than it has slots, and everybody waits fairly.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::HeaderMap;
+use vaxel::Hooks;
 use vaxel::sim::dice::Dice;
 
-use crate::harness::{MINUTE, SECOND, by, in_turn, ms, ok, status, with_seeds, world};
+use crate::harness::{Config, MINUTE, SECOND, Visit, by, in_turn, ms, ok, reset, status, with_seeds, world};
 
 #[test]
 fn the_origin_never_sees_more_than_its_slots_whoever_leaves() {
@@ -324,6 +329,79 @@ async fn an_endpoint_that_is_out_takes_its_slots_along_and_brings_them_back() {
     world.handle.upkeep().await;
     world.counts("vaxel_slots", 6.0);
     world.rests().await;
+}
+
+/// Unwinds in the middle of an attempt, when the slot is taken.
+struct Stumbles(Arc<AtomicUsize>);
+
+impl Hooks for Stumbles {
+    fn upstream(&self, headers: &mut HeaderMap) {
+        if headers.contains_key("x-stumble") {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            // Without the word on stderr that a panic would have.
+            std::panic::resume_unwind(Box::new("stumbled"));
+        }
+    }
+}
+
+#[test]
+fn slots_are_exact_through_panics_retries_and_reloads() {
+    with_seeds(8, async |seed| {
+        let mut dice = Dice::new(seed);
+        let script = by(move |seen| {
+            let mut dice = Dice::new(seed ^ seen.number as u64);
+            let reply = ok("body").after(ms(dice.roll() % 200));
+            match dice.roll() % 4 {
+                0 => reset(),
+                1 => reply.breaks(),
+                _ if seen.target.starts_with("/cached") => reply.cached("max-age=1"),
+                _ => reply,
+            }
+        });
+        let config = |slots: usize, reserve: usize| {
+            let upstream = format!(
+                "slots = {slots}\nreserve = {{ interactive = {reserve} }}\ncap = {{ batch = {slots} }}\nbreaker = false\n\
+                 retry = {{ attempts = 3, budget = 1.0, backoff = \"10ms\" }}\nqueue = {{ max = 40, timeout = \"3s\" }}\n\
+                 timeouts = {{ connect = \"150ms\", head = \"150ms\", total = \"1s\" }}\nzombie_hold = \"1m\"\n"
+            );
+            let logon =
+                "[[route]]\nname = \"logon\"\nupstream = \"erp\"\nmatch = { path = \"/logon\" }\nclass = \"logon\"\n";
+            Config::default().upstream(&upstream).route("cache = true").more(logon)
+        };
+        let stumbled = Arc::new(AtomicUsize::new(0));
+        let world = world().origin(script).hooks(Stumbles(Arc::clone(&stumbled))).opens();
+        world.reload(&config(4, 1)).unwrap();
+        let (mut visits, mut slots, mut before) = (Vec::new(), 4, 0);
+        for _ in 0..300 {
+            let target = match dice.roll() % 4 {
+                0 => format!("/cached/{}", dice.roll() % 20),
+                1 => "/logon".to_owned(),
+                _ => format!("/{}", dice.roll()),
+            };
+            let asks = world.get(&target);
+            let asks = if dice.roll().is_multiple_of(12) { asks.with("x-stumble", "1") } else { asks };
+            visits.push(asks.goes());
+            match dice.roll() % 16 {
+                0 => {
+                    slots = 2 + dice.roll() as usize % 6;
+                    world.reload(&config(slots, dice.roll() as usize % 2)).unwrap();
+                }
+                1..5 => world.passes(ms(dice.roll() % 60)).await,
+                5 => visits.swap_remove(dice.roll() as usize % visits.len()).may_leave(),
+                _ => world.breathes().await,
+            }
+            let standing = world.standing();
+            let taken = standing.busy + standing.zombie;
+            assert!(world.origin.running() <= taken, "{} at the origin, {taken} taken", world.origin.running());
+            assert!(taken <= slots.max(before), "{taken} of {slots} taken");
+            before = taken;
+        }
+        world.passes(2 * MINUTE).await;
+        assert!(visits.iter().all(Visit::is_done), "nobody hangs");
+        assert!(stumbled.load(Ordering::Relaxed) > 0);
+        assert!(world.metric("vaxel_upstream_retries_total") > 0.0);
+        world.rests().await;
+    });
 }
 
 #[tokio::test(start_paused = true)]

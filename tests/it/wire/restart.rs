@@ -137,7 +137,8 @@ fn what_a_limit_has_learned_outlives_the_process_within_its_bounds() {
     drop(first);
     assert_eq!(start(40).metric("vaxel_slots"), 8.0);
     assert_eq!(start(6).metric("vaxel_slots"), 6.0, "never beyond the bounds");
-    std::fs::write(folder.path().join("state"), "vaxel-state 1\nlimit aimd 9999999999 40.00 erp\nsum 00\n").unwrap();
+    std::fs::write(folder.path().join("state"), "vaxel-state 1\nlimit aimd 9999999999 40.00 upstream\nsum 00\n")
+        .unwrap();
     assert_eq!(start(40).metric("vaxel_slots"), 10.0, "a file that is not whole is none");
 }
 

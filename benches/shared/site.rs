@@ -27,7 +27,7 @@ impl Site {
     pub(crate) fn new(proxy_core: usize, load_core: usize) -> io::Result<Self> {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
-        let dir = tempfile::Builder::new().prefix("vaxel-load-").tempdir_in(parent)?;
+        let dir = tempfile::Builder::new().prefix("vaxel-bench-").tempdir_in(parent)?;
         // Workers that give up root must still get in.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
 
