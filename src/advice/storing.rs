@@ -51,7 +51,7 @@ fn cacheable(route: &RouteFacts, watched: Duration) -> Option<Finding> {
     if after_auth && seen.alike < ALIKE {
         return None;
     }
-    let plan = plan(seen, route.caches, after_auth)?;
+    let plan = plan(route, after_auth, watched)?;
     if plan.played.hits < WORTH_WHILE * seen.requests {
         return None;
     }
@@ -99,15 +99,18 @@ fn cacheable(route: &RouteFacts, watched: Duration) -> Option<Finding> {
     })
 }
 
-/// The longest lifetime by which almost nobody gets what has changed; or those the origin gives, if it gives any.
-fn plan(seen: &Told, caches: Caches, after_auth: bool) -> Option<Plan> {
+/// The longest lifetime by which almost nobody gets what has changed, of those it was watched several times; or those the
+/// origin gives, if it gives any.
+fn plan(route: &RouteFacts, after_auth: bool, watched: Duration) -> Option<Plan> {
+    let (seen, caches) = (&route.seen, route.caches);
     let is_right = |played: &Played| played.wrong <= WRONG * played.hits;
     // What the origin dates may be stored with `cache = true`; that it passes although the route has that has causes.
     if seen.dated > 0.5 * seen.open {
         let plan = Plan { ttl: None, played: seen.by_origin, after_auth };
         return (caches == Caches::No || after_auth).then_some(plan);
     }
-    let longest = seen.plays.iter().zip(TTLS).take_while(|(played, _)| is_right(played)).last();
+    let was_watched = |ttl: Duration| SEVERAL * ttl <= watched;
+    let longest = seen.plays.iter().zip(TTLS).take_while(|(played, ttl)| is_right(played) && was_watched(*ttl)).last();
     let (played, ttl) = longest?;
     Some(Plan { ttl: Some(ttl), played: *played, after_auth })
 }
@@ -204,6 +207,8 @@ fn per_second(spared: Duration, watched: Duration) -> f64 {
     if watched > 0.0 { spared.as_secs_f64() / watched } else { 0.0 }
 }
 
+/// How many lifetimes it takes to see whether something changes within one.
+const SEVERAL: u32 = 4;
 /// Answers that had changed meanwhile: as many as this share are borne.
 const WRONG: f64 = 0.01;
 /// A store that answers less than this share is not worth a line.
@@ -237,7 +242,7 @@ mod tests {
     fn findings(route: RouteFacts) -> Vec<Finding> {
         let mut findings = Vec::new();
         let facts =
-            Facts { watched: Duration::from_secs(100), observes: true, routes: vec![route], ..Facts::default() };
+            Facts { watched: Duration::from_secs(1_000), observes: true, routes: vec![route], ..Facts::default() };
         advise(&facts, &mut findings);
         findings
     }
@@ -262,9 +267,17 @@ mod tests {
     fn the_longest_lifetime_that_is_almost_always_right_is_advised() {
         check(route(), &[(Kind::Cacheable, Some("cache = { ttl = \"60s\" }"))]);
         let finding = findings(route()).remove(0);
-        assert!((finding.worth - 0.475).abs() < 1e-9, "{}", finding.worth);
+        assert!((finding.worth - 0.0475).abs() < 1e-9, "{}", finding.worth);
         assert!(finding.evidence[0].contains("950 requests (95 %)"), "{:?}", finding.evidence);
         check(with(|route| route.seen.plays[0].wrong = 100.0), &[]);
+    }
+
+    #[test]
+    fn a_lifetime_is_advised_only_after_several_of_it() {
+        for (seconds, expected) in [(3, None), (4, Some(1)), (100, Some(10)), (240, Some(60))] {
+            let plan = plan(&route(), false, Duration::from_secs(seconds));
+            assert_eq!(plan.and_then(|plan| plan.ttl), expected.map(Duration::from_secs), "{seconds}");
+        }
     }
 
     #[test]

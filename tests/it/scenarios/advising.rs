@@ -82,17 +82,19 @@ async fn asked(world: &World, count: usize, callers: &[&str]) {
 #[tokio::test(start_paused = true)]
 async fn answers_that_stay_the_same_should_be_stored_and_then_are() {
     let (world, text) = opened(world().origin(by(|seen| ok(seen.target.clone()).after(ms(50)))));
-    asked(&world, 400, &[""]).await;
+    asked(&world, 2_000, &[""]).await;
     let finding = the(&world, Kind::Cacheable);
-    on_the_ground(&finding, "400 requests for 5 URLs passed the store in 60s; 395 requests (99 %)");
+    on_the_ground(&finding, "2 000 requests for 5 URLs passed the store in 5m;");
+    on_the_ground(&finding, "requests (99 %) would have been answered from it");
     on_the_ground(&finding, "none of them would have got other bytes");
     assert!((0.3..0.35).contains(&finding.worth), "{}: a third of a slot", finding.worth);
     takes_every_block(&world, &text);
     let better = pasted(&text, finding.block.as_ref().unwrap());
     world.handle.reload(&config::parse(&better, "advised.toml").unwrap().settings).unwrap();
     let before = world.origin.asked();
-    asked(&world, 400, &[""]).await;
-    assert_eq!(world.origin.asked() - before, 5, "as it was said");
+    asked(&world, 2_000, &[""]).await;
+    let more = world.origin.asked() - before;
+    assert!((5..=25).contains(&more), "{more}: as it was said");
     assert_eq!(advised(&world, Kind::Cacheable), []);
     world.rests().await;
 }
@@ -141,7 +143,7 @@ async fn answers_that_set_cookies_or_are_private_are_refused_with_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn the_same_bytes_for_all_who_log_on_are_shared_after_the_backend_let_them_in() {
     let (world, text) = opened(world().origin(by(|seen| ok(seen.target.clone()))));
-    asked(&world, 300, &["Basic a", "Basic b", "Basic c"]).await;
+    asked(&world, 3_000, &["Basic a", "Basic b", "Basic c"]).await;
     let finding = the(&world, Kind::Cacheable);
     on_the_ground(&finding, "callers with different credentials got the same bytes");
     takes_every_block(&world, &text);
@@ -149,8 +151,9 @@ async fn the_same_bytes_for_all_who_log_on_are_shared_after_the_backend_let_them
     assert!(better.contains("shared_after_auth"), "{better}");
     world.handle.reload(&config::parse(&better, "advised.toml").unwrap().settings).unwrap();
     let before = world.origin.asked();
-    asked(&world, 300, &["Basic a", "Basic b", "Basic c"]).await;
-    assert!(world.origin.asked() - before < 20, "{}", world.origin.asked() - before);
+    asked(&world, 3_000, &["Basic a", "Basic b", "Basic c"]).await;
+    let more = world.origin.asked() - before;
+    assert!(more < 60, "{more} of 3000");
     world.rests().await;
 }
 
@@ -160,6 +163,7 @@ async fn a_url_in_two_languages_is_two_answers_of_one_url() {
     let (world, text) = opened(world().origin(language));
     for number in 0..200 {
         world.get("/page").with("accept-language", ["de", "sv"][number % 2]).await.is(200);
+        world.passes(ms(250)).await;
     }
     on_the_ground(&the(&world, Kind::Cacheable), "200 requests for 2 URLs");
     takes_every_block(&world, &text);
