@@ -242,14 +242,21 @@ impl Breaker {
         }
     }
 
-    /// The shares (0 to 1) of broken and of slow calls in the window; none while they are too few to say.
+    /// The shares (0 to 1) of broken and of slow calls that are a strain now: as large as in the window, but no larger than
+    /// in its newest tenth, so that a short outage is no strain any more when it is over. None while calls are too few to
+    /// say; where only the newest are, the window speaks for them.
     pub fn shares(&mut self, now: Instant) -> (f64, f64) {
-        let sum = self.window.sum(now);
-        if sum.calls < self.params.minimum.max(1) {
+        let minimum = self.params.minimum.max(1);
+        let (all, newest) = (self.window.sum(now), self.window.newest(now));
+        if all.calls < minimum {
             return (0.0, 0.0);
         }
-        let share = |part: u32| f64::from(part) / f64::from(sum.calls);
-        (share(sum.broken), share(sum.slow))
+        let newest = if newest.calls < minimum { all } else { newest };
+        let share = |part: fn(&Counts) -> u32| {
+            let of = |counts: &Counts| f64::from(part(counts)) / f64::from(counts.calls);
+            of(&all).min(of(&newest))
+        };
+        (share(|counts| counts.broken), share(|counts| counts.slow))
     }
 
     /// Closed: counts, and opens when a ratio is reached.

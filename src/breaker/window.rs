@@ -41,6 +41,12 @@ impl<T: Copy + Default + AddAssign> Window<T> {
         })
     }
 
+    /// What happened in the present tenth of the window.
+    pub fn newest(&mut self, now: Instant) -> T {
+        self.turn(now);
+        self.buckets.get(self.newest).copied().unwrap_or_default()
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self, now: Instant) {
         self.buckets = [T::default(); BUCKETS];
@@ -88,6 +94,18 @@ mod tests {
             window.add(1_u32, start);
             assert_eq!(window.sum(start + Duration::from_millis(after)), expected, "after {after} ms");
         }
+    }
+
+    #[test]
+    fn the_newest_is_what_happened_in_the_present_tenth() {
+        let start = Clock::system().now();
+        let mut window = Window::new(LENGTH, start);
+        for second in 0..7 {
+            window.add(1_u32, start + Duration::from_secs(second));
+        }
+        assert_eq!(window.newest(start + Duration::from_millis(8_999)), 1);
+        assert_eq!(window.newest(start + Duration::from_secs(9)), 0);
+        assert_eq!(window.sum(start + Duration::from_secs(9)), 7);
     }
 
     #[test]

@@ -136,7 +136,8 @@ pub struct Signals {
     pub queue: f64,
     /// Zombies, as a share of the slots.
     pub zombies: f64,
-    /// Broken calls, as a share of those in the breaker's window; 0 while they are too few to say.
+    /// Broken calls, as a share of those in the breaker's window, and no larger than among the newest; 0 while they are too
+    /// few to say.
     pub failures: f64,
     /// Slow calls, likewise.
     pub slow: f64,

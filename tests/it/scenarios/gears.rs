@@ -98,6 +98,25 @@ async fn under_strain_stale_answers_are_served_without_asking_and_nothing_is_tri
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_short_outage_that_is_over_makes_nobody_limp() {
+    for (outage, limps) in [(2, false), (8, true)] {
+        let world = world().origin(ok("")).upstream("breaker = { failure_ratio = 1.0 }\nretry = false").opens();
+        // A box that comes back is cold: few answers dilute the failures in the breaker's window.
+        for (seconds, origin, requests) in [(4, ok(""), 20), (outage, status(502), 20), (10, ok(""), 6)] {
+            world.origin.now(origin);
+            for _ in 0..seconds {
+                for _ in 0..requests {
+                    world.get("/").await;
+                }
+                drives(&world, 1).await;
+            }
+        }
+        world.counts("vaxel_gear_shifts_total{to=\"limp\"}", f64::from(u8::from(limps)));
+        world.rests().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn in_limp_only_the_urgent_pass_through_half_of_the_slots() {
     let world = world().origin(ok("")).route("class = \"batch\"").upstream("slots = 4").opens();
     let erp = &world.handle.upstreams()[0];
