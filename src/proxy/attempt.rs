@@ -14,7 +14,7 @@ use super::deadline::{self, Deadline};
 use super::exchange::Tally;
 use super::gate;
 use super::held::{Held, InFlight, Late};
-use super::journal::End;
+use super::journal::{End, Place};
 use super::snapshot::{Route, Worker};
 use super::traced;
 use crate::gear::Gear;
@@ -97,7 +97,7 @@ pub(super) async fn attempts(
         let call = Call { worker: worker.index, fresh: course.fresh };
         let sending = Arc::clone(&endpoint.origin).send(request, call);
         tally.attempts += 1;
-        tally.tries.begin(chosen.unwrap_or(usize::MAX), now);
+        tally.tries.begin(Place { is_spare: once, endpoint: chosen.unwrap_or(usize::MAX) }, now);
         let patience = upstream.timeouts.head.min(course.total_left(now));
         let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes);
         let head = deadline::within(deadline, head).await.unwrap_or_else(|_| Err(OriginError::late()));

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
 
 use super::access_log::Line;
 use super::hooks::Parties;
-use super::journal::{Account, Kept, Over, Stood, TEXT, Tries, cut, named};
+use super::journal::{Account, Kept, Over, Place, Stood, TEXT, Tries, cut, named};
 use super::observe::Watched;
 use super::respond::Forward;
 use super::snapshot::{Caller, Route, Snapshot, Worker};
@@ -251,9 +251,14 @@ impl Exchange {
         }
     }
 
+    /// The name of an endpoint that was tried.
+    pub(super) fn endpoint(&self, place: Place) -> Option<&str> {
+        let route = self.route()?;
+        let upstream = if place.is_spare { route.spare.as_ref()? } else { &route.upstream };
+        Some(&*upstream.endpoints.get(place.endpoint)?.name)
+    }
+
     fn account(&self, kept: Kept, noted: &Noted, facts: &Facts<'_>, parties: Parties<'_>) -> Account {
-        let endpoints = self.route().map(|route| &route.upstream.endpoints);
-        let endpoint = |index| Some(&*endpoints?.get::<usize>(index)?.name);
         Account {
             request_id: self.request_id.unwrap_or_default(),
             client_request_id: noted.named.as_ref().and_then(named),
@@ -275,7 +280,7 @@ impl Exchange {
             forward: self.forward.map(Into::into),
             gate: self.tally.gate,
             queued: facts.queued,
-            attempts: self.tally.tries.told(endpoint),
+            attempts: self.tally.tries.told(|place| self.endpoint(place)),
             tries: facts.attempts,
             status: facts.status,
             reason: facts.reason,

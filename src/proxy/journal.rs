@@ -313,10 +313,17 @@ pub(super) struct Tries {
     asked: Option<Instant>,
 }
 
+/// An endpoint of the route's upstream, or of the one that stands in for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) is_spare: bool,
+    pub(super) endpoint: usize,
+}
+
 /// One of them, for whoever tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step<'a> {
-    pub(super) endpoint: usize,
+    pub(super) place: Place,
     pub(super) asked: Option<Instant>,
     pub(super) began: Instant,
     pub(super) end: Option<(End, Duration)>,
@@ -325,7 +332,7 @@ pub(super) struct Step<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Try {
-    endpoint: usize,
+    place: Place,
     asked: Option<Instant>,
     began: Instant,
     end: Option<(End, Duration)>,
@@ -340,10 +347,10 @@ impl Tries {
     }
 
     /// One begins.
-    pub(super) fn begin(&mut self, endpoint: usize, now: Instant) {
+    pub(super) fn begin(&mut self, place: Place, now: Instant) {
         let asked = self.asked.take();
         if self.made.len() < TRIES {
-            self.made.push(Try { endpoint, asked, began: now, end: None, error: None, pause: None });
+            self.made.push(Try { place, asked, began: now, end: None, error: None, pause: None });
         }
     }
 
@@ -355,7 +362,7 @@ impl Tries {
     /// The first few of them, in their order.
     pub(super) fn steps(&self) -> impl Iterator<Item = Step<'_>> {
         self.made.iter().map(|made| Step {
-            endpoint: made.endpoint,
+            place: made.place,
             asked: made.asked,
             began: made.began,
             end: made.end,
@@ -386,9 +393,9 @@ impl Tries {
     }
 
     /// For the account; `name` names an endpoint.
-    pub(super) fn told<'n>(&self, name: impl Fn(usize) -> Option<&'n str>) -> Vec<Attempt> {
+    pub(super) fn told<'n>(&self, name: impl Fn(Place) -> Option<&'n str>) -> Vec<Attempt> {
         let told = self.made.iter().map(|made| Attempt {
-            endpoint: name(made.endpoint).unwrap_or_default().into(),
+            endpoint: name(made.place).unwrap_or_default().into(),
             end: made.end,
             error: made.error.clone(),
             pause: made.pause,

@@ -173,7 +173,6 @@ impl Tale<'_> {
     fn tries(&self, answered: Instant, spans: &mut Vec<Span>) {
         let parent = self.traced.asking();
         let tries = &self.exchange.tally.tries;
-        let endpoints = self.exchange.route().map(|route| &route.upstream.endpoints);
         let mut gates = 0;
         let mut gate = |began, ended, refused: bool| {
             let mut span = self.span(parent.child(GATES + gates), parent, "gate", began, ended);
@@ -193,7 +192,7 @@ impl Tale<'_> {
         };
         for (index, step) in tries.steps().enumerate() {
             spans.extend(step.asked.map(|asked| gate(asked, step.began, false)));
-            let endpoint = endpoints.and_then(|endpoints| Some(&*endpoints.get(step.endpoint)?.name));
+            let endpoint = self.exchange.endpoint(step.place);
             spans.push(self.attempt(parent, index, &step, endpoint, answered));
         }
         // Who asked, and was not let pass.

@@ -104,7 +104,7 @@ fn a_client_finds_its_request_by_its_own_id() {
 fn attempts_and_texts_are_bounded() {
     let (mut tries, now) = (Tries::default(), crate::clock::Clock::system().now());
     for index in 0..TRIES + 5 {
-        tries.begin(index, now);
+        tries.begin(Place { is_spare: false, endpoint: index }, now);
         tries.end(End::Answered(StatusCode::OK), now);
         tries.again(Duration::ZERO);
     }

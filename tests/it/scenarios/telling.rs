@@ -55,6 +55,18 @@ async fn attempts_are_told_with_endpoint_outcome_and_pause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whom_another_upstream_answered_is_told_so() {
+    let world = world().upstream("retry = false").route("fallback = { upstream = \"mirror\" }");
+    let world = world.gateway("[upstream.mirror]\nendpoints = \"http://mirror:8000\"").origin(status(503)).opens();
+    world.mirror.now(ok("mirrored"));
+    world.get("/").with("x-request-id", "order-7").await.is(200).says("mirrored");
+    let accounts = world.handle.why("order-7");
+    tells(&accounts[0], "attempt 1: http://erp:8000 answered 503");
+    tells(&accounts[0], "attempt 2: http://mirror:8000 answered 200");
+    world.rests().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_in_the_queue_is_told_and_the_wait() {
     let world =
         world().origin(ok("").after(SECOND)).upstream("slots = 1\nqueue = { max = 2, timeout = \"1500ms\" }").opens();
