@@ -7,6 +7,9 @@ use super::{Block, Facts, Finding, Kind, Place, UpstreamFacts, counted, time};
 
 /// Looks at everything that may have no effect.
 pub(super) fn advise(facts: &Facts, findings: &mut Vec<Finding>) {
+    if facts.watched < LONG {
+        return;
+    }
     findings.extend(facts.upstreams.iter().filter_map(timeout));
     let all: u64 = facts.routes.iter().map(|route| route.requests).sum();
     if all < MANY {
@@ -102,6 +105,8 @@ fn rounded(span: Duration) -> Duration {
 
 /// Requests below which nothing is said.
 const MANY: u64 = 1_000;
+/// Nor before that: what does not happen in a minute may in the next.
+const LONG: Duration = Duration::from_hours(1);
 /// No backend is so even that a shorter patience is wise.
 const SHORTEST: Duration = Duration::from_secs(2);
 
@@ -132,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_uses_is_told_once_there_was_traffic() {
+    fn what_nobody_uses_is_told_once_there_was_traffic_for_long_enough() {
         let route =
             |name: &str, requests, rate| RouteFacts { name: name.into(), requests, rate, ..RouteFacts::default() };
         let consumer = |name: &str, is_known, requests, rate| ConsumerFacts {
@@ -143,6 +148,7 @@ mod tests {
             ..ConsumerFacts::default()
         };
         let mut facts = Facts {
+            watched: LONG,
             routes: vec![route("used", 1_000, Some(0)), route("limited", 1_000, Some(3)), route("idle", 0, None)],
             consumers: vec![
                 consumer("web", true, 1_000, Some(0)),
@@ -157,6 +163,8 @@ mod tests {
             findings.into_iter().map(|finding| finding.about).collect::<Vec<_>>()
         };
         assert_eq!(about(&facts), ["used", "idle", "web", "gone"]);
+        let early = Facts { watched: LONG - Duration::from_secs(1), ..facts.clone() };
+        assert_eq!(about(&early), [""; 0]);
         facts.routes.iter_mut().for_each(|route| route.requests = route.requests.min(1));
         assert_eq!(about(&facts), [""; 0], "a few requests say nothing");
     }
