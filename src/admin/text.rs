@@ -91,13 +91,19 @@ pub fn upstreams(report: &Value) -> String {
             number(upstream, "busy").to_string(),
             number(upstream, "zombie").to_string(),
             number(upstream, "queued").to_string(),
-            upstream["breaker"].as_str().unwrap_or("none").to_owned(),
+            breaker(upstream),
             format!("{up} of {} up", endpoints.len()),
         ]);
     }
     let mut text = String::new();
     table(&mut text, &rows);
     text
+}
+
+/// The state of a breaker, and when an open one lets trials pass.
+pub(super) fn breaker(upstream: &Value) -> String {
+    let state = upstream["breaker"].as_str().unwrap_or("none");
+    upstream["breaker_in"].as_u64().map_or_else(|| state.to_owned(), |seconds| format!("{state}, {seconds} s"))
 }
 
 /// What a request would get, and why.
@@ -276,6 +282,13 @@ mod tests {
         assert!(text.contains("hit ratio     -\n"), "{text}");
         assert!(text.contains("\norders        3      1  2.0 KiB     5       5       0     50.0 %\n"), "{text}");
         assert!(!text.contains("writes"), "{text}");
+    }
+
+    #[test]
+    fn an_open_breaker_says_when_it_tries_again() {
+        assert_eq!(breaker(&json!({ "breaker": "open", "breaker_in": 4 })), "open, 4 s");
+        assert_eq!(breaker(&json!({ "breaker": "closed", "breaker_in": null })), "closed");
+        assert_eq!(breaker(&json!({ "breaker": null })), "none");
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use super::text;
+
 /// How a piece of text is told apart, where a terminal can; never by this alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
@@ -88,7 +90,7 @@ fn upstreams(status: &Value, width: usize) -> Vec<Line> {
             "park" => Tone::Bad,
             _ => Tone::Warn,
         };
-        let breaker = upstream["breaker"].as_str().unwrap_or("none").to_owned();
+        let breaker = text::breaker(upstream);
         let closed = !breaker.contains("open");
         let curve = sparkline(upstream.pointer("/curves/requests_per_s").unwrap_or(&Value::Null), (width / 6).min(40));
         let plain = |text: String| (Tone::Plain, text);

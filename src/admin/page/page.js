@@ -301,7 +301,10 @@ function cause(upstream) {
     case "zombies": return "slots are at work for nobody";
     case "failures": return "calls fail";
     case "slow": return "calls are slow";
-    case "breaker": return upstream.breaker === "closed" ? "coming back after the breaker" : `the breaker is ${words(upstream.breaker)}`;
+    case "breaker": {
+      const trials = upstream.breaker_in == null ? "" : `, trials in ${span(upstream.breaker_in)}`;
+      return upstream.breaker === "closed" ? "coming back after the breaker" : `the breaker is ${words(upstream.breaker)}${trials}`;
+    }
     case "window": return `window ${upstream.window ?? ""}${rest}`;
     case "operator": return `held by hand${rest}`;
     default: return upstream.cause;
