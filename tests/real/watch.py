@@ -28,11 +28,12 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 WEBSHOP = {"x-api-key": "webshop-0123456789abcdef0123456789"}
 EXPORT = {"x-api-key": "export-0123456789abcdef0123456789"}
+MOBILE = {"x-api-key": "mobile-0123456789abcdef0123456789"}
+NEWCOMER = {"x-api-key": "newcomer-0123456789abcdef0123456789"}
 
 # What has no data in this test, by the title of the panel, and why. Everything else must have some.
 MAY_BE_EMPTY = {
     "Firing": "nothing fires within the time of the test: the shortest alert waits for a minute",
-    "Refusals in shadow": "no policy of the test's configuration is in shadow mode",
 }
 
 def main():
@@ -53,7 +54,7 @@ class World:
     def __init__(self, test):
         self.stop, self.threads = threading.Event(), []
         self.chosen = {}  # the values of each variable
-        names = ("erp", "crm", "archive", "plain", "secure", "admin", "prometheus")
+        names = ("erp", "crm", "archive", "plain", "secure", "admin", "prometheus", "collector")
         ports = dict(zip(names, free_ports(len(names))))
         self.__dict__.update(ports)
         certs = test.dir / "certs"
@@ -63,7 +64,7 @@ class World:
             test.vaxel("sim", "--listen", f"127.0.0.1:{ports[name]}", *options, name=name)
         self.config = test.write("vaxel.toml", (ROOT / "tests/real/watch.toml").read_text())
         addresses = {name.upper(): f"127.0.0.1:{ports[name]}" for name in ("plain", "secure", "admin")}
-        boxes = {name.upper(): f"http://127.0.0.1:{ports[name]}" for name in ("erp", "crm", "archive")}
+        boxes = {name.upper(): f"http://127.0.0.1:{ports[name]}" for name in ("erp", "crm", "archive", "collector")}
         self.vaxel = test.vaxel("run", "--config", self.config, env={
             **os.environ, **addresses, **boxes, "CERTS": str(certs), "ACCESS": str(test.dir / "access.log"),
             "SAVED": str(test.dir / "cache")})
@@ -83,7 +84,7 @@ class World:
 
     def __enter__(self):
         self.began = time.time()
-        loads = [self.readers, self.traced, self.exporter, self.customers, self.archivist, self.impatient, self.strangers,
+        loads = [self.readers, self.traced, self.exporter, self.shaped, self.newcomer, self.customers, self.archivist, self.impatient, self.strangers,
                  self.secured, *[self.crowd] * 8]
         for load in loads:
             thread = threading.Thread(target=self.keep, args=(load(),), daemon=True)
@@ -119,6 +120,15 @@ class World:
     def exporter(self):
         while True:
             self.get("/catalog/1", EXPORT)
+            yield time.sleep(0.05)
+
+    def shaped(self):
+        while True:
+            yield self.get("/catalog/2", MOBILE)
+
+    def newcomer(self):
+        while True:
+            self.get("/catalog/3", NEWCOMER)
             yield time.sleep(0.05)
 
     def customers(self):
