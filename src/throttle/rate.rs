@@ -1,4 +1,4 @@
-//! Requests per time: GCRA over a bounded number of buckets.
+//! Requests per time: GCRA, by the `governor` crate, over a bounded number of buckets of our own.
 //!
 //! A bucket is one number: when it is full again (the theoretical arrival time of ITU-T I.371, annex A). A request moves
 //! that by what it weighs, and passes at once if the bucket holds as much.
@@ -11,15 +11,15 @@
 //! ```
 //! - **Reject**: what the bucket does not hold is refused, and leaves the bucket as it was.
 //! - **Delay** ([`Delay`]): such a request reserves its place behind those before it, and passes `delay` later: the rate is
-//!   shaped, not cut off. Who leaves before his turn gives the place back if nobody is behind him; otherwise the others
+//!   shaped, not cut off. governor has no reservations; a turn is its decision as of the time at which it would let pass. Who leaves before his turn gives the place back if nobody is behind him; otherwise the others
 //!   were told their times already, and it stays unused. How long one is held back is bounded, and how many are.
 //!
-//! Keyed stores that grow with every key they see cannot be used (governor#171): keys come from the network. `Buckets`
-//! holds a bounded number. A bucket that has filled up again says no more than none, and its place is taken over by the
+//! governor's keyed stores grow with every key they see (governor#171), and keys come from the network. `Buckets` holds a bounded number. A bucket that has filled up again says no more than none, and its place is taken over by the
 //! next key that needs one; state that says something is never evicted, or whoever floods with new keys could wash his
 //! own record away. Keys that find no place share a bucket with others in the same case; configured consumers always find
 //! one.
 
+use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -27,6 +27,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::{Quota, RateLimiter as Governor};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
@@ -46,6 +50,7 @@ pub struct Delay {
 /// One rate, kept for each key by itself.
 #[derive(Debug)]
 pub struct RateLimiter {
+    quota: Quota,
     /// Nanoseconds in which one request is refilled.
     interval: u64,
     /// Requests a full bucket holds.
@@ -102,9 +107,12 @@ impl RateLimiter {
         // Rounded up to the nanosecond: never more than the limit. A bucket of more than a century would overflow.
         let interval = nanos(params.per).div_ceil(u64::from(params.limit.get())).clamp(1, LONGEST);
         let burst = u32::try_from(LONGEST / interval).unwrap_or(u32::MAX).min(params.burst.get());
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(Duration::from_nanos(interval)).expect("the interval is not zero");
         Self {
+            quota: quota.allow_burst(burst),
             interval,
-            burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN),
+            burst,
             buckets: Buckets::new(capacity),
             epoch: clock.now(),
             clock,
@@ -190,10 +198,15 @@ impl RateLimiter {
         let full_at = if counts { set.bucket(key, now) } else { &mut looked_at };
         // A bucket that was full before and one that is full now are the same.
         let filled = full_at.saturating_sub(at);
-        let after = filled.saturating_add(self.weight(cost));
-        let wait = after.saturating_sub(self.full());
-        let allowed = wait <= nanos(patience);
-        let filled = if allowed { after } else { filled };
+        let (allowed, wait, filled) = match self.decide(cost, filled) {
+            Ok(after) => (true, 0, after),
+            // As of its turn.
+            Err(wait) if wait <= nanos(patience) => match self.decide(cost, filled.saturating_sub(wait)) {
+                Ok(after) => (true, wait, after.saturating_add(wait)),
+                Err(_) => (false, wait, filled),
+            },
+            Err(wait) => (false, wait, filled),
+        };
         *full_at = at.saturating_add(filled).max(*full_at);
         let (delay, retry_after) = if allowed { (wait, 0) } else { (0, wait) };
         let rated = Rated {
@@ -205,6 +218,20 @@ impl RateLimiter {
             retry_after: Duration::from_nanos(retry_after),
         };
         (rated, *full_at)
+    }
+
+    /// In how many nanoseconds a bucket is full after a request, which is so in `filled` before it.
+    ///
+    /// # Errors
+    /// The nanoseconds after which the request would pass.
+    fn decide(&self, cost: NonZeroU32, filled: u64) -> Result<u64, u64> {
+        // governor keeps times relative to its own start. Ours is there for one decision: its start is the present.
+        let view = View(Cell::new(filled));
+        let governor: Governor<_, _, _, NoOpMiddleware<Nanos>> = Governor::new(self.quota, &view, Still);
+        match governor.check_key_n(&(), cost.min(self.burst)).expect("the cost is within the burst") {
+            Ok(()) => Ok(view.0.get()),
+            Err(until) => Err(nanos(until.wait_time_from(Still::NOW))),
+        }
     }
 
     /// Nanoseconds a request that costs so much takes to be refilled.
@@ -304,6 +331,37 @@ impl Set {
             Some(bucket) => &mut bucket.full_at,
             None => &mut self.shared,
         }
+    }
+}
+
+/// One bucket as governor sees it for one decision, which is made at its time zero: nanoseconds until it is full.
+struct View(Cell<u64>);
+
+impl StateStore for &View {
+    type Key = ();
+
+    fn measure_and_replace<T, F, E>(&self, (): &(), decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let (verdict, filled) = decide(Some(Nanos::new(self.0.get())))?;
+        self.0.set(filled.as_u64());
+        Ok(verdict)
+    }
+}
+
+/// governor's clock for one decision: it stands.
+struct Still;
+
+impl Still {
+    const NOW: Nanos = Nanos::new(0);
+}
+
+impl governor::clock::Clock for Still {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Self::NOW
     }
 }
 
