@@ -10,13 +10,15 @@
 //!         └────────────── filled ───────────────┘└──────── weight ───────┘
 //! ```
 //! - **Reject**: what the bucket does not hold is refused, and leaves the bucket as it was.
-//! - **Delay** ([`Delay`]): such a request reserves its place behind those before it, and passes `delay` later: the rate is
-//!   shaped, not cut off. governor has no reservations; a turn is its decision as of the time at which it would let pass. Who leaves before his turn gives the place back if nobody is behind him; otherwise the others
-//!   were told their times already, and it stays unused. How long one is held back is bounded, and how many are.
+//! - **Delay** ([`Delay`]): such a request reserves its place behind those before it, and passes `delay` later: the
+//!   rate is shaped, not cut off. governor has no reservations; a turn is its decision as of the time at which it would
+//!   let pass. Who leaves before his turn gives the place back if nobody is behind him; otherwise the others were told
+//!   their times already, and it stays unused. How long one is held back is bounded, and how many are.
 //!
-//! governor's keyed stores grow with every key they see (governor#171), and keys come from the network. `Buckets` holds a bounded number. A bucket that has filled up again says no more than none, and its place is taken over by the
-//! next key that needs one; state that says something is never evicted, or whoever floods with new keys could wash his
-//! own record away. Keys that find no place share a bucket with others in the same case; configured consumers always find
+//! governor's keyed stores grow with every key they see (governor#171), and keys come from the network. `Buckets` holds
+//! a bounded number. A bucket that has filled up again says no more than none, and its place is taken over by the next
+//! key that needs one; state that says something is never evicted, or whoever floods with new keys could wash his own
+//! record away. Keys that find no place share a bucket with others in the same case; configured consumers always find
 //! one.
 
 use std::cell::Cell;
