@@ -3,12 +3,10 @@
 # $VAXEL names the binary under test. docs/CONFORMANCE.md has the options and what the results mean.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/real/common.sh
 
 for tool in node npm; do
     command -v "$tool" >/dev/null || { echo "FAIL $tool is missing: apt-get install nodejs npm"; exit 1; }
 done
 
-node --no-warnings tests/real/conformance.mjs "$@" &
-child=$!
-trap 'kill -TERM "$child" 2>/dev/null || true; wait "$child" 2>/dev/null || true' EXIT INT TERM
-wait "$child"
+run node --no-warnings tests/real/conformance.mjs "$@"

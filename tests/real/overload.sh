@@ -3,8 +3,6 @@
 # binary under test; any build will do, as the box is what limits, not the machine.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/real/common.sh
 
-python3 tests/real/overload.py "$@" &
-child=$!
-trap 'kill -TERM "$child" 2>/dev/null || true; wait "$child" 2>/dev/null || true' EXIT INT TERM
-wait "$child"
+run python3 tests/real/overload.py "$@"

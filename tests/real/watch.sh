@@ -3,6 +3,7 @@
 # $VAXEL names the binary under test.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/real/common.sh
 
 for tool in prometheus promtool python3; do
     command -v "$tool" >/dev/null || { echo "FAIL $tool is missing: apt-get install prometheus python3"; exit 1; }
@@ -11,7 +12,4 @@ done
 python=/usr/bin/python3
 "$python" -c 'import prometheus_client.openmetrics.parser' || { echo "FAIL apt-get install python3-prometheus-client"; exit 1; }
 
-"$python" tests/real/watch.py "$@" &
-child=$!
-trap 'kill -TERM "$child" 2>/dev/null || true; wait "$child" 2>/dev/null || true' EXIT INT TERM
-wait "$child"
+run "$python" tests/real/watch.py "$@"
