@@ -161,6 +161,14 @@ impl<T> FairQueue<T> {
         self.lane(class).work()
     }
 
+    /// Slots that whoever of `class` may be next asks for, of `most` that he may have; 0 if nobody of it waits.
+    pub fn asks(&self, class: Class, most: u32) -> u32 {
+        let lane = self.lane(class);
+        let candidates = [lane.next(), lane.oldest()].into_iter().flatten();
+        let tickets = candidates.filter_map(|number| self.waiters.get(&number));
+        tickets.map(|waiter| waiter.ticket.cost.min(most).max(1)).max().unwrap_or(0)
+    }
+
     /// Consumers (by class) of which something is remembered.
     pub fn flows(&self) -> usize {
         Class::ALL.iter().map(|class| self.lane(*class).flows()).sum()

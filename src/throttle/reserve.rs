@@ -83,11 +83,19 @@ impl Reserve {
             let kept: u32 = own.iter().sum();
             room = own.map(|own| free.saturating_sub(kept - own));
         }
-        if self.cap != UNCAPPED {
-            let under = self.capped(slots, all).into_iter().zip(self.held).map(|(cap, held)| cap.saturating_sub(held));
-            room.iter_mut().zip(under).for_each(|(room, under)| *room = under.min(*room));
+        if let Some(left) = self.left(slots, all) {
+            room.iter_mut().zip(left).for_each(|(room, left)| *room = left.min(*room));
         }
         room
+    }
+
+    /// Slots that each class may still take under its own cap, free or not; `None` where none is capped.
+    pub(crate) fn left(&self, slots: u32, all: u32) -> Option<PerClass> {
+        (self.cap != UNCAPPED).then(|| {
+            let mut left = self.capped(slots, all);
+            left.iter_mut().zip(self.held).for_each(|(left, held)| *left = left.saturating_sub(held));
+            left
+        })
     }
 
     /// Slots kept for each class that it does not use: nobody else may take them.

@@ -568,6 +568,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_logon_that_weighs_more_than_its_cap_leaves_holds_up_nobody() {
+        for first in [Class::Logon, Class::Normal, Class::Interactive] {
+            let cap = crate::throttle::reserve::with(crate::throttle::reserve::UNCAPPED, first, 3);
+            let slots = Slots::new(SlotsParams { cap, ..params(16, 30) }, Clock::system(), 1);
+            let of = |class, cost| slots.acquire(Ticket { class, cost, ..Ticket::default() }, slots.clock.now());
+            let held = of(first, 2);
+            let waits = of(first, 2);
+            assert!(waits.is_waiting(), "of its three slots one is left");
+            for class in Class::ALL.into_iter().filter(|class| *class != first) {
+                assert!(!of(class, 1).is_waiting(), "{class:?} behind {first:?}");
+            }
+            assert!(of(first, 1).is_waiting(), "nobody of its own class overtakes it");
+            let _ = held.await.unwrap();
+            waits.await.unwrap();
+            check(&slots, (0, 0, 0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_logon_that_its_few_slots_cannot_serve_in_time_is_refused_at_once() {
         let slots = slots(12, 600);
         teach(&slots, 10, Duration::from_secs(1)).await;

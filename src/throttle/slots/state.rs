@@ -272,9 +272,20 @@ impl State {
         u32::try_from(share).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Free slots that each class may take.
+    /// Free slots that each class may take; none while those of it who wait ask for more than its own cap leaves: what it
+    /// waits for is its own, so it must not hold up the others.
     pub(super) fn room(&self) -> PerClass {
-        self.reserve.room(self.free(), self.slots(), self.all())
+        let (slots, all) = (self.slots(), self.all());
+        let mut room = self.reserve.room(self.free(), slots, all);
+        if let Some(left) = self.reserve.left(slots, all) {
+            let most = self.most();
+            for (class, room) in Class::ALL.into_iter().zip(&mut room) {
+                if self.queue.asks(class, of(most, class)) > of(left, class) {
+                    *room = 0;
+                }
+            }
+        }
+        room
     }
 
     /// Free slots that a newcomer of `class` may take and nobody waits for: all that its class may, or, where others wait
