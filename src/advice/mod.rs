@@ -52,7 +52,7 @@ pub struct RouteFacts {
     pub passed: u64,
     /// Why answers were not stored, and how often that was found out.
     pub why: Vec<(&'static str, u64)>,
-    /// Whether it has a rate, and how often that refused somebody or would have.
+    /// How often its rate refused somebody; `None` if it has none, or one of which that is not known.
     pub rate: Option<u64>,
     /// What was seen of its answers that passed.
     pub seen: Told,
@@ -75,7 +75,7 @@ pub enum Caches {
 pub struct UpstreamFacts {
     /// Its name.
     pub name: String,
-    /// Slots in force.
+    /// Slots in force, but for a lower gear or a ramp.
     pub slots: usize,
     /// What an adaptive limit finds right, whether that only suggests, and what it rests on.
     pub limit: Option<LimitFacts>,
@@ -125,7 +125,7 @@ pub struct ConsumerFacts {
     pub is_known: bool,
     /// Requests, served and refused.
     pub requests: u64,
-    /// Whether it has a rate, and how often that refused it or would have.
+    /// How often it was refused, for whatever reason; `None` if it has no rate, or one of which that says nothing.
     pub rate: Option<u64>,
     /// Requests it made while others waited.
     pub pressed_requests: u64,

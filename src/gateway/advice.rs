@@ -12,6 +12,7 @@ use crate::cache::CacheParams;
 use crate::metrics::CacheResult;
 use crate::proxy::snapshot::{Caller, Route};
 use crate::refusal::Reason;
+use crate::throttle::rate::RateLimiter;
 use crate::upstream::Upstream;
 
 /// What is looked at each second, since this configuration is in force.
@@ -110,7 +111,11 @@ impl Handle {
                 stored: count(&STORED),
                 passed: count(&[CacheResult::Pass, CacheResult::Bypass]),
                 why: core.observer.why(route.number),
-                rate: route.rate.as_ref().map(|_| route.meter.refused(Reason::RateExceeded) + route.meter.delayed()),
+                rate: route
+                    .rate
+                    .as_ref()
+                    .filter(|rate| is_told(&rate.limiter))
+                    .map(|_| route.meter.refused(Reason::RateExceeded) + route.meter.delayed()),
                 seen: told.remove(&route.number).unwrap_or_default(),
             }
         };
@@ -130,7 +135,7 @@ impl Handle {
                 weight: caller.weight,
                 is_known: index < snapshot.known.len(),
                 requests: served + refused,
-                rate: caller.rate.as_ref().map(|_| refused),
+                rate: caller.rate.as_ref().filter(|rate| is_told(&rate.limiter)).map(|_| refused),
                 pressed_requests: pressed.map_or(0, |pressed| pressed.requests),
                 pressed_seconds: pressed.map_or(0, |pressed| pressed.seconds),
                 pressed: pressed.map_or(Duration::ZERO, |pressed| pressed.demand),
@@ -150,13 +155,18 @@ fn callers(snapshot: &crate::proxy::snapshot::Snapshot) -> impl Iterator<Item = 
     snapshot.known.iter().chain([&snapshot.anonymous])
 }
 
+/// Whether counts tell that a rate was reached: what one in shadow, or one that holds back, does is counted by route.
+const fn is_told(limiter: &RateLimiter) -> bool {
+    limiter.mode().counts() && limiter.delay().is_none()
+}
+
 fn facts_of(upstream: &Upstream, watch: &Watch, late: u64) -> UpstreamFacts {
     let stats = upstream.slots.stats();
     let (answers, slowest) = upstream.meter.heads();
     let totals = stats.totals;
     UpstreamFacts {
         name: upstream.name.to_string(),
-        slots: stats.slots,
+        slots: stats.all,
         limit: stats.limit.map(|limit| LimitFacts {
             suggested: limit.suggested,
             shadow: limit.shadow,

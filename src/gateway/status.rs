@@ -278,23 +278,19 @@ impl Handle {
         moment: Moment,
     ) -> UpstreamStatus {
         let params = self.slots_params(&upstream.name).unwrap_or_default();
-        let suggested = upstream.slots.stats().limit.map(|limit| limit.suggested);
-        let (adaptive, slots_in_all) = match (params.adaptive, suggested) {
-            (Some(adaptive), Some(suggested)) if !adaptive.is_shadow() => ("enforce", suggested),
-            (Some(_), _) => ("shadow", params.slots),
-            (None, _) => ("off", params.slots),
-        };
+        let stats = upstream.slots.stats();
+        let adaptive = stats.limit.map_or("off", |limit| if limit.shadow { "shadow" } else { "enforce" });
         let mut clients = RouteTally::default();
         for route in snapshot.routes.iter().filter(|route| route.upstream.name == upstream.name) {
             clients.add(&passed.route(&route.name));
         }
         UpstreamStatus {
             report: self.upstream_report(upstream),
-            slots_in_all,
+            slots_in_all: stats.all,
             reserved: params.reserve.iter().map(|kept| *kept as usize).sum(),
             queue_room: upstream.queue,
             adaptive,
-            suggested,
+            suggested: stats.limit.map(|limit| limit.suggested),
             traffic: passed.traffic(&clients),
             answers: passed.answers(&upstream.name),
             windows: windows(upstream, moment.wall),

@@ -9,18 +9,17 @@ use percent_encoding::percent_decode_str;
 /// `text`, a path or a query as it was sent, with [`HIDDEN`] for the values of parameters whose names say that they are
 /// secret. Allocates only if there is one.
 pub fn hide(text: &str) -> Cow<'_, str> {
-    if memchr::memchr(b'=', text.as_bytes()).is_none() {
+    if memchr::memchr2(b'=', b'%', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let mut shown = String::new();
     let mut copied = 0;
     let mut begin = 0;
     for piece in text.split(SEPARATORS) {
-        if let Some((name, value)) = piece.split_once('=')
-            && !value.is_empty()
-            && (is_secret(name) || holds_secret(value))
-        {
-            let at = begin + name.len() + 1;
+        // Of a piece without a name all is a value.
+        let (name, value) = piece.split_once('=').map_or(("", piece), |(name, value)| (name, value));
+        if !value.is_empty() && (is_secret(name) || holds_secret(value)) {
+            let at = begin + piece.len() - value.len();
             shown.push_str(text.get(copied..at).unwrap_or_default());
             shown.push_str(HIDDEN);
             copied = begin + piece.len();
@@ -46,15 +45,25 @@ fn is_secret(name: &str) -> bool {
     PARTS.iter().any(|part| plain.contains(part)) || WORDS.contains(&&*plain)
 }
 
-/// Whether a value is itself a URL or a query that holds a secret, escaped: where to go back to after a logon.
+/// Whether a value is itself a URL or a query that holds a secret: where to go back to after a logon. Each hop of a logon
+/// escapes it once more.
 fn holds_secret(value: &str) -> bool {
-    if memchr::memchr(b'%', value.as_bytes()).is_none() && memchr::memchr(b'=', value.as_bytes()).is_none() {
-        return false;
+    let mut value = Cow::Borrowed(value);
+    for _ in 0..=ESCAPES {
+        let mut pieces = value.split(SEPARATORS);
+        if pieces.any(|piece| piece.split_once('=').is_some_and(|(name, held)| !held.is_empty() && is_secret(name))) {
+            return true;
+        }
+        if memchr::memchr(b'%', value.as_bytes()).is_none() {
+            return false;
+        }
+        value = Cow::Owned(percent_decode_str(&value).decode_utf8_lossy().into_owned());
     }
-    let decoded = percent_decode_str(value).decode_utf8_lossy();
-    let mut pieces = decoded.split(|char| SEPARATORS.contains(&char));
-    pieces.any(|piece| piece.split_once('=').is_some_and(|(name, _)| is_secret(name)))
+    false
 }
+
+/// How often a value is unescaped to look into it.
+const ESCAPES: usize = 3;
 
 /// What stands in the place of a secret.
 pub const HIDDEN: &str = "***";
@@ -63,7 +72,7 @@ pub const HIDDEN: &str = "***";
 const SEPARATORS: [char; 8] = ['&', ';', '/', '?', '#', ',', '(', ')'];
 
 /// What the name of a secret holds.
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 17] = [
     "token",
     "secret",
     "passw",
@@ -75,14 +84,31 @@ const PARTS: [&str; 14] = [
     "credential",
     "signature",
     "sessionid",
+    "sessid",
+    "bearer",
+    "hmac",
     "authoriz",
     "assertion",
     "saml",
 ];
 
 /// What is a secret if it is the whole name: Azure's `sig`, OAuth's `code` and `state`, SAP's logon ticket.
-const WORDS: [&str; 13] =
-    ["sig", "code", "state", "key", "auth", "jwt", "sid", "ticket", "otp", "pin", "nonce", "mysapsso2", "sapcontextid"];
+const WORDS: [&str; 14] = [
+    "pass",
+    "sig",
+    "code",
+    "state",
+    "key",
+    "auth",
+    "jwt",
+    "sid",
+    "ticket",
+    "otp",
+    "pin",
+    "nonce",
+    "mysapsso2",
+    "sapcontextid",
+];
 
 #[cfg(test)]
 mod tests {
@@ -119,6 +145,10 @@ mod tests {
         check("token==geheim", "token=***");
         check("to\u{0}ken=geheim", "to\u{0}ken=***");
         check("back=%2Fhome%3Ftoken%3Dgeheim&x=1", "back=***&x=1");
+        check("back=%252Fcb%253Faccess_token%253Dgeheim", "back=***");
+        check("/login/https%3A%2F%2Fx%2Fcb%3Faccess_token%3Dgeheim", "/login/***");
+        check("https%3A%2F%2Fx%3Ftoken%3Dgeheim", "***");
+        check("PHPSESSID=geheim&pass=geheim", "PHPSESSID=***&pass=***");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::exchange::{Exchange, Noted, hexadecimal};
 use super::hooks::Parties;
-use super::journal::{End, Step};
+use super::journal::{End, Step, TEXT, cut};
 use super::snapshot::Worker;
 use crate::message::present::Present;
 use crate::message::secrets::hide;
@@ -134,7 +134,8 @@ impl Tale<'_> {
             span.flags |= REMOTE;
         }
         let mut id = [0; 16];
-        let text = |name: &str, value: Option<&str>| value.map(|value| KeyValue::new(name, value));
+        // What clients send may be as long as a head; of thousands that wait for a collector, each holds little.
+        let text = |name: &str, value: Option<&str>| value.map(|value| KeyValue::new(name, &*cut(value, TEXT)));
         let host = noted.host.as_ref().and_then(|host| host.to_str().ok());
         let authority = host.and_then(|host| host.parse::<Authority>().ok());
         let agent = noted.user_agent.as_ref().and_then(|agent| agent.to_str().ok());
@@ -219,7 +220,7 @@ impl Tale<'_> {
             let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
             add("server.address", uri.host().unwrap_or(endpoint).into());
             add("server.port", u64::from(uri.port_u16().unwrap_or(default)).into());
-            add("url.full", format!("{endpoint}{}", hide(self.noted.uri.path())).into());
+            add("url.full", format!("{endpoint}{}", cut(&hide(self.noted.uri.path()), TEXT)).into());
         }
         if index > 0 {
             add("http.request.resend_count", (index as u64).into());

@@ -149,6 +149,7 @@ impl Slots {
         let state = self.state.lock();
         SlotsStats {
             slots: state.slots() as usize,
+            all: state.all() as usize,
             limit: state.limit.as_ref().map(|limit| LimitStats {
                 suggested: limit.suggested() as usize,
                 shadow: limit.is_shadow(),
@@ -158,7 +159,6 @@ impl Slots {
             busy: state.busy as usize,
             zombie: state.zombie as usize,
             queued: state.queue.len(),
-            queued_by_class: Class::ALL.map(|class| state.queue.waiting(class)),
             oldest_wait: state.queue.oldest().map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
             typical: state.mean.known(),
             totals: state.totals,
@@ -570,7 +570,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_logon_that_weighs_more_than_its_cap_leaves_holds_up_nobody() {
         for first in [Class::Logon, Class::Normal, Class::Interactive] {
-            let cap = crate::throttle::reserve::with(crate::throttle::reserve::UNCAPPED, first, 3);
+            let cap = with(UNCAPPED, first, 3);
             let slots = Slots::new(SlotsParams { cap, ..params(16, 30) }, Clock::system(), 1);
             let of = |class, cost| slots.acquire(Ticket { class, cost, ..Ticket::default() }, slots.clock.now());
             let held = of(first, 2);
@@ -581,7 +581,7 @@ mod tests {
             }
             assert!(of(first, 1).is_waiting(), "nobody of its own class overtakes it");
             let _ = held.await.unwrap();
-            waits.await.unwrap();
+            drop(waits.await.unwrap());
             check(&slots, (0, 0, 0));
         }
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::throttle::Class;
 use crate::throttle::limit::Reading;
 
 /// How the slots stand.
@@ -10,6 +9,8 @@ use crate::throttle::limit::Reading;
 pub struct SlotsStats {
     /// Slots there are. `busy + zombie` may be more for a while after a reload or an adaptive limit has lowered it.
     pub slots: usize,
+    /// Slots there would be in drive and without a ramp.
+    pub all: usize,
     /// What the adaptive limit has learned, if there is one.
     pub limit: Option<LimitStats>,
     /// Slots at work for somebody who waits for the answer.
@@ -18,8 +19,6 @@ pub struct SlotsStats {
     pub zombie: usize,
     /// Requests that wait, over all classes.
     pub queued: usize,
-    /// Requests that wait, in the order of [`Class::ALL`].
-    pub queued_by_class: [usize; Class::ALL.len()],
     /// How long the oldest of them has waited.
     pub oldest_wait: Duration,
     /// How long a slot is usually taken; `None` before anything finished.

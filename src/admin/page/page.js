@@ -675,11 +675,19 @@ function makeFinding({ advice, evidence, block }) {
 
 // ---- dialogs
 
+/** Resolves when the last dialog has closed. */
+let shown = Promise.resolve();
+
 /**
  * Asks before it acts. `act` may fail: then it says why and stays open. Resolves when the dialog is closed.
  */
-function dialog(title, body, name, act) {
+async function dialog(title, body, name, act) {
   const node = byId("dialog");
+  // Its "close" comes as a task of its own: the last dialog must have had it before this one listens.
+  do {
+    if (node.open) node.close();
+    await shown;
+  } while (node.open);
   const form = byId("dialog-form");
   const go = byId("dialog-do");
   say(byId("dialog-title"), title);
@@ -689,7 +697,7 @@ function dialog(title, body, name, act) {
   go.hidden = !name;
   go.disabled = false;
   say(byId("dialog-cancel"), name ? "Cancel" : "Close");
-  return new Promise((resolve) => {
+  shown = new Promise((resolve) => {
     const submit = async (event) => {
       event.preventDefault();
       if (!name) return node.close();
@@ -715,9 +723,9 @@ function dialog(title, body, name, act) {
       byId("dialog-cancel").removeEventListener("click", cancel);
       resolve();
     }, { once: true });
-    if (node.open) node.close();
     node.showModal();
   });
+  return shown;
 }
 
 const text = (...children) => el("p", {}, ...children);
