@@ -121,11 +121,16 @@ struct Seen {
     /// The shortest lifetime its origin gave.
     lifetime: Option<Duration>,
     callers: [Option<Caller>; CALLERS],
+    /// The last bytes, and when they came.
+    last: Option<(u64, Duration)>,
+    /// Those that were there before these.
+    replaced: Option<(u64, Duration)>,
     /// Times a caller got the bytes that another had got shortly before.
     alike: u32,
     /// Times a caller who had not been seen got bytes that nobody else had got.
     apart: u32,
-    /// Times a caller got his own bytes again, while another had got others in between: they are personal.
+    /// Times a caller got his own bytes again, while another had got others in between, or bytes came back that others had
+    /// just taken the place of: they are personal. What has changed does not change back.
     personal: u32,
     plays: [Play; TTLS.len()],
 }
@@ -154,6 +159,8 @@ impl Seen {
             bars: Bars::default(),
             lifetime: None,
             callers: [None; CALLERS],
+            last: None,
+            replaced: None,
             alike: 0,
             apart: 0,
             personal: 0,
@@ -195,12 +202,11 @@ impl Seen {
         } else if mine.is_none() && others.clone().any(|other| recent(&other)) {
             self.apart = self.apart.saturating_add(1);
         }
-        if let Some(mine) = mine
-            && mine.body == body
-            && others.any(|other| other.at >= mine.at && other.body != body)
-        {
-            self.personal = self.personal.saturating_add(1);
-        }
+        let is_own =
+            mine.is_some_and(|mine| mine.body == body && others.any(|other| other.at >= mine.at && other.body != body));
+        // More callers than are remembered may take turns.
+        let is_back = self.turns(body, at) && who != NOBODY;
+        self.personal = self.personal.saturating_add(u32::from(is_own || is_back));
         let place = self
             .callers
             .iter()
@@ -213,6 +219,18 @@ impl Seen {
         if let Some(place) = place.and_then(|place| self.callers.get_mut(place)) {
             *place = Some(Caller { who, body, at });
         }
+    }
+
+    /// Whether these bytes come back shortly after others had taken their place.
+    fn turns(&mut self, body: u64, at: Duration) -> bool {
+        let is_new = self.last.is_none_or(|(last, _)| last != body);
+        let is_back = is_new
+            && self.replaced.is_some_and(|(replaced, gone)| replaced == body && at.saturating_sub(gone) < TOGETHER);
+        if is_new {
+            self.replaced = self.last;
+        }
+        self.last = Some((body, at));
+        is_back
     }
 
     /// Different callers get different bytes.
@@ -234,7 +252,7 @@ pub struct Told {
     pub personal: f64,
     /// How many keys showed that, not scaled.
     pub personal_keys: u64,
-    /// How often callers got the bytes that another had got shortly before.
+    /// How often callers got the bytes that another had got shortly before, not scaled.
     pub alike: f64,
     /// Requests for keys that are barred, by bar; a key may have several.
     pub barred: [f64; BARS.len()],
@@ -267,7 +285,7 @@ impl Told {
         self.keys += scale;
         self.requests += requests;
         self.took += seen.took.mul_f64(scale);
-        self.alike += f64::from(seen.alike) * scale;
+        self.alike += f64::from(seen.alike);
         let bars = BARS.map(|bar| seen.bars.has(bar));
         for (barred, is_barred) in self.barred.iter_mut().zip(bars) {
             *barred += if is_barred { requests } else { 0.0 };
@@ -380,6 +398,17 @@ mod tests {
         assert_eq!((once.personal, once.open), (3.0, 0.0), "though nobody asked twice");
         let mixed = told(&[sighting(7, 1, 0, 5), sighting(7, 2, 1, 5), sighting(7, 3, 2, 9), sighting(7, 1, 3, 5)]);
         assert_eq!(mixed.personal_keys, 1, "one alone is enough");
+    }
+
+    #[test]
+    fn two_groups_of_callers_are_seen_though_none_of_them_is_remembered() {
+        // Nine who take turns; of each three one is an administrator.
+        let told = told(&std::array::from_fn::<_, 36, _>(|turn| {
+            let turn = turn as u64;
+            sighting(7, 1 + turn % 9, 10 * turn, u64::from(turn % 3 == 0))
+        }));
+        assert_eq!((told.personal_keys, told.open), (1, 0.0));
+        assert!(told.alike > 0.0);
     }
 
     #[test]

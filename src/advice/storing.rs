@@ -75,7 +75,7 @@ fn cacheable(route: &RouteFacts, watched: Duration) -> Option<Finding> {
     ];
     if after_auth {
         evidence.push(format!(
-            "callers with different credentials got the same bytes {}, and never different ones",
+            "callers with different credentials got the same bytes {}, and none his own",
             counted(seen.alike, "time")
         ));
     }
@@ -107,7 +107,7 @@ fn plan(route: &RouteFacts, after_auth: bool, watched: Duration) -> Option<Plan>
     // What the origin dates may be stored with `cache = true`; that it passes although the route has that has causes.
     if seen.dated > 0.5 * seen.open {
         let plan = Plan { ttl: None, played: seen.by_origin, after_auth };
-        return (caches == Caches::No || after_auth).then_some(plan);
+        return (is_right(&plan.played) && (caches == Caches::No || after_auth)).then_some(plan);
     }
     let was_watched = |ttl: Duration| SEVERAL * ttl <= watched;
     let longest = seen.plays.iter().zip(TTLS).take_while(|(played, ttl)| is_right(played) && was_watched(*ttl)).last();
