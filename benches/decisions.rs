@@ -4,6 +4,7 @@
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::Criterion;
@@ -19,6 +20,7 @@ use vaxel::retry::budget::Budget;
 use vaxel::retry::{self, Ended, Question, RetryParams, Tries};
 use vaxel::router::{RouteMatch, Router};
 use vaxel::throttle::queue::{CodelParams, FairQueue, QueueParams};
+use vaxel::throttle::rate::Come;
 use vaxel::throttle::{Class, RateLimiter, RateParams, Slots, SlotsParams, Ticket};
 
 fn main() {
@@ -104,12 +106,12 @@ fn throttling(criterion: &mut Criterion) {
         delay: None,
         mode: vaxel::refusal::Mode::Enforce,
     };
-    let limiter = RateLimiter::new(&rate, 10_000, clock);
+    let limiter = Arc::new(RateLimiter::new(&rate, 10_000, &clock));
     let (mut key, mut now) = (0, start);
     criterion.bench_function("rate check", |bencher| {
         bencher.iter(|| {
             (key, now) = ((key + 1) % 10_000, now + Duration::from_micros(10));
-            limiter.check_at(key, NonZeroU32::MIN, now)
+            limiter.take(key, NonZeroU32::MIN, Come { now, held: Duration::ZERO }, Duration::ZERO)
         });
     });
 

@@ -405,7 +405,7 @@ mod tests {
         // Nine who take turns; of each three one is an administrator.
         let told = told(&std::array::from_fn::<_, 36, _>(|turn| {
             let turn = turn as u64;
-            sighting(7, 1 + turn % 9, 10 * turn, u64::from(turn % 3 == 0))
+            sighting(7, 1 + turn % 9, 10 * turn, u64::from(turn.is_multiple_of(3)))
         }));
         assert_eq!((told.personal_keys, told.open), (1, 0.0));
         assert!(told.alike > 0.0);

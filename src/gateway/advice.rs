@@ -9,8 +9,8 @@ use super::Handle;
 use crate::advice::pulse::Pulse;
 use crate::advice::{self, Caches, ConsumerFacts, Facts, Finding, LimitFacts, RouteFacts, UpstreamFacts};
 use crate::cache::CacheParams;
-use crate::metrics::CacheResult;
-use crate::proxy::snapshot::{Caller, Route};
+use crate::metrics::{CacheResult, ConsumerTally};
+use crate::proxy::snapshot::Route;
 use crate::refusal::Reason;
 use crate::throttle::rate::RateLimiter;
 use crate::upstream::Upstream;
@@ -88,8 +88,9 @@ impl Handle {
             watch.pulses.entry(upstream.name.clone()).or_default().look(stats.busy + stats.zombie, stats.queued);
             pressed |= stats.queued > 0;
         }
-        for caller in callers(&snapshot) {
-            let wanted = (caller.meter.requests().iter().sum(), caller.meter.demand());
+        for caller in snapshot.callers() {
+            let tally = caller.meter.tally();
+            let wanted = (tally.served + tally.refused, tally.upstream + tally.queued);
             watch.consumers.entry(caller.name.clone()).or_default().look(wanted, pressed);
         }
     }
@@ -127,8 +128,8 @@ impl Handle {
         let watch = self.0.watch.lock();
         let upstreams = self.upstreams();
         let upstreams = upstreams.iter().map(|upstream| facts_of(upstream, &watch, late(upstream))).collect();
-        let consumers = callers(&snapshot).enumerate().map(|(index, caller)| {
-            let [served, refused] = caller.meter.requests();
+        let consumers = snapshot.callers().enumerate().map(|(index, caller)| {
+            let ConsumerTally { served, refused, .. } = caller.meter.tally();
             let pressed = watch.consumers.get(&caller.name);
             ConsumerFacts {
                 name: caller.name.to_string(),
@@ -149,10 +150,6 @@ impl Handle {
             consumers: consumers.collect(),
         }
     }
-}
-
-fn callers(snapshot: &crate::proxy::snapshot::Snapshot) -> impl Iterator<Item = &Caller> {
-    snapshot.known.iter().chain([&snapshot.anonymous])
 }
 
 /// Whether counts tell that a rate was reached: what one in shadow, or one that holds back, does is counted by route.

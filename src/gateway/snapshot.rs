@@ -97,7 +97,7 @@ impl Workshop {
         for (name, params) in named.chain(consumers) {
             let kept = before.and_then(|before| before.rates.get(&name)).filter(|(old, _)| *old == params);
             let limiter = kept.map_or_else(
-                || Arc::new(RateLimiter::new(&params, RATE_KEYS, self.core.clock.clone())),
+                || Arc::new(RateLimiter::new(&params, RATE_KEYS, &self.core.clock)),
                 |(_, limiter)| Arc::clone(limiter),
             );
             rates.insert(name, (params, limiter));

@@ -260,7 +260,7 @@ impl Handle {
 
     fn totals(&self) -> Totals {
         let snapshot = self.snapshot();
-        let callers = snapshot.known.iter().chain([&snapshot.anonymous]);
+        let callers = snapshot.callers();
         let routes = snapshot.routes.iter().map(|route| (route.name.clone(), route.meter.tally()));
         Totals {
             routes: routes.chain([(NOWHERE.into(), snapshot.unrouted.tally())]).collect(),
@@ -367,7 +367,7 @@ impl Passed {
 
     /// The costliest, and how many there are.
     fn consumers(&self, snapshot: &Snapshot, quotas: &[QuotaLive]) -> (Vec<ConsumerStatus>, usize) {
-        let callers = snapshot.known.iter().chain([&snapshot.anonymous]);
+        let callers = snapshot.callers();
         let mut callers: Vec<_> = callers.map(|caller| (self.consumer(&caller.name), caller)).collect();
         let all: Duration = callers.iter().map(|(tally, _)| tally.upstream).sum();
         let count = callers.len();

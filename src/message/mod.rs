@@ -4,6 +4,8 @@
 //! - [`hop`]: fields that belong to one connection only, and the fields a proxy adds
 //! - [`date`]: dates as HTTP writes them
 //! - [`trace`]: the trace a request belongs to
+//! - [`deadline`]: until when a caller waits
+//! - [`forwarded`]: who a proxy in front says the client is
 //! - [`secrets`]: what of a path or a query must not be written down
 //! - [`short`]: field values, written quickly
 //! - [`present`]: which of the fields that steer a proxy there are

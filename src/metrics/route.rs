@@ -218,16 +218,6 @@ impl ConsumerMeter {
         }
     }
 
-    /// Finished exchanges, served and refused.
-    pub fn requests(&self) -> [u64; 2] {
-        [self.shards.sum(0), self.shards.sum(1)]
-    }
-
-    /// Backend time and time in the queue, together.
-    pub fn demand(&self) -> Duration {
-        Duration::from_nanos(self.shards.sum(UPSTREAM_TIME).saturating_add(self.shards.sum(QUEUE_TIME)))
-    }
-
     pub(super) fn collect(&self, to: &mut Families) {
         for (index, result) in CONSUMER_RESULTS.iter().enumerate() {
             to.count(&names::CONSUMER_REQUESTS, &[&self.name, result], self.shards.sum(index));

@@ -9,7 +9,7 @@
 //! respond  Age, Cache-Status, Proxy-Status, Via, RateLimit → measured body
 //! ```
 //!
-//! The first two steps wait for nothing: a hit is answered without a future of its own.
+//! The first two steps wait for nothing, but for a turn where a rate is shaped (`delay`): a hit is answered without a future of its own.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -184,6 +184,11 @@ impl Worker {
 }
 
 impl Snapshot {
+    /// Everybody who is told apart, and everybody else.
+    pub fn callers(&self) -> impl Iterator<Item = &Caller> {
+        self.known.iter().chain([&self.anonymous])
+    }
+
     /// The caller an identity stands for, and the number by which limits and queues know it: made of its name, so that
     /// a reload that reorders consumers leaves each its own record.
     pub fn caller(&self, identity: &Identity) -> (&Caller, u64) {

@@ -58,7 +58,6 @@ pub struct RateLimiter {
     /// Requests a full bucket holds.
     burst: NonZeroU32,
     buckets: Buckets,
-    clock: Clock,
     epoch: Instant,
     delay: Option<Delay>,
     /// Requests that are held back now.
@@ -105,7 +104,7 @@ pub struct Reservation {
 impl RateLimiter {
     /// A limiter with a bucket of its own for about `capacity` keys (at most twice as many, 16 bytes each, taken when
     /// needed).
-    pub fn new(params: &RateParams, capacity: usize, clock: Clock) -> Self {
+    pub fn new(params: &RateParams, capacity: usize, clock: &Clock) -> Self {
         // Rounded up to the nanosecond: never more than the limit. A bucket of more than a century would overflow.
         let interval = nanos(params.per).div_ceil(u64::from(params.limit.get())).clamp(1, LONGEST);
         let burst = u32::try_from(LONGEST / interval).unwrap_or(u32::MAX).min(params.burst.get());
@@ -117,7 +116,6 @@ impl RateLimiter {
             burst,
             buckets: Buckets::new(capacity),
             epoch: clock.now(),
-            clock,
             delay: params.delay,
             delayed: AtomicU32::new(0),
             mode: params.mode,
@@ -139,26 +137,16 @@ impl RateLimiter {
         self.delay
     }
 
-    /// Counts a request of `key` that weighs `cost`. A cost beyond the burst empties the full bucket: such a request is
-    /// as rare as can be, not impossible.
-    pub fn check(&self, key: u64, cost: NonZeroU32) -> Rated {
-        self.check_at(key, cost, self.clock.now())
-    }
-
-    /// As [`RateLimiter::check`], for a caller who has read the clock already. Holds nobody back.
-    pub fn check_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
-        self.judge(key, cost, Come { now, held: Duration::ZERO }, Duration::ZERO, true).0
-    }
-
     /// What [`RateLimiter::take`] would say. Takes nothing.
     pub fn peek(&self, key: u64, cost: NonZeroU32, come: Come, patience: Duration) -> Rated {
         let longest = self.delay.filter(|delay| self.delayed() < delay.most).map(|delay| delay.longest.min(patience));
         self.judge(key, cost, come, longest.unwrap_or_default(), false).0
     }
 
-    /// Counts a request as [`RateLimiter::check_at`] does; where the limiter delays, what is over it gets a place among
-    /// those held back, unless it would have to wait longer than that or its `patience` allows. It may pass
-    /// [`Rated::delay`] after it comes.
+    /// Counts a request of `key` that weighs `cost`. A cost beyond the burst empties the full bucket: such a request is
+    /// as rare as can be, not impossible. Where the limiter delays, what is over it gets a place among those held back,
+    /// unless it would have to wait longer than that or its `patience` allows. It may pass [`Rated::delay`] after it
+    /// comes.
     pub fn take(
         self: &Arc<Self>,
         key: u64,
@@ -179,11 +167,6 @@ impl RateLimiter {
         }
         let weight = self.weight(cost);
         (rated, Some(Reservation { limiter: Arc::clone(self), key, weight, full_at, passed: false }))
-    }
-
-    /// Keys that have a bucket of their own now, full buckets not yet taken over included.
-    pub fn keys(&self) -> usize {
-        self.buckets.sets.iter().map(|set| set.lock().own.len()).sum()
     }
 
     /// Requests that are held back now.
@@ -383,6 +366,22 @@ mod tests {
 
     use super::*;
 
+    impl RateLimiter {
+        /// Counts a request that is not held back.
+        fn check_at(&self, key: u64, cost: NonZeroU32, now: Instant) -> Rated {
+            self.judge(key, cost, Come { now, held: Duration::ZERO }, Duration::ZERO, true).0
+        }
+
+        fn check(&self, key: u64, cost: NonZeroU32) -> Rated {
+            self.check_at(key, cost, Clock::system().now())
+        }
+
+        /// Keys that have a bucket of their own now, full buckets not yet taken over included.
+        fn keys(&self) -> usize {
+            self.buckets.sets.iter().map(|set| set.lock().own.len()).sum()
+        }
+    }
+
     fn params(limit: u32, per: Duration, burst: u32) -> RateParams {
         RateParams {
             limit: limit.try_into().unwrap(),
@@ -395,13 +394,13 @@ mod tests {
 
     /// 10 per second, of which 5 at once.
     fn limiter(capacity: usize) -> RateLimiter {
-        RateLimiter::new(&params(10, SECOND, 5), capacity, Clock::system())
+        RateLimiter::new(&params(10, SECOND, 5), capacity, &Clock::system())
     }
 
     /// The same, where what is over it is held back.
     fn shaper(longest: Duration, most: u32) -> Arc<RateLimiter> {
         let delay = Some(Delay { longest, most });
-        Arc::new(RateLimiter::new(&RateParams { delay, ..params(10, SECOND, 5) }, 100, Clock::system()))
+        Arc::new(RateLimiter::new(&RateParams { delay, ..params(10, SECOND, 5) }, 100, &Clock::system()))
     }
 
     const fn at(now: Instant) -> Come {
@@ -438,7 +437,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_look_says_what_a_check_would_and_takes_nothing() {
         let limiter = limiter(100);
-        let now = limiter.clock.now();
+        let now = Clock::system().now();
         for _ in 0..7 {
             let look = limiter.peek(7, ONE, at(now), Duration::MAX);
             assert_eq!(limiter.peek(7, ONE, at(now), Duration::MAX), look);
@@ -458,7 +457,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_over_the_rate_gets_turns_one_behind_the_other() {
         let limiter = shaper(ms(300), 100);
-        let now = limiter.clock.now();
+        let now = Clock::system().now();
         let take = |limiter: &Arc<RateLimiter>| limiter.take(7, ONE, at(now), Duration::MAX);
         for _ in 0..5 {
             let (rated, place) = take(&limiter);
@@ -486,7 +485,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_is_held_back_beyond_his_patience_and_only_so_many_at_once() {
         let limiter = shaper(SECOND, 2);
-        let now = limiter.clock.now();
+        let now = Clock::system().now();
         let over = |key, patience| limiter.take(key, 5.try_into().unwrap(), at(now), patience);
         assert!(over(1, SECOND).1.is_none() && over(2, SECOND).1.is_none() && over(3, SECOND).1.is_none());
         let (impatient, place) = over(1, ms(499));
@@ -504,7 +503,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_leaves_before_his_turn_leaves_nothing_unless_others_are_behind_him() {
         let limiter = shaper(SECOND, 100);
-        let now = limiter.clock.now();
+        let now = Clock::system().now();
         let take = || limiter.take(7, ONE, at(now), Duration::MAX);
         for _ in 0..5 {
             assert!(take().1.is_none());
@@ -528,7 +527,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_comes_later_is_judged_as_of_then_and_evicts_nobody() {
         let limiter = shaper(SECOND, 100);
-        let now = limiter.clock.now();
+        let now = Clock::system().now();
         let later = Come { now, held: ms(250) };
         let five = 5.try_into().unwrap();
         assert!(limiter.take(7, five, at(now), Duration::MAX).0.allowed);
@@ -563,7 +562,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded_under_a_million_keys() {
         let limiter = limiter(1024);
-        let (mut allowed, now) = (0, limiter.clock.now());
+        let (mut allowed, now) = (0, Clock::system().now());
         for key in strangers(0..1_000_000) {
             allowed += u64::from(limiter.check_at(key, ONE, now).allowed);
         }
@@ -576,7 +575,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flood_neither_evicts_a_consumers_record_nor_takes_its_place() {
         let limiter = limiter(1024);
-        let now = limiter.clock.now();
+        let now = Clock::system().now();
         for _ in 0..5 {
             assert!(limiter.check_at(1, ONE, now).allowed);
         }
@@ -622,7 +621,7 @@ mod tests {
         let extremes =
             [(1, Duration::MAX, 1), (1, Duration::MAX, u32::MAX), (u32::MAX, SECOND, u32::MAX), (1, Duration::ZERO, 1)];
         for (limit, per, burst) in extremes {
-            let limiter = RateLimiter::new(&params(limit, per, burst), 10, Clock::system());
+            let limiter = RateLimiter::new(&params(limit, per, burst), 10, &Clock::system());
             for cost in [1, 1000, u32::MAX] {
                 limiter.check(1, cost.try_into().unwrap());
             }
@@ -638,7 +637,7 @@ mod tests {
             crowd in 0_u64..200,
             steps in prop::collection::vec((0_u64..2_000, 1_u32..5, any::<bool>()), 1..200),
         ) {
-            let limiter = RateLimiter::new(&params(limit, Duration::from_millis(per), burst), 1, Clock::system());
+            let limiter = RateLimiter::new(&params(limit, Duration::from_millis(per), burst), 1, &Clock::system());
             let mut now = limiter.epoch;
             let mut passed: Vec<(Instant, u32)> = Vec::new();
             let mut strangers = 1000_u64;
@@ -676,7 +675,7 @@ mod tests {
         ) {
             let delay = Some(Delay { longest: ms(longest), most });
             let params = RateParams { delay, ..params(limit, SECOND, burst) };
-            let limiter = Arc::new(RateLimiter::new(&params, 1, Clock::system()));
+            let limiter = Arc::new(RateLimiter::new(&params, 1, &Clock::system()));
             let mut now = limiter.epoch;
             let mut held: Vec<(Instant, u32, Reservation)> = Vec::new();
             let mut passed: Vec<(Instant, u32)> = Vec::new();
@@ -730,7 +729,7 @@ mod tests {
             burst in 1_u32..50,
             costs in prop::collection::vec(1_u32..60, 1..50),
         ) {
-            let limiter = RateLimiter::new(&params(limit, SECOND, burst), 10, Clock::system());
+            let limiter = RateLimiter::new(&params(limit, SECOND, burst), 10, &Clock::system());
             let mut now = limiter.epoch;
             for cost in costs {
                 let cost = cost.try_into().unwrap();
