@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -323,6 +324,24 @@ def reload(test, world, browser):
     test.check("vaxel drain asks first", code == 1 and "--yes" in output, (code, output))
 
 
+def renewed(test, world, browser):
+    browser.run("sessionStorage.setItem('vaxel-token', 'an-old-one')")
+    browser.click("#reload")
+    until("asked", lambda: browser.run("return document.getElementById('dialog').open"))
+    browser.click("#dialog-do")
+    until("a token that is none any more is asked for", lambda: browser.text("#dialog-title") == "The admin token")
+    browser.type("#dialog input", TOKEN)
+    confirm(browser)
+    test.equal("and taken", browser.run("return sessionStorage.getItem('vaxel-token')"), TOKEN)
+    until("the page lives on", lambda: state(browser) == "live")
+    browser.click("#reload")
+    confirm(browser)
+    test.equal("and acts again", browser.text("#dialog-error"), "")
+    # Refused orders, of this part and those before, are in the console by Chromium's own hand.
+    noise = [line for line in browser.console() if not re.search(r"status of 4(01|22)", line["message"])]
+    test.equal("the console says nothing but that", noise, [])
+
+
 def looks(test, world, browser):
     until("curves have grown", lambda: browser.run("return Math.max(...[...curves.values()].map((one) => one.busy.length))") > 20, 60)
     time.sleep(world.grow)
@@ -453,6 +472,7 @@ PARTS = [
     ("the breaker is held and let go", breaker),
     ("answers are purged", purge),
     ("the configuration is reloaded", reload),
+    ("a token that was changed is asked for anew", renewed),
     ("it can be read: small, large, dark, light, aloud", looks),
     ("nobody else gets in", attackers),
     ("answers are as docs/openapi.json says", described),
