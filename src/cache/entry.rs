@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::ETAG;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -111,6 +111,9 @@ pub struct Head {
     /// The header fields that may be sent again: no hop-by-hop fields, no Set-Cookie, no Age, no Content-Length
     /// (the body's length is the truth); always with Date.
     pub headers: HeaderMap,
+    /// Status line and fields as they go over an HTTP/1.1 connection, each ended by CRLF: a hit is answered with them as
+    /// they are. Empty before the head is made compact.
+    pub lines: Bytes,
     /// How long it serves for what.
     pub life: Life,
     /// Its age when it arrived.
@@ -181,16 +184,32 @@ impl Head {
         self.address.splitn(3, ' ').nth(2).unwrap_or_default()
     }
 
+    /// Whether its lines say all that they must before a body: there are some, and a length belongs to them (RFC 9110
+    /// section 8.6).
+    pub fn is_preset(&self) -> bool {
+        !self.lines.is_empty() && self.status != StatusCode::NO_CONTENT && !self.status.is_informational()
+    }
+
     /// The same, with its fields in an allocation of their own, of exactly their size: those of an answer are slices
-    /// of the buffer it was read into, which an entry must not keep alive.
+    /// of the buffer it was read into, which an entry must not keep alive. They are slices of its lines now.
     #[must_use]
     pub(crate) fn compact(mut self) -> Self {
-        let mut bytes = BytesMut::with_capacity(self.headers.values().map(HeaderValue::len).sum());
-        self.headers.values().for_each(|value| bytes.extend_from_slice(value.as_bytes()));
-        let mut bytes = bytes.freeze();
+        let status = status_line(self.status);
+        let length =
+            self.headers.iter().map(|(name, value)| line(name, value).iter().map(|piece| piece.len()).sum::<usize>());
+        let mut lines = BytesMut::with_capacity(status.len() + length.sum::<usize>());
+        lines.extend_from_slice(status.as_bytes());
+        for (name, value) in &self.headers {
+            line(name, value).iter().for_each(|piece| lines.extend_from_slice(piece));
+        }
+        self.lines = lines.freeze();
+        let mut rest = self.lines.slice(status.len()..);
         let mut headers = HeaderMap::with_capacity(self.headers.keys_len());
         for (name, value) in &self.headers {
-            let copy = HeaderValue::from_maybe_shared(bytes.split_to(value.len()));
+            let [name_bytes, colon, _, end] = line(name, value);
+            rest.advance(name_bytes.len() + colon.len());
+            let copy = HeaderValue::from_maybe_shared(rest.split_to(value.len()));
+            rest.advance(end.len());
             let mut copy = copy.expect("it is the copy of a value");
             copy.set_sensitive(value.is_sensitive());
             headers.append(name.clone(), copy);
@@ -214,14 +233,26 @@ impl Head {
 
     fn weight(&self) -> usize {
         let headers = &self.headers;
-        let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let names: usize = headers.keys().map(|name| name.as_str().len()).sum();
+        // The values are slices of the lines, if there are lines already.
+        let lines = self.lines.len().max(headers.values().map(HeaderValue::len).sum());
         let slots = headers.capacity() * FIELD + (headers.len() - headers.keys_len()) * FURTHER_LINE;
         let pieces = |pieces: usize, bytes: usize| pieces * PIECE + bytes;
         let selecting = pieces(self.selecting.len(), self.selecting.iter().flatten().map(|value| value.len()).sum());
         let groups = pieces(self.groups.len(), self.groups.iter().map(|group| group.len()).sum());
         let vary = self.vary.len() * size_of::<HeaderName>();
-        fields + slots + selecting + groups + vary + self.address.len()
+        names + lines + slots + selecting + groups + vary + self.address.len()
     }
+}
+
+/// How an answer begins on the wire (RFC 9112 section 4).
+fn status_line(status: StatusCode) -> String {
+    format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or("<none>"))
+}
+
+/// The pieces of a field line (RFC 9112 section 5).
+fn line<'a>(name: &'a HeaderName, value: &'a HeaderValue) -> [&'a [u8]; 4] {
+    [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]
 }
 
 /// How long a stored answer serves for what. All spans but `fresh` begin where freshness ends.
@@ -270,6 +301,7 @@ mod tests {
         Head {
             status: StatusCode::OK,
             headers: HeaderMap::from_iter([(ETAG, HeaderValue::from_static("\"a\""))]),
+            lines: Bytes::new(),
             life,
             initial_age: Duration::from_secs(5),
             received: moment.mono,
@@ -316,10 +348,16 @@ mod tests {
         head.etag = Some(value(0..10));
         let before = head.clone();
         let compact = head.compact();
-        assert_eq!(compact, before);
+        assert_eq!(Head { lines: Bytes::new(), ..compact.clone() }, before);
         assert_eq!(compact.headers.iter().collect::<Vec<_>>(), before.headers.iter().collect::<Vec<_>>());
         assert!(compact.headers["secret"].is_sensitive() && !compact.headers["etag"].is_sensitive());
         assert!(!buffer.is_unique());
+        let lines = std::str::from_utf8(&compact.lines).unwrap().strip_prefix("HTTP/1.1 200 OK\r\n").unwrap();
+        let mut said = lines.split_terminator("\r\n").map(|line| line.split_once(": ").unwrap());
+        assert!(
+            before.headers.iter().all(|(name, value)| said.next() == Some((name.as_str(), value.to_str().unwrap())))
+        );
+        assert_eq!(said.next(), None);
         let tag_alone = Head { headers: HeaderMap::new(), ..before.clone() }.compact();
         assert_eq!(tag_alone.etag, before.etag);
         drop(before);

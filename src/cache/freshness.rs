@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, EXPIRES, LAST_MODIFIED, VARY, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -199,6 +200,7 @@ pub fn refreshed(
     let head = Head {
         status: head.status,
         headers,
+        lines: Bytes::new(),
         life,
         initial_age,
         received: moment.mono,

@@ -32,6 +32,7 @@ pub fn encode(primary: Key, variant: Key, entry: &Entry, now: Instant, out: &mut
     let Head {
         status,
         headers,
+        lines: _,
         life,
         initial_age: _,
         received: _,
@@ -110,6 +111,7 @@ pub fn decode(record: &[u8], rest: Duration, now: Instant) -> Option<Record> {
         etag: reuse::entity_tag(&headers),
         last_modified: freshness::http_date(&headers, &LAST_MODIFIED),
         headers,
+        lines: Bytes::new(),
         life,
         initial_age: age.saturating_add(rest),
         received: now,
@@ -225,6 +227,7 @@ pub(in crate::cache) mod tests {
                         etag: reuse::entity_tag(&headers),
                         last_modified: freshness::http_date(&headers, &LAST_MODIFIED),
                         headers,
+                        lines: Bytes::new(),
                         life: Life { fresh, swr, sie, keep, always_validate, must_revalidate, immutable },
                         initial_age,
                         received: Clock::system().now(),
@@ -234,6 +237,7 @@ pub(in crate::cache) mod tests {
                         address: address.into(),
                         groups: groups.into_iter().map(Into::into).collect(),
                     }
+                    .compact()
                 },
             )
     }
@@ -254,10 +258,8 @@ pub(in crate::cache) mod tests {
 
     /// Whether two answers are the same but for the time from which their age is counted.
     pub(in crate::cache) fn is_same(one: &Entry, other: &Entry) -> bool {
-        let timeless = |entry: &Entry| Head {
-            initial_age: Duration::ZERO,
-            received: one.head.received,
-            ..Head::clone(&entry.head)
+        let timeless = |entry: &Entry| {
+            Head { initial_age: Duration::ZERO, received: one.head.received, ..Head::clone(&entry.head) }.compact()
         };
         timeless(one) == timeless(other) && one.body == other.body && one.is_soft_purged() == other.is_soft_purged()
     }

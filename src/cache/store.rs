@@ -418,6 +418,7 @@ pub(in crate::cache) mod tests {
         Arc::new(Head {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
+            lines: Bytes::new(),
             life: Life { fresh: Duration::from_secs(60), ..Life::default() },
             initial_age: Duration::ZERO,
             received: Clock::system().now(),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{
     AGE, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, LAST_MODIFIED, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE, VARY, WWW_AUTHENTICATE,
@@ -144,6 +145,7 @@ pub fn decide(
         status,
         groups: groups(&stored),
         headers: stored,
+        lines: Bytes::new(),
         life,
         initial_age,
         received: moment.mono,

@@ -166,7 +166,16 @@ impl Gateway {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        self.begin(request)
+        self.begin(request, false)
+    }
+
+    /// The same for a server that writes the heads of its answers itself, and asks the body for one first
+    /// ([`Preset`](crate::listen::http1::Preset)): then the response has its status, and no fields.
+    pub fn handle_wire<B>(&self, request: Request<B>) -> impl Future<Output = Response<ResponseBody>> + Send + use<B>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        self.begin(request, true)
     }
 
     /// The answer to what is no request at all, for a server that could not read one: counted and logged like every
@@ -175,11 +184,11 @@ impl Gateway {
         proxy::refuse(&self.worker, self.peer, reason)
     }
 
-    fn begin<B>(&self, request: Request<B>) -> Handling
+    fn begin<B>(&self, request: Request<B>, wire: bool) -> Handling
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        proxy::handle(&self.worker, request.map(inbound), self.peer)
+        proxy::handle(&self.worker, request.map(inbound), self.peer, wire)
     }
 }
 
@@ -192,7 +201,7 @@ where
     type Future = Answering;
 
     fn call(&self, request: Request<B>) -> Answering {
-        Answering(self.begin(request))
+        Answering(self.begin(request, false))
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`socket`]: binding, one socket per worker or one for all
 //! - `callers`: how many connections each client has
 //! - [`serve`]: one connection: TLS, protocol detection, HTTP/1.1 or HTTP/2
+//! - [`http1`]: what an HTTP/1.1 connection asks of an answer
 //! - [`wire`]: its bytes: guarded, timed, closed so that the last answer arrives
 //! - [`guard`]: request framing as strict as RFC 9112 allows
 //! - `speaker`: says in our words what hyper refuses in its own
@@ -16,6 +17,7 @@ mod callers;
 pub mod certs;
 pub mod drain;
 pub mod guard;
+pub mod http1;
 pub mod serve;
 pub mod socket;
 mod speaker;

@@ -24,6 +24,11 @@ pub struct StaticAnswer {
 }
 
 impl HeaderEdits {
+    /// Whether nothing is edited.
+    pub const fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.remove.is_empty()
+    }
+
     /// Edits `headers`.
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {

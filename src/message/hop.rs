@@ -102,6 +102,7 @@ pub fn connection_has(headers: &HeaderMap, option: &str) -> bool {
 pub struct Pseudonym {
     id: Box<str>,
     http1: HeaderValue,
+    line: Box<str>,
     http2: HeaderValue,
     http10: HeaderValue,
 }
@@ -113,7 +114,8 @@ impl Pseudonym {
         let value = |version: &str| {
             HeaderValue::from_str(&format!("{version} {id}")).expect("hex digits and letters are a valid field value")
         };
-        Self { http10: value("1.0"), http1: value("1.1"), http2: value("2"), id: id.into_boxed_str() }
+        let line = format!("via: 1.1 {id}\r\n").into_boxed_str();
+        Self { line, http10: value("1.0"), http1: value("1.1"), http2: value("2"), id: id.into_boxed_str() }
     }
 
     /// Whether the message already went through this process.
@@ -122,6 +124,11 @@ impl Pseudonym {
             .get_all(header::VIA)
             .iter()
             .any(|value| memchr::memmem::find(value.as_bytes(), self.id.as_bytes()).is_some())
+    }
+
+    /// What [`sign`](Self::sign) appends to a message that came in HTTP/1.1, as a field line with its end.
+    pub fn line(&self) -> &str {
+        &self.line
     }
 
     /// Appends this hop to `Via` (RFC 9110 section 7.6.3); `received` is the version the message came in.

@@ -64,6 +64,11 @@ impl Short {
         }
     }
 
+    /// What was written; nothing if it did not fit.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
     /// The value; `None` if it did not fit, or no field may hold it.
     pub fn value(&self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(self.bytes.get(..self.length)?).ok()

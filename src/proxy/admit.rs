@@ -45,10 +45,12 @@ pub(super) enum Begun {
     Delayed(Box<Delayed>),
 }
 
-/// Takes a request as far as it comes without waiting.
-pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Begun {
+/// Takes a request as far as it comes without waiting. `wire`: its answer may bring its head as it goes over the
+/// connection.
+pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer, wire: bool) -> Begun {
     let (mut parts, body) = request.into_parts();
     let mut exchange = open(worker, &parts, peer);
+    exchange.wire = wire && parts.version == Version::HTTP_11;
     if let Some(hooks) = &worker.core.hooks {
         let hooked = hooks.request(&mut parts, &peer);
         exchange.method = parts.method.clone();
@@ -178,6 +180,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
         consumer: Identity::Anonymous(client),
         identity: None,
         method: parts.method.clone(),
+        wire: false,
         version: parts.version,
         deadline: None,
         started: now,

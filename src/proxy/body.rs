@@ -3,12 +3,14 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
 use super::held::Held;
+use super::preset::Stored;
 use crate::cache::flight::Reader;
+use crate::listen::http1::Preset;
 use crate::metrics::Ending;
 use crate::upstream::body::{BoxError, ReplyBody};
 
@@ -31,12 +33,21 @@ pub struct ResponseBody {
     sent: u64,
     /// The whole, where it is known beforehand.
     length: Option<u64>,
+    /// What brings the head of the answer, where that need not be made of fields.
+    preset: Option<Stored>,
 }
 
 impl ResponseBody {
     pub(super) fn new(content: Content, exchange: Box<Exchange>) -> Self {
-        let mut body = Self { content, exchange: Some(exchange), sent: 0, length: None };
+        let mut body = Self { content, exchange: Some(exchange), sent: 0, length: None, preset: None };
         body.length = body.size_hint().exact();
+        body
+    }
+
+    /// One that brings the head of its answer.
+    pub(super) fn stored(content: Content, exchange: Box<Exchange>, stored: Stored) -> Self {
+        let mut body = Self::new(content, exchange);
+        body.preset = Some(stored);
         body
     }
 
@@ -66,6 +77,14 @@ impl Content {
             Self::Fill(reader) => reader.poll_next(cx).map(|next| next.map(|data| Ok(Frame::data(data?)))),
             Self::Reply(body, held) => held.poll_body(body, cx),
         }
+    }
+}
+
+impl Preset for ResponseBody {
+    fn preset(&mut self, head: &mut BytesMut) -> bool {
+        let Some((stored, exchange)) = self.preset.take().zip(self.exchange.as_deref()) else { return false };
+        stored.write(exchange, head);
+        true
     }
 }
 

@@ -4,6 +4,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::cache::entry::Entry;
 use crate::message::short::Short;
+use crate::metrics::CacheResult;
 
 /// A forwarded request: `fwd` and its companions (RFC 9211 sections 2.2 to 2.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +55,12 @@ impl Forward {
 
 /// An answer that went no further than the store: `hit` and what is left of its freshness, negative when it is stale.
 /// `age` in seconds.
-pub(super) fn hit(entry: &Entry, age: u64, detail: Option<&'static str>) -> HeaderValue {
+pub(super) fn hit(entry: &Entry, age: u64, result: CacheResult) -> Short {
     let fresh = entry.head.life.fresh.as_secs();
     let mut text = Short::default();
     text.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
-    if let Some(detail) = detail {
-        text.text("; detail=").text(detail);
+    if result == CacheResult::StaleError {
+        text.text("; detail=stale_if_error");
     }
-    text.value().unwrap_or(HeaderValue::from_static("vaxel; hit"))
+    text
 }

@@ -47,6 +47,8 @@ pub(super) struct Exchange {
     pub(super) identity: Option<u64>,
     /// Its method.
     pub(super) method: Method,
+    /// Whether its answer may bring its head as it goes over the connection ([`Preset`](crate::listen::http1::Preset)).
+    pub(super) wire: bool,
     /// The version it came in.
     pub(super) version: Version,
     /// When it came.

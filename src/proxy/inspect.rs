@@ -198,7 +198,7 @@ fn verdict(
     match looked {
         Looked::Serve(entry, result, refresh) => {
             exchange.cache = result;
-            let status = cache_status::hit(&entry, entry.age(now).as_secs(), None);
+            let status = cache_status::hit(&entry, entry.age(now).as_secs(), result);
             let why = served(&entry, result, refresh.is_some(), request, now);
             let cache_status = Some(text(status.as_bytes()));
             Verdict { result: result.code(), why, asks_upstream: refresh.is_some(), cache_status }

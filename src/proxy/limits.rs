@@ -15,6 +15,7 @@
 //!   (section 6).
 //! - What an upstream says of limits of its own stays as it is (section 7.2); ours stand after it.
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::exchange::Exchange;
@@ -55,25 +56,65 @@ impl Default for Told {
 
 /// Tells how the request stands with everything that limits its consumer.
 pub(super) fn fields(exchange: &Exchange, headers: &mut HeaderMap) {
+    let beside = Beside::of(headers);
+    tell(exchange, beside, |name, value| match value {
+        Value::Known(value) => drop(headers.append(name, value.clone())),
+        Value::Made(text) => headers.extend(text.value().map(|value| (name, value))),
+    });
+}
+
+/// The same, as lines that end what is said beside `headers`.
+pub(super) fn lines(exchange: &Exchange, headers: &HeaderMap, to: &mut BytesMut) {
+    tell(exchange, Beside::of(headers), |name, value| {
+        let value = match value {
+            Value::Known(value) => value.as_bytes(),
+            Value::Made(text) => text.as_bytes(),
+        };
+        [name.as_str().as_bytes(), b": ", value, b"\r\n"].into_iter().for_each(|piece| to.extend_from_slice(piece));
+    });
+}
+
+/// What the fields of an answer say of limits already.
+struct Beside {
+    /// When to come back.
+    retry_after: bool,
+    /// How its consumer stands with the upstream's own.
+    x_limit: bool,
+}
+
+impl Beside {
+    fn of(headers: &HeaderMap) -> Self {
+        Self { retry_after: headers.contains_key(header::RETRY_AFTER), x_limit: headers.contains_key(X_LIMIT) }
+    }
+}
+
+/// The value of a field.
+enum Value<'a> {
+    /// As it always is.
+    Known(&'a HeaderValue),
+    /// Made for this answer.
+    Made(&'a Short),
+}
+
+fn tell(exchange: &Exchange, beside: Beside, mut to: impl FnMut(HeaderName, Value<'_>)) {
     let told = exchange.snapshot.told;
     if told.ratelimit {
-        let only_over = headers.contains_key(header::RETRY_AFTER);
         for (limit, policy) in limits(exchange) {
             match policy {
-                Some(policy) => drop(headers.append(RATELIMIT_POLICY, policy.clone())),
-                None => append(headers, RATELIMIT_POLICY, &limit.policy()),
+                Some(policy) => to(RATELIMIT_POLICY, Value::Known(policy)),
+                None => to(RATELIMIT_POLICY, Value::Made(&limit.policy())),
             }
-            if limit.is_over || !only_over {
-                append(headers, RATELIMIT, &limit.stand());
+            if limit.is_over || !beside.retry_after {
+                to(RATELIMIT, Value::Made(&limit.stand()));
             }
         }
     }
     // The upstream's own stay as they are; two of one of these could not be told apart.
-    if told.x_ratelimit && !headers.contains_key(X_LIMIT) {
+    if told.x_ratelimit && !beside.x_limit {
         let binding = limits(exchange).min_by_key(|(limit, _)| (!limit.is_over, limit.remaining));
         if let Some((limit, _)) = binding {
             for (name, number) in [(X_LIMIT, limit.room), (X_REMAINING, limit.remaining), (X_RESET, limit.reset)] {
-                headers.insert(name, number.into());
+                to(name, Value::Made(Short::default().number(number)));
             }
         }
     }
@@ -150,10 +191,6 @@ pub(crate) fn policy(name: &str, quota: u64, window: u64) -> Short {
     let mut text = Short::default();
     text.text("\"").text(name).text("\";q=").number(quota).text(";w=").number(window).text(";qu=\"requests\"");
     text
-}
-
-fn append(headers: &mut HeaderMap, name: HeaderName, text: &Short) {
-    headers.extend(text.value().map(|value| (name, value)));
 }
 
 /// What a consumer's rate is called.

@@ -47,6 +47,7 @@ mod lookup;
 pub mod observe;
 mod outgoing;
 mod post;
+mod preset;
 mod respond;
 pub mod snapshot;
 mod standing;
@@ -58,9 +59,10 @@ mod write;
 pub use body::ResponseBody;
 use snapshot::Worker;
 
-/// Answers one request. Never fails: every refusal is rendered into a response.
-pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer) -> Handling {
-    match admit::begin(worker, request, peer) {
+/// Answers one request. Never fails: every refusal is rendered into a response. `wire`: the body may bring the head of its
+/// answer ([`Preset`](crate::listen::http1::Preset)); then the response has its status and no fields.
+pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer, wire: bool) -> Handling {
+    match admit::begin(worker, request, peer, wire) {
         admit::Begun::Answered(response) => Handling(Inner::Ready(Some(response))),
         admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
         admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(reading.travel()))),

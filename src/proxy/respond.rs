@@ -17,13 +17,13 @@ pub(super) use super::cache_status::Forward;
 use super::exchange::{Exchange, hexadecimal};
 use super::held::Held;
 use super::limits;
+use super::preset::Stored;
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::Reader;
 use crate::cache::range;
 use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
 use crate::message::present::Present;
-use crate::metrics::CacheResult;
 use crate::refusal::{Denied, Reason, Refusal};
 use crate::upstream::body::ReplyBody;
 
@@ -36,7 +36,14 @@ pub(super) fn stored(
     forward: Option<Forward>,
 ) -> Response<ResponseBody> {
     let body = &entry.body;
+    let age = entry.age(now).as_secs();
     let answer = answer(&exchange, &entry.head, body.len() as u64, request);
+    if answer == Answer::Full
+        && forward.is_none()
+        && let Some(stored) = Stored::of(&exchange, entry, age)
+    {
+        return preset(exchange, entry, stored);
+    }
     let mut response = Response::new(Content::Empty);
     *response.status_mut() = entry.head.status;
     *response.headers_mut() = entry.head.headers.clone();
@@ -69,18 +76,25 @@ pub(super) fn stored(
             response.headers_mut().remove(header::CONTENT_TYPE);
         }
     }
-    let age = entry.age(now).as_secs();
     let status = match forward {
         Some(forward) => forward.value(),
-        None => {
-            cache_status::hit(entry, age, matches!(exchange.cache, CacheResult::StaleError).then_some("stale_if_error"))
-        }
+        None => cache_status::hit(entry, age, exchange.cache).value().unwrap_or(HeaderValue::from_static("vaxel; hit")),
     };
     let headers = response.headers_mut();
     headers.insert(header::AGE, HeaderValue::from(age));
     headers.insert(CACHE_STATUS, status);
     finish(&mut exchange, response.headers_mut());
     dress(exchange, response)
+}
+
+/// Answers with all of a stored entry, whose head goes over the connection as it is.
+fn preset(mut exchange: Box<Exchange>, entry: &Entry, stored: Stored) -> Response<ResponseBody> {
+    exchange.mark(|traced, now| traced.answered = Some(now));
+    exchange.status = entry.head.status;
+    let content = if exchange.method == Method::HEAD { Content::Empty } else { Content::Full(entry.body.clone()) };
+    let mut response = Response::new(ResponseBody::stored(content, exchange, stored));
+    *response.status_mut() = entry.head.status;
+    response
 }
 
 /// What of a stored answer goes to the client, whose own fields `request` is.

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::request::Builder;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full};
 use tokio::task::JoinHandle;
 use vaxel::gateway::Gateway;
 use vaxel::listen::Peer;
+use vaxel::listen::http1::Preset as _;
 use vaxel::proxy::ResponseBody;
 
 /// Somebody at an address.
@@ -22,6 +23,7 @@ pub struct Request {
     gateway: Gateway,
     head: Builder,
     body: Bytes,
+    wire: bool,
 }
 
 /// A client on its way, in a task of its own. Awaited, it gives its answer.
@@ -31,6 +33,8 @@ pub struct Visit(JoinHandle<Answer>);
 pub struct Opened {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// It brought its head as it goes over the connection.
+    pub preset: bool,
     body: ResponseBody,
 }
 
@@ -39,6 +43,8 @@ pub struct Opened {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// It brought its head as it goes over the connection.
+    pub preset: bool,
     pub body: Bytes,
     /// The body broke off.
     pub broken: bool,
@@ -55,7 +61,7 @@ impl Client {
 
     pub fn asks(&self, method: &str, target: &str) -> Request {
         let head = http::Request::builder().method(method).uri(target).header("host", "erp.example");
-        Request { gateway: self.0.clone(), head, body: Bytes::new() }
+        Request { gateway: self.0.clone(), head, body: Bytes::new(), wire: false }
     }
 }
 
@@ -73,17 +79,59 @@ impl Request {
         self.with("content-length", &length.to_string())
     }
 
+    /// In this version of HTTP.
+    pub fn version(mut self, version: Version) -> Self {
+        self.head = self.head.version(version);
+        self
+    }
+
+    /// Over HTTP/1.1, from a server that takes heads as they go over the connection.
+    pub fn by_wire(mut self) -> Self {
+        self.wire = true;
+        self
+    }
+
     /// Sends it; the body of the answer is still to come.
     pub async fn opens(self) -> Opened {
         let request = self.head.body(Full::new(self.body)).unwrap();
-        let (head, body) = self.gateway.handle(request).await.into_parts();
-        Opened { status: head.status, headers: head.headers, body }
+        let response = match self.wire {
+            true => self.gateway.handle_wire(request).await,
+            false => self.gateway.handle(request).await,
+        };
+        let (mut parts, mut body) = response.into_parts();
+        let mut head = BytesMut::new();
+        let preset = body.preset(&mut head);
+        if preset {
+            assert!(parts.headers.is_empty() && !body.preset(&mut head), "a head comes once");
+            let (status, headers) = read(&head);
+            assert_eq!(status, parts.status);
+            parts.headers = headers;
+        }
+        assert!(preset || head.is_empty());
+        Opened { status: parts.status, headers: parts.headers, preset, body }
     }
 
     /// Sends it from a task of its own.
     pub fn goes(self) -> Visit {
         Visit(tokio::spawn(async move { self.opens().await.reads().await }))
     }
+}
+
+/// Reads a head without its final empty line.
+fn read(head: &[u8]) -> (StatusCode, HeaderMap) {
+    let head = std::str::from_utf8(head).unwrap().strip_suffix("\r\n").expect("the last line has an end");
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap();
+    let (status, reason) = status.split_once(' ').unwrap();
+    let status = StatusCode::from_bytes(status.as_bytes()).unwrap();
+    assert_eq!(status.canonical_reason().unwrap_or("<none>"), reason);
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let (name, value) = line.split_once(": ").unwrap();
+        assert_eq!(name, name.to_ascii_lowercase());
+        headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
+    }
+    (status, headers)
 }
 
 impl IntoFuture for Request {
@@ -142,7 +190,7 @@ impl Opened {
                 }
             }
         }
-        Answer { status: self.status, headers: self.headers, body: body.into(), broken }
+        Answer { status: self.status, headers: self.headers, preset: self.preset, body: body.into(), broken }
     }
 }
 

@@ -22,6 +22,7 @@ mod inspecting;
 mod invalidation;
 mod limit;
 mod posts;
+mod preset;
 mod purging;
 mod queries;
 mod quota;
