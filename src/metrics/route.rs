@@ -48,27 +48,28 @@ impl RouteMeter {
     /// Counts a finished exchange: four adds, one or two more for each of a request's body, a refusal, an abort and a delay. If it belongs
     /// to a recorded trace, it becomes the exemplar of its bucket.
     pub fn record(&self, worker: usize, facts: &Facts<'_>) {
+        let shard = self.shards.of(worker);
         let request = request_index(method_index(facts.method), code_index(facts.status), facts.cache);
-        self.shards.add(worker, request, 1);
+        shard.add(request, 1);
         let pace = facts.cache.pace();
-        let bucket = duration(pace).observe(&self.shards, worker, facts.duration);
+        let bucket = duration(pace).observe(shard, facts.duration);
         if let Some(traced) = facts.traced {
             let exemplar = Exemplar { value: facts.duration, traced };
             self.exemplars.keep(worker, pace as usize * BUCKETS + bucket, exemplar);
         }
         if facts.request_bytes > 0 {
-            self.shards.add(worker, REQUEST_BYTES, facts.request_bytes);
+            shard.add(REQUEST_BYTES, facts.request_bytes);
         }
-        self.shards.add(worker, RESPONSE_BYTES, facts.response_bytes);
+        shard.add(RESPONSE_BYTES, facts.response_bytes);
         if let Some(reason) = facts.reason {
-            self.shards.add(worker, REFUSALS + reason as usize, 1);
+            shard.add(REFUSALS + reason as usize, 1);
         }
         if facts.ending == Ending::Aborted {
-            self.shards.add(worker, ABORTS, 1);
+            shard.add(ABORTS, 1);
         }
         if let Some(delayed) = facts.delayed {
-            self.shards.add(worker, DELAYS, 1);
-            self.shards.add(worker, DELAY_TIME, u64::try_from(delayed.as_nanos()).unwrap_or(u64::MAX));
+            shard.add(DELAYS, 1);
+            shard.add(DELAY_TIME, u64::try_from(delayed.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 
@@ -199,10 +200,11 @@ impl ConsumerMeter {
     /// Counts a finished exchange: served, or refused by vaxel itself, and what it cost the backend. One add, and up to
     /// two more if the upstream was asked.
     pub fn record(&self, worker: usize, facts: &Facts<'_>) {
-        self.shards.add(worker, usize::from(facts.reason.is_some()), 1);
+        let shard = self.shards.of(worker);
+        shard.add(usize::from(facts.reason.is_some()), 1);
         for (counter, time) in [(UPSTREAM_TIME, facts.upstream_time), (QUEUE_TIME, facts.queued)] {
             if let Some(time) = time {
-                self.shards.add(worker, counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+                shard.add(counter, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
             }
         }
     }

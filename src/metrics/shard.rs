@@ -22,12 +22,15 @@ impl Shards {
         Self((0..workers.max(1)).map(|_| shard()).collect())
     }
 
-    /// Adds to the counter `index` in the shard of `worker`. A worker that does not exist (the thread of an embedder)
-    /// shares a shard; a counter that does not exist counts nothing.
+    /// Adds to the counter `index` in the shard of `worker`.
     pub(super) fn add(&self, worker: usize, index: usize, amount: u64) {
-        if let Some(counter) = self.shard(worker).and_then(|lines| counter(lines, index)) {
-            counter.fetch_add(amount, Ordering::Relaxed);
-        }
+        self.of(worker).add(index, amount);
+    }
+
+    /// The shard of `worker`. One that does not exist (the thread of an embedder) shares a shard.
+    pub(super) fn of(&self, worker: usize) -> Shard<'_> {
+        let lines = self.0.get(worker).or_else(|| self.0.get(worker % self.0.len()));
+        Shard(lines.map_or(&[], |lines| lines))
     }
 
     /// The sum of the counter `index` over all shards.
@@ -37,10 +40,18 @@ impl Shards {
             .filter_map(|lines| counter(lines, index))
             .fold(0, |sum, counter| sum.wrapping_add(counter.load(Ordering::Relaxed)))
     }
+}
 
-    fn shard(&self, worker: usize) -> Option<&[Line]> {
-        let lines = self.0.get(worker).or_else(|| self.0.get(worker % self.0.len()))?;
-        Some(lines)
+/// The counters of one worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shard<'a>(&'a [Line]);
+
+impl Shard<'_> {
+    /// Adds to the counter `index`. One that does not exist counts nothing.
+    pub(super) fn add(self, index: usize, amount: u64) {
+        if let Some(counter) = counter(self.0, index) {
+            counter.fetch_add(amount, Ordering::Relaxed);
+        }
     }
 }
 
@@ -74,11 +85,12 @@ impl Span {
     }
 
     /// Records `took`: two adds. Returns the bucket.
-    pub(super) fn observe(self, shards: &Shards, worker: usize, took: Duration) -> usize {
-        let bucket = self.bounds.partition_point(|bound| *bound < took);
+    pub(super) fn observe(self, shard: Shard<'_>, took: Duration) -> usize {
+        // From the front: what takes long can bear it.
+        let bucket = self.bounds.iter().position(|bound| took <= *bound).unwrap_or(self.bounds.len());
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        shards.add(worker, self.first + bucket, 1);
-        shards.add(worker, self.first + self.bounds.len() + 1, nanos);
+        shard.add(self.first + bucket, 1);
+        shard.add(self.first + self.bounds.len() + 1, nanos);
         bucket
     }
 
@@ -133,7 +145,7 @@ mod tests {
         let shards = Shards::new(1, Span::len(BOUNDS));
         let span = Span { first: 0, bounds: BOUNDS };
         for micros in [0, 1_000, 1_001, 10_000, 10_001] {
-            span.observe(&shards, 0, Duration::from_micros(micros));
+            span.observe(shards.of(0), Duration::from_micros(micros));
         }
         let reading = span.read(&shards);
         assert_eq!(reading.cumulative, [(BOUNDS[0], 2), (BOUNDS[1], 4)]);
@@ -148,7 +160,7 @@ mod tests {
             let shards = Shards::new(2, 3 + Span::len(BOUNDS));
             let span = Span { first: 3, bounds: BOUNDS };
             for (worker, micros) in &observed {
-                span.observe(&shards, *worker, Duration::from_micros(*micros));
+                span.observe(shards.of(*worker), Duration::from_micros(*micros));
             }
             let reading = span.read(&shards);
             prop_assert_eq!(reading.count, observed.len() as u64);

@@ -100,7 +100,7 @@ impl UpstreamMeter {
 
     /// Counts a request that asked for a slot and how long it waited for it (zero if it did not have to).
     pub fn waited(&self, worker: usize, wait: Duration) {
-        QUEUE_WAIT.observe(&self.shards, worker, wait);
+        QUEUE_WAIT.observe(self.shards.of(worker), wait);
     }
 
     /// Counts a finished attempt, and the time until the head of its answer if there was one. If it belongs to a recorded
@@ -108,7 +108,7 @@ impl UpstreamMeter {
     pub fn attempt(&self, worker: usize, outcome: Outcome, until_head: Option<Duration>, traced: Option<Traced>) {
         self.shards.add(worker, ATTEMPTS + outcome_index(outcome), 1);
         let Some(took) = until_head else { return };
-        let bucket = ATTEMPT_DURATION.observe(&self.shards, worker, took);
+        let bucket = ATTEMPT_DURATION.observe(self.shards.of(worker), took);
         if let Some(traced) = traced {
             self.exemplars.keep(worker, bucket, Exemplar { value: took, traced });
         }

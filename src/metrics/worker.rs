@@ -22,7 +22,7 @@ impl WorkerMeter {
 
     /// Records by how much later than it was due something was done.
     pub fn late(&self, by: Duration) {
-        LAG.observe(&self.shards, 0, by);
+        LAG.observe(self.shards.of(0), by);
     }
 
     /// Reads for how long the event loop has worked so far through `watch` at each scrape. It must not scrape.
