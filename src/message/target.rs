@@ -86,18 +86,17 @@ fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap, old: bool) -> Result<Cow<'a, s
         (None, None) if old => "",
         (None, None) => return Err(Reason::RequestHost),
     };
+    let seen = host.bytes().fold(0, |seen, byte| seen | kind(&HOST, byte));
     let absent = old && host.is_empty();
-    if !absent && !valid_host(host) {
+    if !absent && !valid_host(host, seen) {
         return Err(Reason::RequestHost);
     }
-    if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Ok(Cow::Owned(host.to_ascii_lowercase()));
-    }
-    Ok(Cow::Borrowed(host))
+    Ok(if seen & UPPER == 0 { Cow::Borrowed(host) } else { Cow::Owned(host.to_ascii_lowercase()) })
 }
 
 /// `uri-host [ ":" port ]` of RFC 9110 section 7.2, without the percent-encoded and sub-delim forms that no DNS name has.
-fn valid_host(host: &str) -> bool {
+/// `seen`: the kinds of its bytes.
+fn valid_host(host: &str, seen: u8) -> bool {
     let (name, port) = if let Some(rest) = host.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else {
             return false;
@@ -106,12 +105,14 @@ fn valid_host(host: &str) -> bool {
             return false;
         }
         (address, port)
+    } else if seen & OTHER != 0 {
+        return false;
+    } else if seen & COLON != 0 {
+        host.split_at(host.bytes().position(|byte| byte == b':').unwrap_or(host.len()))
     } else {
-        host.split_at(memchr::memchr(b':', host.as_bytes()).unwrap_or(host.len()))
+        (host, "")
     };
-    let name_fits = !name.is_empty()
-        && name.len() <= 255
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'));
+    let name_fits = !name.is_empty() && name.len() <= 255;
     let port_fits = match port.strip_prefix(':') {
         None => port.is_empty(),
         Some(digits) => digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()),
@@ -121,15 +122,11 @@ fn valid_host(host: &str) -> bool {
 
 /// The normal form of a path; `*` (of `OPTIONS *`) is its own.
 fn normal_path(path: &str) -> Result<Cow<'_, str>, Reason> {
-    let (mut is_normal, mut before) = (true, 0);
-    for byte in path.bytes() {
-        if byte.is_ascii_control() || matches!(byte, b'\\' | b'#') {
-            return Err(Reason::RequestTarget);
-        }
-        is_normal &= byte != b'%' && (before, byte) != (b'/', b'.');
-        before = byte;
+    let seen = path.bytes().fold(0, |seen, byte| seen | kind(&PATH, byte));
+    if seen & OTHER != 0 {
+        return Err(Reason::RequestTarget);
     }
-    if is_normal {
+    if seen & PERCENT == 0 && (seen & DOT == 0 || !path.as_bytes().array_windows().any(|pair| pair == b"/.")) {
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode_unreserved(path)?;
@@ -141,6 +138,40 @@ fn normal_path(path: &str) -> Result<Cow<'_, str>, Reason> {
     }
     remove_dot_segments(&decoded).map(Cow::Owned)
 }
+
+/// What a byte of a host or path is, one bit each. All of them at once say what is to be looked at closely: mostly nothing.
+const fn kinds(is_path: bool) -> [u8; 256] {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < kinds.len() {
+        kinds[byte] = match byte as u8 {
+            b'%' if is_path => PERCENT,
+            b'.' if is_path => DOT,
+            b'\\' | b'#' | 0..b' ' | 0x7f if is_path => OTHER,
+            _ if is_path => 0,
+            b'A'..=b'Z' => UPPER,
+            b':' => COLON,
+            b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' => 0,
+            _ => OTHER,
+        };
+        byte += 1;
+    }
+    kinds
+}
+
+fn kind(kinds: &[u8; 256], byte: u8) -> u8 {
+    kinds.get(usize::from(byte)).copied().unwrap_or(OTHER)
+}
+
+static HOST: [u8; 256] = kinds(false);
+static PATH: [u8; 256] = kinds(true);
+
+/// It belongs nowhere.
+const OTHER: u8 = 1;
+const UPPER: u8 = 1 << 1;
+const COLON: u8 = 1 << 2;
+const PERCENT: u8 = 1 << 3;
+const DOT: u8 = 1 << 4;
 
 /// RFC 3986 section 6.2.2.1 and .2: hex digits in upper case, unreserved characters in clear.
 fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, Reason> {
