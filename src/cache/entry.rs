@@ -144,7 +144,11 @@ impl Head {
 
     /// How long past its freshness it is at `now`; `None` while it is fresh.
     pub fn staleness(&self, now: Instant) -> Option<Duration> {
-        let age = self.age(now);
+        self.past(self.age(now))
+    }
+
+    /// The same at this age.
+    pub fn past(&self, age: Duration) -> Option<Duration> {
         // RFC 9111 section 4.2: fresh while lifetime > age, so a lifetime of zero is never fresh.
         (age >= self.life.fresh).then(|| age.saturating_sub(self.life.fresh))
     }

@@ -91,7 +91,7 @@ impl Reuse {
 pub fn decide(head: &Head, soft_purged: bool, control: &RequestControl, now: Instant) -> Reuse {
     let life = &head.life;
     let age = head.age(now);
-    let staleness = head.staleness(now).or_else(|| soft_purged.then_some(Duration::ZERO));
+    let staleness = head.past(age).or_else(|| soft_purged.then_some(Duration::ZERO));
     let not_served = || {
         if head.has_validator() && age < life.end() {
             Reuse::Validate
