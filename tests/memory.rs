@@ -83,7 +83,7 @@ fn store(store: &Store, clock: &Clock, dice: &mut Dice, kind: &Kind, number: u64
     let primary = store.keyer().primary(&parts, &QueryRule::default());
     // As a request does: what nobody asks for is not admitted.
     let rule = QueryRule::default();
-    store.find(&Lookup { primary, parts: &parts, rule: &rule, headers: &asked }, moment.mono);
+    store.find(&Lookup { primary, clear: &parts.clear(&rule), headers: &asked }, moment.mono);
     let variant = store.keyer().variant(primary, &head.vary, &asked);
     let body = vec![b'x'; dice.draw(&kind.body) as usize];
     let entry = Entry::new(Arc::new(head), body.into());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cache::QueryRule;
 use crate::cache::entry::Entry;
-use crate::cache::key::Key;
+use crate::cache::key::{Clear, Key};
 use crate::cache::search::{self, NO_VARY_SEARCH};
 
 /// What answers to other queries are known, bounded in bytes.
@@ -45,13 +45,12 @@ impl Aliases {
         self.any.store(true, Ordering::Relaxed);
     }
 
-    /// The key under which an answer to `address` may be, if it is not under its own.
-    pub(super) fn find(&self, address: impl FnOnce() -> Box<str>) -> Option<Alias> {
+    /// The key under which an answer to a request may be, if it is not under its own.
+    pub(super) fn find(&self, clear: &Clear) -> Option<Alias> {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }
-        let address = address();
-        let (path, query) = search::split(&address);
+        let (path, query) = search::split(std::str::from_utf8(clear.address()).ok()?);
         let Some(Known::Rule(rule)) = self.known.get(&path) else { return None };
         let place = place(&path, query, &rule);
         match self.known.get(&place)? {

@@ -1,7 +1,7 @@
 //! The key of a request: 128 bits over scheme, host, path, the query parameters that count, upstream and partition;
 //! and of a variant: the same plus the request fields an answer was selected by (RFC 9111 sections 2 and 4.1).
 //!
-//! Every piece is hashed with its length, so that no two lists of pieces run into each other. The hash is fast, not
+//! No two lists of pieces run into each other, as their lengths are hashed with them. The hash is fast, not
 //! cryptographic: an entry keeps its key in clear ([`KeyParts::address`]) and a hit compares it.
 
 use std::hash::{BuildHasher, Hasher};
@@ -57,6 +57,23 @@ impl KeyParts<'_> {
         address.into_boxed_str()
     }
 
+    /// The same, with what is hashed of it, on the stack where it is not long.
+    pub fn clear(&self, rule: &QueryRule) -> Clear {
+        let mut clear = Clear { short: [0; SHORT], long: Vec::new(), length: 0, address: 0 };
+        let mut pieces = 0;
+        self.each_piece(rule, &mut |piece| {
+            clear.push(piece.as_bytes());
+            pieces += 1;
+            true
+        });
+        clear.address = clear.length;
+        // With the number of pieces, these tell where each of them begins; a scheme ends at its colon.
+        let lengths = [self.host.len(), self.path.len(), self.upstream.len(), pieces];
+        let shape = lengths.iter().fold(0, |shape, length| shape << 32 | *length as u128);
+        clear.push(&shape.to_le_bytes());
+        clear
+    }
+
     /// Whether `address` is the address of these parts, without building it.
     pub fn is_at(&self, address: &str, rule: &QueryRule) -> bool {
         let mut rest = address;
@@ -71,16 +88,18 @@ impl KeyParts<'_> {
     }
 
     /// Hands the pieces of the address to `sink` until it says no; whether it took them all.
-    fn each_piece(&self, rule: &QueryRule, sink: &mut dyn FnMut(&str) -> bool) -> bool {
+    fn each_piece(&self, rule: &QueryRule, sink: &mut impl FnMut(&str) -> bool) -> bool {
         let mut separator = "?";
         [self.scheme, "://", self.host, self.path].into_iter().all(&mut *sink)
             && each_parameter(self.query, rule, &mut |parameter| {
                 sink(std::mem::replace(&mut separator, "&")) && sink(parameter)
             })
-            && sink(" ")
-            && match self.partition {
-                None => sink("-"),
-                Some(partition) => sink(std::str::from_utf8(&hexadecimal(partition)).unwrap_or_default()),
+            && match (self.partition, self.body) {
+                (None, None) => return sink(" - ") && sink(self.upstream),
+                (None, Some(_)) => sink(" -"),
+                (Some(partition), _) => {
+                    sink(" ") && sink(std::str::from_utf8(&hexadecimal(partition)).unwrap_or_default())
+                }
             }
             && self.body.is_none_or(|digest| {
                 let mut pieces = digest
@@ -90,6 +109,42 @@ impl KeyParts<'_> {
             })
             && sink(" ")
             && sink(self.upstream)
+    }
+}
+
+/// A key in clear, made once for a request: hashed to find what is stored, and compared with that.
+#[derive(Debug)]
+pub struct Clear {
+    short: [u8; SHORT],
+    /// All of it, where it is too long for that.
+    long: Vec<u8>,
+    length: usize,
+    /// How much of it is the address.
+    address: usize,
+}
+
+impl Clear {
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        match self.short.get_mut(self.length..end) {
+            Some(place) => place.copy_from_slice(bytes),
+            None => {
+                if self.long.is_empty() {
+                    self.long.extend_from_slice(self.short.get(..self.length).unwrap_or_default());
+                }
+                self.long.extend_from_slice(bytes);
+            }
+        }
+        self.length = end;
+    }
+
+    fn hashed(&self) -> &[u8] {
+        if self.long.is_empty() { self.short.get(..self.length).unwrap_or_default() } else { &self.long }
+    }
+
+    /// As [`KeyParts::address`] has it.
+    pub fn address(&self) -> &[u8] {
+        self.hashed().get(..self.address).unwrap_or_default()
     }
 }
 
@@ -108,24 +163,16 @@ impl Keyer {
         Self { low: FixedState::with_seed(seed), high: FixedState::with_seed(!seed ^ 0x9e37_79b9_7f4a_7c15) }
     }
 
-    /// The key of a request. Allocates only where `rule` sorts.
+    /// The key of a request. Allocates only where `rule` sorts, or its address is long.
     pub fn primary(&self, parts: &KeyParts<'_>, rule: &QueryRule) -> Key {
+        self.of(&parts.clear(rule))
+    }
+
+    /// The same, where the key is there in clear.
+    pub fn of(&self, clear: &Clear) -> Key {
         let mut mixer = self.mixer();
-        for piece in [parts.scheme, parts.host, parts.path, parts.upstream] {
-            mixer.piece(piece.as_bytes());
-        }
-        let mut parameters = 0_u64;
-        each_parameter(parts.query, rule, &mut |parameter| {
-            parameters += 1;
-            mixer.piece(parameter.as_bytes());
-            true
-        });
-        mixer.number(parameters);
-        mixer.number(u64::from(parts.partition.is_some()));
-        mixer.number(parts.partition.unwrap_or_default());
-        if let Some(digest) = &parts.body {
-            mixer.piece(digest);
-        }
+        mixer.low.write(clear.hashed());
+        mixer.high.write(clear.hashed());
         mixer.finish()
     }
 
@@ -215,7 +262,7 @@ pub(crate) fn normal<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<im
 
 /// Hands the parameters that count to `sink` until it says no; whether it took them all. Without a rule the query is
 /// one piece.
-pub(crate) fn each_parameter(query: Option<&str>, rule: &QueryRule, sink: &mut dyn FnMut(&str) -> bool) -> bool {
+pub(crate) fn each_parameter(query: Option<&str>, rule: &QueryRule, sink: &mut impl FnMut(&str) -> bool) -> bool {
     let Some(query) = query else { return true };
     if rule.is_empty() {
         return sink(query);
@@ -231,6 +278,9 @@ pub(crate) fn each_parameter(query: Option<&str>, rule: &QueryRule, sink: &mut d
         parameters.all(sink)
     }
 }
+
+/// Longer than most addresses.
+const SHORT: usize = 256;
 
 fn hexadecimal(number: u64) -> [u8; 16] {
     let mut digits = [0; 16];

@@ -673,10 +673,9 @@ mod tests {
             partition: None,
             body: None,
         };
-        let rule = QueryRule::default();
+        let clear = parts.clear(&QueryRule::default());
         let headers = http::HeaderMap::new();
-        let asked =
-            Lookup { primary: store.keyer().primary(&parts, &rule), parts: &parts, rule: &rule, headers: &headers };
+        let asked = Lookup { primary: store.keyer().of(&clear), clear: &clear, headers: &headers };
         assert!(matches!(store.find(&asked, clock().now()).slot, FoundSlot::Entry(_)));
     }
 }

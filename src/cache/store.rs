@@ -21,10 +21,9 @@ use http::{HeaderMap, HeaderName};
 use moka::notification::RemovalCause;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::cache::QueryRule;
 use crate::cache::aliases::Aliases;
 use crate::cache::entry::Entry;
-use crate::cache::key::{Key, KeyParts, Keyer};
+use crate::cache::key::{Clear, Key, Keyer};
 use crate::cache::purge::{Depth, Purges};
 use crate::cache::room::Refused;
 
@@ -47,12 +46,10 @@ pub struct Store {
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Lookup<'a> {
-    /// Its primary key, made by the store's keyer of `parts` and `rule`.
+    /// Its primary key, made by the store's keyer.
     pub primary: Key,
-    /// What the key is made of.
-    pub parts: &'a KeyParts<'a>,
-    /// Which query parameters count.
-    pub rule: &'a QueryRule,
+    /// The same in clear.
+    pub clear: &'a Clear,
     /// Its header fields.
     pub headers: &'a HeaderMap,
 }
@@ -130,7 +127,7 @@ impl Store {
     /// An answer to another query that also answers this request (No-Vary-Search); for when [`find`](Self::find) has found
     /// nothing.
     pub fn find_equivalent(&self, asked: &Lookup<'_>) -> Option<Arc<Entry>> {
-        let alias = self.aliases.find(|| asked.parts.address(asked.rule))?;
+        let alias = self.aliases.find(asked.clear)?;
         let slot = match self.slots.get(&alias.primary)? {
             Slot::Vary(variants) => {
                 let variant = self.keyer.variant(alias.primary, &variants.vary, asked.headers);
@@ -266,8 +263,9 @@ impl Lookup<'_> {
         }
     }
 
-    fn is_answered_by(&self, entry: &Entry) -> bool {
-        self.parts.is_at(&entry.head.address, self.rule) && entry.head.selects(self.headers)
+    /// Whether an answer is one to this very request.
+    pub(super) fn is_answered_by(&self, entry: &Entry) -> bool {
+        entry.head.address.as_bytes() == self.clear.address() && entry.head.selects(self.headers)
     }
 }
 
@@ -409,8 +407,9 @@ pub(in crate::cache) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cache::QueryRule;
     use crate::cache::entry::{Head, Life};
-    use crate::cache::key::normal;
+    use crate::cache::key::{KeyParts, normal};
     use crate::clock::Clock;
 
     /// A plain head: 200, fresh for a minute, no Vary, at `address`.
@@ -484,10 +483,18 @@ pub(in crate::cache) mod tests {
             self.store.insert(primary, variant, Arc::new(entry), sent)
         }
 
+        pub(in crate::cache) fn asked<T>(
+            &self,
+            path: &str,
+            fields: Fields<'_>,
+            ask: impl FnOnce(&Lookup<'_>, Instant) -> T,
+        ) -> T {
+            let (clear, headers) = (parts(path).clear(&QueryRule::default()), headers(fields));
+            ask(&Lookup { primary: self.key(path), clear: &clear, headers: &headers }, self.now)
+        }
+
         fn find(&self, path: &str, fields: Fields<'_>) -> Found {
-            let (parts, rule, headers) = (parts(path), QueryRule::default(), headers(fields));
-            let asked = Lookup { primary: self.key(path), parts: &parts, rule: &rule, headers: &headers };
-            self.store.find(&asked, self.now)
+            self.asked(path, fields, |asked, now| self.store.find(asked, now))
         }
 
         pub(in crate::cache) fn get(&self, path: &str, fields: Fields<'_>) -> Option<Arc<Entry>> {
@@ -562,11 +569,11 @@ pub(in crate::cache) mod tests {
     fn another_address_or_another_field_under_the_same_key_is_a_miss() {
         let mut world = World::new(1 << 20);
         world.put("/x", "", EN);
-        let (rule, sv) = (QueryRule::default(), headers(SV));
+        let sv = headers(SV);
         let slot = Slot::Entry(world.get("/x", EN).unwrap());
         let judged = |path: &str, headers: &HeaderMap| {
-            let parts = parts(path);
-            let asked = Lookup { primary: world.key("/x"), parts: &parts, rule: &rule, headers };
+            let clear = parts(path).clear(&QueryRule::default());
+            let asked = Lookup { primary: world.key("/x"), clear: &clear, headers };
             asked.judge(Some(slot.clone()), world.now).is_some()
         };
         assert!(judged("/x", &headers(EN)));

@@ -148,8 +148,8 @@ impl Errand {
     fn come_meanwhile(&self, route: &Route, params: &CacheParams) -> Option<Arc<Entry>> {
         let core = &self.worker.core;
         let now = core.clock.now();
-        let parts = self.wanted.address.parts();
-        let asked = Lookup { primary: self.wanted.primary, parts: &parts, rule: &params.query, headers: &self.asked };
+        let clear = self.wanted.address.parts().clear(&params.query);
+        let asked = Lookup { primary: self.wanted.primary, clear: &clear, headers: &self.asked };
         let FoundSlot::Entry(entry) = core.store.find(&asked, now).slot else { return None };
         // What is renewed ahead of time is still fresh.
         let is_ours = self.wanted.stale.as_ref().is_some_and(|stale| Arc::ptr_eq(stale, &entry));

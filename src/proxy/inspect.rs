@@ -168,20 +168,21 @@ fn find(
     let now = exchange.started;
     let partition = standing::partition(&exchange.worker, params, exchange.identity);
     let key_parts = lookup::key_parts(exchange, route, target, partition);
-    let primary = store.keyer().primary(&key_parts, &params.query);
+    let clear = key_parts.clear(&params.query);
+    let primary = store.keyer().of(&clear);
     inspection.key = Some(KeyView {
         hash: format!("{:032x}", primary.0),
         scheme: key_parts.scheme.to_owned(),
         host: key_parts.host.to_owned(),
         path: key_parts.path.to_owned(),
         query: key_parts.query.map(str::to_owned),
-        address: key_parts.address(&params.query).into(),
+        address: text(clear.address()),
     });
     if let Some(VariantsOf { vary, entries }) = store.variants_of(primary) {
         inspection.vary = vary.iter().map(ToString::to_string).collect();
         inspection.variants = entries.iter().take(VARIANTS_SHOWN).map(|entry| view(entry, params, now)).collect();
     }
-    let asked = Lookup { primary, parts: &key_parts, rule: &params.query, headers: &parts.headers };
+    let asked = Lookup { primary, clear: &clear, headers: &parts.headers };
     let FoundSlot::Entry(entry) = store.find(&asked, now).slot else { return None };
     inspection.entry = Some(view(&entry, params, now));
     Some(entry)

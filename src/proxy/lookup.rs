@@ -199,7 +199,8 @@ pub(super) fn look(
     let core = &exchange.worker.core;
     let partition = standing::partition(&exchange.worker, params, exchange.identity);
     let key_parts = KeyParts { body, ..key_parts(exchange, route, target, partition) };
-    let primary = core.store.keyer().primary(&key_parts, &params.query);
+    let clear = key_parts.clear(&params.query);
+    let primary = core.store.keyer().of(&clear);
     let url = core.store.keyer().url(primary, &key_parts, &params.query);
     let address = || Address::of(&key_parts, url, exchange.route.unwrap_or(usize::MAX));
     let alone = |result, why, detail| {
@@ -219,7 +220,7 @@ pub(super) fn look(
         }
         return alone(CacheResult::Bypass, "bypass", UNPROVEN);
     }
-    let asked = Lookup { primary, parts: &key_parts, rule: &params.query, headers: &parts.headers };
+    let asked = Lookup { primary, clear: &clear, headers: &parts.headers };
     let found = core.store.find(&asked, now);
     let flight = found.key;
     let fences = fences(core, route, params, url);
