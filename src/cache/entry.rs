@@ -21,6 +21,7 @@ pub struct Entry {
     generation: u64,
     refresh: Refresh,
     soft_purged: AtomicBool,
+    retired: AtomicBool,
 }
 
 impl Entry {
@@ -32,6 +33,7 @@ impl Entry {
             generation: 0,
             refresh: Refresh { failures: AtomicU32::new(0), until: AtomicU64::new(0) },
             soft_purged: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         }
     }
 
@@ -77,6 +79,16 @@ impl Entry {
     /// Whether it was soft purged.
     pub fn is_soft_purged(&self) -> bool {
         self.soft_purged.load(Ordering::Relaxed)
+    }
+
+    /// The store has given it up.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Whether the store has given it up, so that it is to be asked.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 }
 

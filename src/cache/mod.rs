@@ -14,7 +14,7 @@
 //! - [`search`]: which query parameters an answer says it depends on (No-Vary-Search)
 //! - [`entry`]: the stored answer · [`record`]: the same as bytes
 //!
-//! Mechanisms: [`store`] (bounded by bytes; `room`) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
+//! Mechanisms: [`store`] (bounded by bytes; `room`) · [`hot`] (in front of it) · [`flight`] (collapsed, streaming fills) · [`purge`] · [`survey`] ·
 //! [`persist`] (over a restart) · [`identities`] (who may have what is shared; whose answers are forgotten).
 //!
 //! A request walks: `reuse::bypass` → `key` → `store` → `reuse::decide` → `reuse::answer`; a miss or a validation
@@ -37,6 +37,7 @@ pub mod entry;
 pub mod fence;
 pub mod flight;
 pub mod freshness;
+pub mod hot;
 pub mod identities;
 pub mod identity;
 pub mod key;

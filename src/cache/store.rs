@@ -86,8 +86,10 @@ impl Store {
             .max_capacity(capacity)
             .weigher(|_, slot: &Slot| slot.weight())
             .eviction_listener(move |_, slot: Slot, cause| {
-                if cause == RemovalCause::Size && matches!(slot, Slot::Entry(_)) {
-                    count.fetch_add(1, Ordering::Relaxed);
+                // It hears of every end: eviction, removal, and replacement.
+                if let Slot::Entry(entry) = slot {
+                    entry.retire();
+                    count.fetch_add(u64::from(cause == RemovalCause::Size), Ordering::Relaxed);
                 }
             })
             .build_with_hasher(BuildKeyHasher::default());

@@ -15,6 +15,7 @@ use super::snapshot::{self, Built, Workshop};
 use super::{Builder, Gateway};
 use crate::cache::fence::UrlFences;
 use crate::cache::flight::Flights;
+use crate::cache::hot::Hot;
 use crate::cache::identities::Identities;
 use crate::cache::key::Keyer;
 use crate::cache::persist::Shelf;
@@ -107,6 +108,7 @@ impl Handle {
                     core: Arc::clone(&core),
                     index,
                     snapshot: ArcSwap::from(snapshot::view(&core, &built, &settings)),
+                    hot: Hot::new(),
                     journal: Journal::default(),
                     tracer: tracer.clone(),
                     log: log.as_ref().map(crate::proxy::access_log::AccessLog::worker),

@@ -221,7 +221,7 @@ pub(super) fn look(
         return alone(CacheResult::Bypass, "bypass", UNPROVEN);
     }
     let asked = Lookup { primary, clear: &clear, headers: &parts.headers };
-    let found = core.store.find(&asked, now);
+    let found = exchange.worker.hot.find(&core.store, &asked, now);
     let flight = found.key;
     let fences = fences(core, route, params, url);
     let wanted = |stale, is_outdated| {

@@ -17,6 +17,7 @@ use super::observe::Observer;
 use crate::cache::CacheParams;
 use crate::cache::fence::{Fence, UrlFences};
 use crate::cache::flight::Flights;
+use crate::cache::hot::Hot;
 use crate::cache::identities::Identities;
 use crate::cache::store::Store;
 use crate::clock::Clock;
@@ -163,6 +164,8 @@ pub struct Worker {
     pub index: usize,
     /// The configuration in force.
     pub snapshot: ArcSwap<Snapshot>,
+    /// What it finds again and again.
+    pub hot: Hot,
     /// What became of its requests, of those somebody may ask about.
     pub journal: Journal,
     /// Where its access log lines go.

@@ -37,6 +37,7 @@ const LAYERS: &[(u8, &[&str])] = &[
             "cache/identities",
             "cache/survey",
             "cache/room",
+            "cache/hot",
             "cache/persist",
             "throttle/rate",
             "throttle/slots",
