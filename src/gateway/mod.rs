@@ -188,7 +188,8 @@ impl Gateway {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        proxy::handle(&self.worker, request.map(inbound), self.peer, wire)
+        let (parts, body) = request.into_parts();
+        proxy::handle(&self.worker, parts, inbound(body), self.peer, wire)
     }
 }
 

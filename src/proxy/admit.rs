@@ -14,13 +14,14 @@ use super::deadline::Deadline;
 use super::delay::{Delayed, Turn};
 use super::exchange::{Exchange, Noted, Tally};
 use super::journal::Over;
-use super::lookup::{self, Content, Looked};
+use super::lookup::{self, Content, Looked, Wanted};
 use super::outgoing;
 use super::post::Reading;
 use super::respond;
 use super::snapshot::{Route, Snapshot, Worker};
 use super::traced::{self, Traced};
 use super::trip::{self, Plan, Trip};
+use crate::cache::entry::Entry;
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::present::Present;
@@ -47,8 +48,7 @@ pub(super) enum Begun {
 
 /// Takes a request as far as it comes without waiting. `wire`: its answer may bring its head as it goes over the
 /// connection.
-pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer, wire: bool) -> Begun {
-    let (mut parts, body) = request.into_parts();
+pub(super) fn begin(worker: &Arc<Worker>, mut parts: Parts, body: Inbound, peer: Peer, wire: bool) -> Begun {
     let mut exchange = open(worker, &parts, peer);
     exchange.wire = wire && parts.version == Version::HTTP_11;
     if let Some(hooks) = &worker.core.hooks {
@@ -74,14 +74,36 @@ pub(super) fn begin(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer,
         let content = if body.is_end_stream() { Content::None } else { Content::Unread };
         Ok((route, Ok(lookup::look(&mut exchange, route, &parts, &target, safe, content))))
     })();
-    if !matches!(looked, Ok((_, Ok(Looked::Serve(_, CacheResult::Hit, _))))) {
-        exchange.note(&parts);
+    // Here, and not where all others go: a hit moves nothing that need not be moved.
+    if let Ok((route, Ok(Looked::Serve(entry, result, refresh)))) = looked {
+        if result != CacheResult::Hit {
+            exchange.note(&parts);
+        }
+        return answered(serve(exchange, route, &parts, None, (entry, result, refresh)));
     }
+    exchange.note(&parts);
     match looked {
         Err(refusal) => answered(respond::refuse(exchange, refusal)),
         Ok((_, Err(turn))) => Begun::Delayed(Box::new(Delayed { exchange, parts, body, safe, turn })),
         Ok((route, Ok(looked))) => proceed(exchange, route, parts, (body, None), safe, looked),
     }
+}
+
+/// Answers with what was found, and has it refreshed if that is wanted.
+fn serve(
+    mut exchange: Box<Exchange>,
+    route: &Route,
+    parts: &Parts,
+    whole: Option<Bytes>,
+    (entry, result, refresh): (Arc<Entry>, CacheResult, Option<Arc<Wanted>>),
+) -> Response<ResponseBody> {
+    exchange.mark(|traced, now| traced.looked = Some(now));
+    exchange.cache = result;
+    if let Some(wanted) = refresh {
+        trip::refresh(&mut exchange, route, parts, whole, wanted);
+    }
+    let now = exchange.now;
+    respond::stored(exchange, &entry, &parts.headers, now, None)
 }
 
 /// Answers from what was found, or goes on. With the body goes all of it, if it was read already.
@@ -93,18 +115,13 @@ pub(super) fn proceed(
     safe: bool,
     looked: Looked,
 ) -> Begun {
+    if let Looked::Serve(entry, result, refresh) = looked {
+        return answered(serve(exchange, route, &parts, whole, (entry, result, refresh)));
+    }
     exchange.mark(|traced, now| traced.looked = Some(now));
     match looked {
         Looked::Refuse(reason) => answered(respond::refuse(exchange, reason.into())),
         Looked::Read => Begun::Reading(Box::new(Reading { exchange, parts, body })),
-        Looked::Serve(entry, result, refresh) => {
-            exchange.cache = result;
-            if let Some(wanted) = refresh {
-                trip::refresh(&mut exchange, route, &parts, whole, wanted);
-            }
-            let now = exchange.now;
-            answered(respond::stored(exchange, &entry, &parts.headers, now, None))
-        }
         looked => {
             if let Some(event) = looked.event() {
                 route.meter.event(exchange.worker.index, event);
@@ -137,12 +154,12 @@ fn onward(
         Looked::Fetch(wanted, forward) => {
             exchange.cache = CacheResult::Miss;
             exchange.forward = Some(forward);
-            Plan::Fetch(Arc::new(wanted), forward)
+            Plan::Fetch(wanted, forward)
         }
         Looked::Alone(result, forward, address) => {
             exchange.cache = result;
             exchange.forward = forward;
-            Plan::Alone(forward, address)
+            Plan::Alone(forward, address.map(|address| *address))
         }
         Looked::Serve(..) | Looked::Read | Looked::Refuse(_) => {
             return answered(respond::refuse(exchange, Reason::Internal.into()));
@@ -214,7 +231,7 @@ pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Excha
 }
 
 /// What log and spans want of it; of a trace that begins here, the log tells as well.
-fn noted(worker: &Worker, parts: &Parts, traced: Option<&Traced>) -> Option<Noted> {
+fn noted(worker: &Worker, parts: &Parts, traced: Option<&Traced>) -> Option<Box<Noted>> {
     let mut noted = (worker.log.is_some() || traced.is_some()).then(|| Noted::of(&parts.uri, &parts.headers))?;
     if let Some(traced) = traced.filter(|traced| traced.is_root()) {
         noted.trace = Some(traced::field(traced.context));

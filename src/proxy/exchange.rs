@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::access_log::Line;
 use super::hooks::Parties;
@@ -19,7 +19,7 @@ use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::present::Present;
 use crate::message::secrets::hide;
-use crate::message::trace::{TRACEPARENT, TraceId};
+use crate::message::trace::TraceId;
 use crate::metrics::{self, CacheResult, Ending, Facts};
 use crate::refusal::Reason;
 use crate::throttle::quota::Standing;
@@ -60,7 +60,7 @@ pub(super) struct Exchange {
     /// Which of its fields are to be looked at.
     pub(super) present: Present,
     /// What the access log wants of the request, if there is one; and the journal, if it is no plain hit.
-    pub(super) noted: Option<Noted>,
+    pub(super) noted: Option<Box<Noted>>,
     /// What the route's rate limit said, for the RateLimit fields.
     pub(super) rated: Option<Rated>,
     /// Whose rate it is over, if it is.
@@ -136,20 +136,25 @@ pub(super) struct Noted {
     pub(super) user_agent: Option<HeaderValue>,
     /// Its W3C trace context.
     pub(super) trace: Option<HeaderValue>,
-    /// The id its client gave it; read for the journal only.
+    /// The id its client gave it.
     pub(super) named: Option<HeaderValue>,
 }
 
 impl Noted {
-    /// Keeps what the log wants; reference counts, no copies.
-    pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
-        Self {
-            uri: uri.clone(),
-            host: headers.get(header::HOST).cloned(),
-            user_agent: headers.get(header::USER_AGENT).cloned(),
-            trace: headers.get(TRACEPARENT).cloned(),
-            named: None,
+    /// Keeps what they want; reference counts, no copies, and one pass over the names.
+    pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Box<Self> {
+        let mut noted = Self { uri: uri.clone(), host: None, user_agent: None, trace: None, named: None };
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "host" => &mut noted.host,
+                "user-agent" => &mut noted.user_agent,
+                "traceparent" => &mut noted.trace,
+                REQUEST_ID => &mut noted.named,
+                _ => continue,
+            };
+            place.get_or_insert_with(|| value.clone());
         }
+        Box::new(noted)
     }
 }
 
@@ -174,8 +179,7 @@ impl Exchange {
 
     /// Remembers what the journal wants: it is no plain hit.
     pub(super) fn note(&mut self, parts: &Parts) {
-        let noted = self.noted.get_or_insert_with(|| Noted::of(&parts.uri, &parts.headers));
-        noted.named = parts.headers.get(&REQUEST_ID).cloned();
+        self.noted.get_or_insert_with(|| Noted::of(&parts.uri, &parts.headers));
     }
 
     /// Notes when a step ended, if it is traced.
@@ -209,21 +213,13 @@ impl Exchange {
         }
         let facts = self.facts(sent, ending, now);
         let index = self.worker.index;
-        let route = self.route();
-        route.map_or(&self.snapshot.unrouted, |route| &route.meter).record(index, &facts);
+        self.route().map_or(&self.snapshot.unrouted, |route| &route.meter).record(index, &facts);
         self.caller().0.meter.record(index, &facts);
-        let parties = Parties {
-            route: route.map(|route| &*route.name),
-            upstream: route.map(|route| match &route.spare {
-                Some(spare) if self.by_spare => &*spare.name,
-                _ => &*route.upstream.name,
-            }),
-            consumer: matches!(self.consumer, Identity::Known(_)).then(|| &*self.caller().0.name),
-        };
         if let Some(hooks) = &self.worker.core.hooks {
-            hooks.finished(&facts, parties);
+            hooks.finished(&facts, self.parties());
         }
         let Some(noted) = noted else { return };
+        let parties = self.parties();
         if let (Some(traced), Some(tracer)) = (&self.traced, &self.worker.tracer) {
             tracer.send(Tale { exchange: self, traced, facts: &facts, noted: &noted, parties, now }.spans());
         }
@@ -250,6 +246,18 @@ impl Exchange {
                 weight,
                 facts: &facts,
             });
+        }
+    }
+
+    fn parties(&self) -> Parties<'_> {
+        let route = self.route();
+        Parties {
+            route: route.map(|route| &*route.name),
+            upstream: route.map(|route| match &route.spare {
+                Some(spare) if self.by_spare => &*spare.name,
+                _ => &*route.upstream.name,
+            }),
+            consumer: matches!(self.consumer, Identity::Known(_)).then(|| &*self.caller().0.name),
         }
     }
 
@@ -315,7 +323,7 @@ impl Exchange {
 }
 
 /// What a client calls its request; it goes on untouched, and ours is beside it.
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: &str = "x-request-id";
 
 /// What nginx made the custom for a client that left before it had an answer; never sent.
 const CLIENT_CLOSED: u16 = 499;

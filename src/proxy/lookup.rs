@@ -28,12 +28,12 @@ use crate::refusal::Reason;
 /// The way onward.
 pub(super) enum Looked {
     /// Answer with this entry; and refresh it, if there is where from.
-    Serve(Arc<Entry>, CacheResult, Option<Wanted>),
+    Serve(Arc<Entry>, CacheResult, Option<Arc<Wanted>>),
     /// Ask the upstream for this request alone. What comes is stored if there is a place for it, and what is changed
     /// there is invalidated here.
-    Alone(CacheResult, Option<Forward>, Option<(Key, Address)>),
+    Alone(CacheResult, Option<Forward>, Option<Box<(Key, Address)>>),
     /// Fetch it for the store, together with everybody who asks for the same.
-    Fetch(Wanted, Forward),
+    Fetch(Arc<Wanted>, Forward),
     /// Its body belongs to its key: it is to be read first.
     Read,
     /// Only a stored answer was wanted.
@@ -66,7 +66,7 @@ impl Looked {
     pub(super) fn event(&self) -> Option<CacheEvent> {
         match self {
             Self::Alone(_, Some(Forward { detail: Some(UNPROVEN), .. }), _) => Some(CacheEvent::Unproven),
-            Self::Fetch(Wanted { is_outdated: true, .. }, _) => Some(CacheEvent::Outdated),
+            Self::Fetch(wanted, _) if wanted.is_outdated => Some(CacheEvent::Outdated),
             _ => None,
         }
     }
@@ -204,11 +204,15 @@ pub(super) fn look(
     let url = core.store.keyer().url(primary, &key_parts, &params.query);
     let address = || Address::of(&key_parts, url, exchange.route.unwrap_or(usize::MAX));
     let alone = |result, why, detail| {
-        Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), Some((primary, address())))
+        Looked::Alone(
+            result,
+            Some(Forward { detail: Some(detail), ..Forward::new(why) }),
+            Some(Box::new((primary, address()))),
+        )
     };
     if let Some((result, why, detail)) = past(exchange, params, parts, safe, content) {
         // What was asked for with content is nobody else's answer.
-        let place = (detail != Bypass::Content.code()).then(|| (primary, address()));
+        let place = (detail != Bypass::Content.code()).then(|| Box::new((primary, address())));
         return Looked::Alone(result, Some(Forward { detail: Some(detail), ..Forward::new(why) }), place);
     }
     let now = exchange.now;
@@ -226,7 +230,7 @@ pub(super) fn look(
     let fences = fences(core, route, params, url);
     let wanted = |stale, is_outdated| {
         let mark = fences.mark();
-        Wanted { address: address(), primary, flight, mark, stale, is_outdated, control }
+        Arc::new(Wanted { address: address(), primary, flight, mark, stale, is_outdated, control })
     };
     let mut is_outdated = false;
     let (entry, why) = match found.slot {
@@ -357,14 +361,14 @@ pub(super) fn fences<'a>(core: &'a Core, route: &'a Route, params: &CacheParams,
 
 /// Where the answers to GET are stored that an unsafe request may change, if that is another route's business: reads
 /// and writes of one URL may be told apart by method.
-fn read_elsewhere(exchange: &Exchange, parts: &Parts, target: &Target<'_>) -> Option<(Key, Address)> {
+fn read_elsewhere(exchange: &Exchange, parts: &Parts, target: &Target<'_>) -> Option<Box<(Key, Address)>> {
     let snapshot = &exchange.snapshot;
     let index = *snapshot.router.find(&target.host, &target.route_path(), &Method::GET, &parts.headers)?;
     let route = snapshot.routes.get(index)?;
     let rule = &route.cache.as_ref()?.query;
     let key_parts = key_parts(exchange, route, target, None);
     let url = exchange.worker.core.store.keyer().primary(&key_parts, rule);
-    Some((url, Address::of(&key_parts, url, index)))
+    Some(Box::new((url, Address::of(&key_parts, url, index))))
 }
 
 fn is_fresh(entry: &Entry, control: &RequestControl, now: Instant) -> bool {

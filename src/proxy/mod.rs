@@ -18,7 +18,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::request::Parts;
+use http::{HeaderValue, Response, header};
 
 use crate::listen::Peer;
 use crate::refusal::{Reason, Refusal};
@@ -61,8 +62,8 @@ use snapshot::Worker;
 
 /// Answers one request. Never fails: every refusal is rendered into a response. `wire`: the body may bring the head of its
 /// answer ([`Preset`](crate::listen::http1::Preset)); then the response has its status and no fields.
-pub fn handle(worker: &Arc<Worker>, request: Request<Inbound>, peer: Peer, wire: bool) -> Handling {
-    match admit::begin(worker, request, peer, wire) {
+pub fn handle(worker: &Arc<Worker>, parts: Parts, body: Inbound, peer: Peer, wire: bool) -> Handling {
+    match admit::begin(worker, parts, body, peer, wire) {
         admit::Begun::Answered(response) => Handling(Inner::Ready(Some(response))),
         admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
         admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(reading.travel()))),

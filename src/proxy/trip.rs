@@ -169,7 +169,13 @@ fn adopt(
 
 /// Refreshes what is served stale, in the background, unless somebody does already.
 /// `whole` is the body of a POST that only reads.
-pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, whole: Option<Bytes>, wanted: Wanted) {
+pub(super) fn refresh(
+    exchange: &mut Exchange,
+    route: &Route,
+    parts: &Parts,
+    whole: Option<Bytes>,
+    wanted: Arc<Wanted>,
+) {
     let (Joined::Lead(lead), Ok(runtime)) =
         (exchange.worker.core.flights.join(wanted.flight_now()), Handle::try_current())
     else {
@@ -187,7 +193,7 @@ pub(super) fn refresh(exchange: &mut Exchange, route: &Route, parts: &Parts, who
     let Ok(mut outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
     // It goes on when this request has long been told of: its parent is the request's own span.
     outgoing.span = None;
-    let errand = Errand::of(exchange, outgoing, asked, Arc::new(wanted), None).in_background();
+    let errand = Errand::of(exchange, outgoing, asked, wanted, None).in_background();
     runtime.spawn(errand.run(lead));
 }
 
