@@ -2,7 +2,7 @@
 //! and, where there is one, the lines to paste. Pure.
 //!
 //! - [`digest`]: bodies as they stream by · [`sightings`]: what a cache would have made of the answers that pass
-//! - [`pulse`]: how many slots are needed
+//! - [`thinning`]: how often what is asked for often is looked at · [`pulse`]: how many slots are needed
 //! - [`storing`], [`capacity`], [`idle`]: the findings, by what they are about
 //!
 //! "Not enough traffic yet" is an answer: nothing is said on the ground of a few requests.
@@ -16,6 +16,7 @@ pub mod idle;
 pub mod pulse;
 pub mod sightings;
 pub mod storing;
+pub mod thinning;
 
 use pulse::Pulse;
 use sightings::Told;

@@ -35,6 +35,9 @@ pub struct Sighting {
     pub lifetime: Option<Duration>,
     /// What speaks against storing it.
     pub bars: Bars,
+    /// How many answers it stands for, itself among them: of what is asked for often, not every one is looked at (see
+    /// [`thinning`](super::thinning)).
+    pub weight: u32,
 }
 
 /// What speaks against storing an answer for others, as bits.
@@ -169,9 +172,9 @@ impl Seen {
     }
 
     fn record(&mut self, sighting: &Sighting) {
-        let Sighting { caller, at, took, body, lifetime, bars, .. } = *sighting;
-        self.requests = self.requests.saturating_add(1);
-        self.took += took;
+        let Sighting { caller, at, took, body, lifetime, bars, weight, .. } = *sighting;
+        self.requests = self.requests.saturating_add(weight);
+        self.took += took * weight;
         self.bars = self.bars.and(bars);
         self.lifetime = match (self.lifetime, lifetime) {
             (Some(before), Some(now)) => Some(before.min(now)),
@@ -183,11 +186,16 @@ impl Seen {
         for (play, ttl) in self.plays.iter_mut().zip(TTLS) {
             match play.stored {
                 Some((since, stored)) if at.saturating_sub(since) < ttl => {
-                    play.hits = play.hits.saturating_add(1);
+                    play.hits = play.hits.saturating_add(weight);
                     let wrong = body.is_some_and(|body| body != stored);
-                    play.wrong = play.wrong.saturating_add(u32::from(wrong));
+                    play.wrong = play.wrong.saturating_add(u32::from(wrong) * weight);
                 }
-                _ => play.stored = body.map(|body| (at, body)),
+                _ => {
+                    play.stored = body.map(|body| (at, body));
+                    // Those it stands for came shortly after it.
+                    let rest = if body.is_some() { weight - 1 } else { 0 };
+                    play.hits = play.hits.saturating_add(rest);
+                }
             }
         }
     }
@@ -361,6 +369,7 @@ mod tests {
             body: Some(body),
             lifetime: None,
             bars: Bars::default(),
+            weight: 1,
         }
     }
 
@@ -434,6 +443,15 @@ mod tests {
         let lifetime = Some(15 * SECOND);
         let told = told(&[0, 5, 20].map(|at| Sighting { lifetime, ..sighting(7, 1, at * 1_000, 5) }));
         assert_eq!((told.dated, told.by_origin.hits), (3.0, 1.0), "as with ten seconds");
+    }
+
+    #[test]
+    fn one_that_stands_for_many_counts_as_many() {
+        let many = |at, body| Sighting { weight: 16, ..sighting(7, 1, at, body) };
+        let told = told(&[many(0, 5), many(100, 5), many(200, 6), many(1_500, 6)]);
+        let plays = told.plays.map(|play| (play.hits, play.wrong));
+        assert_eq!(plays[..2], [(15.0 + 16.0 + 16.0 + 15.0, 16.0), (15.0 + 48.0, 32.0)]);
+        assert_eq!((told.requests, told.took), (64.0, 64 * Duration::from_millis(100)));
     }
 
     #[test]

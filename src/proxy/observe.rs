@@ -1,7 +1,7 @@
 //! The eye on answers that pass the store, for [`advice`](crate::advice): what a cache would have made of them.
 //!
-//! Costs a hash of the target for each GET that goes to an upstream; and, where its key is in the sample, a digest of
-//! the body and a short lock at its end. What is kept is bounded, and holds keyed hashes alone: no URL, no credential,
+//! Costs a hash of the target for each GET that goes to an upstream; and, where its key is in the sample and it is not
+//! one of many (see [`thinning`](crate::advice::thinning)), a digest of the body and a short lock at its end. What is kept is bounded, and holds keyed hashes alone: no URL, no credential,
 //! no byte of an answer.
 
 use std::collections::HashMap;
@@ -20,6 +20,7 @@ use super::exchange::Exchange;
 use super::snapshot::Route;
 use crate::advice::digest::Digest;
 use crate::advice::sightings::{Bars, NOBODY, Sighting, Sightings, Told};
+use crate::advice::thinning::Thinning;
 use crate::cache::control::ResponseControl;
 use crate::consumer::Identity;
 use crate::message::present::Present;
@@ -31,7 +32,9 @@ pub struct Observer {
     seed: u64,
     hasher: FixedState,
     is_on: AtomicBool,
+    born: Instant,
     began: Mutex<Instant>,
+    thinning: Thinning,
     shards: [Shard; SHARDS],
     why: Mutex<HashMap<(u64, &'static str), u64>>,
 }
@@ -48,6 +51,7 @@ struct Shard {
 #[derive(Debug)]
 pub(super) struct Watched {
     key: u64,
+    weight: u32,
     caller: u64,
     /// What the request prefers: it matters only if the answer varies by it.
     preference: u64,
@@ -66,7 +70,9 @@ impl Observer {
             seed,
             hasher: FixedState::with_seed(seed),
             is_on: AtomicBool::new(is_on),
+            born: now,
             began: Mutex::new(now),
+            thinning: Thinning::new(),
             shards: Default::default(),
             why: Mutex::default(),
         }
@@ -110,10 +116,10 @@ impl Observer {
         found
     }
 
-    /// An answer of a route that caches was not stored. Bounded: both are from closed sets.
-    pub(super) fn because(&self, route: &Route, why: &'static str) {
+    /// So many answers of a route that caches were not stored. Bounded: both are from closed sets.
+    fn because(&self, route: &Route, why: &'static str, times: u64) {
         if self.is_on() && why != REMEMBERED {
-            *self.why.lock().entry((route.number, why)).or_default() += 1;
+            *self.why.lock().entry((route.number, why)).or_default() += times;
         }
     }
 
@@ -133,6 +139,8 @@ impl Observer {
         if !Sightings::takes(key, self.shard(key).halvings.load(Ordering::Relaxed)) {
             return None;
         }
+        let at = exchange.started.saturating_duration_since(self.born);
+        let weight = self.thinning.weigh(key, at, || exchange.worker.draw())?;
         // A part is no answer that could be compared.
         if present.has(Present::CONDITION) && parts.headers.contains_key(header::RANGE) {
             return None;
@@ -145,6 +153,7 @@ impl Observer {
         };
         Some(Box::new(Watched {
             key,
+            weight,
             caller,
             preference: self.hash(&parts.headers, &PREFERENCES).unwrap_or_default(),
             variant: 0,
@@ -203,7 +212,7 @@ impl Observer {
         }
         if let (CacheResult::Pass, Some(detail)) = (exchange.cache, exchange.forward.and_then(|forward| forward.detail))
         {
-            self.because(route, detail);
+            self.because(route, detail, watched.weight.into());
         }
         let too_large = if body.length() > MOST { Bars::TOO_LARGE } else { Bars::default() };
         let sighting = Sighting {
@@ -216,6 +225,7 @@ impl Observer {
             body: (!watched.is_unchanged).then(|| body.finish()),
             lifetime: watched.lifetime,
             bars: watched.bars.and(too_large),
+            weight: watched.weight,
         };
         let shard = self.shard(watched.key);
         let halvings = shard.table.lock().record(&sighting);

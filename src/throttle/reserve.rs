@@ -77,14 +77,19 @@ impl Reserve {
 
     /// Slots that each class may take of `free` ones, while `slots` of `all` are let out.
     pub(crate) fn room(&self, free: u32, slots: u32, all: u32) -> PerClass {
-        let mut room = [free; Class::ALL.len()];
+        Class::ALL.map(|class| self.room_of(class, free, slots, all))
+    }
+
+    /// The same of one class.
+    pub(crate) fn room_of(&self, class: Class, free: u32, slots: u32, all: u32) -> u32 {
+        let mut room = free;
         if self.kept != NONE {
             let own = self.own(slots, all);
-            let kept: u32 = own.iter().sum();
-            room = own.map(|own| free.saturating_sub(kept - own));
+            room = free.saturating_sub(own.iter().sum::<u32>() - of(own, class));
         }
-        if let Some(left) = self.left(slots, all) {
-            room.iter_mut().zip(left).for_each(|(room, left)| *room = left.min(*room));
+        let cap = of(self.cap, class);
+        if cap < u32::MAX {
+            room = room.min(scaled(cap, slots, all).max(1).saturating_sub(of(self.held, class)));
         }
         room
     }

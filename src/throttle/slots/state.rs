@@ -98,7 +98,7 @@ impl State {
 
     /// Slots that a request takes: more than its class may have would be waited for in vain.
     fn count(&self, ticket: &Ticket) -> u32 {
-        ticket.cost.min(of(self.most(), ticket.class)).max(1)
+        if ticket.cost <= 1 { 1 } else { ticket.cost.min(of(self.most(), ticket.class)).max(1) }
     }
 
     /// Slots for a request that did not wait.
@@ -268,6 +268,9 @@ impl State {
 
     /// Slots that are let out.
     pub(super) fn slots(&self) -> u32 {
+        if self.let_out == WHOLE {
+            return self.all().max(1);
+        }
         let share = (u64::from(self.all()) * u64::from(self.let_out)).div_ceil(u64::from(WHOLE));
         u32::try_from(share).unwrap_or(u32::MAX).max(1)
     }
@@ -291,9 +294,12 @@ impl State {
     /// Free slots that a newcomer of `class` may take and nobody waits for: all that its class may, or, where others wait
     /// who may have some of them, what is kept for its class alone.
     fn open_to(&self, class: Class) -> u32 {
+        if self.queue.is_empty() {
+            return self.reserve.room_of(class, self.free(), self.slots(), self.all());
+        }
         let room = self.room();
         let wanted = |other: &Class| self.queue.waiting(*other) > 0 && of(room, *other) > 0;
-        if self.queue.is_empty() || !Class::ALL.iter().any(wanted) {
+        if !Class::ALL.iter().any(wanted) {
             return of(room, class);
         }
         if self.queue.waiting(class) > 0 {
