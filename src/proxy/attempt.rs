@@ -12,9 +12,10 @@ use hyper::upgrade::OnUpgrade;
 
 use super::deadline::{self, Deadline};
 use super::exchange::Tally;
-use super::gate;
-use super::held::{Held, InFlight, Late};
+use super::gate::{self, Passed, Passing};
+use super::held::{Held, InFlight, Late, Patience};
 use super::journal::{End, Place};
+use super::look;
 use super::snapshot::{Route, Worker};
 use super::traced;
 use crate::gear::Gear;
@@ -76,75 +77,144 @@ pub(super) async fn attempts(
     tally: &mut Tally,
     late: impl Fn() -> Option<Late>,
 ) -> Result<Reply, Refusal> {
-    let Ask { worker, route, upstream, .. } = ask;
     let deadline = outgoing.deadline.as_ref().map(|deadline| deadline.at);
-    // What stands in is asked once.
-    let once = !Arc::ptr_eq(upstream, &route.upstream);
-    let mut course = Course { upstream, worker, deadline, once, begun: None, tries: Tries::default(), fresh: false };
+    let mut course = Course { ask, deadline, begun: None, endpoint: usize::MAX, tries: Tries::default(), fresh: false };
     loop {
-        let (permit, pass) = gate::pass(ask, outgoing.safe, deadline, tally).await?;
-        let now = worker.core.clock.now();
-        let begun = *course.begun.get_or_insert_with(|| {
-            upstream.budget.lock().deposit(now);
-            now
-        });
-        let chosen = upstream.enter(worker.draw(), now);
-        let held = Held::new(worker, upstream, chosen.unwrap_or(usize::MAX), permit, pass, now).traced(outgoing.trace);
-        let Some(endpoint) = chosen.and_then(|index| upstream.endpoints.get(index)) else {
-            return Err(Reason::UpstreamNone.into());
+        let passed = match gate::pass(ask, outgoing.safe, deadline, tally)? {
+            Passing::Passed(passed) => passed,
+            // Boxed: most find a slot at once.
+            Passing::Waits(waiting) => Box::pin(waiting.pass(ask, outgoing.safe, deadline, tally)).await?,
         };
-        let request = outgoing.request(worker, upstream, endpoint, (tally.attempts, course.time_left(now)));
-        let call = Call { worker: worker.index, fresh: course.fresh };
-        let sending = Arc::clone(&endpoint.origin).send(request, call);
-        tally.attempts += 1;
-        tally.tries.begin(Place { is_spare: once, endpoint: chosen.unwrap_or(usize::MAX) }, now);
-        let patience = upstream.timeouts.head.min(course.total_left(now));
-        let head = InFlight::new(sending, held, late()).head(patience, outgoing.body.as_deref(), &route.classes);
-        let head = deadline::within(deadline, head).await.unwrap_or_else(|_| Err(OriginError::late()));
-        let now = worker.core.clock.now();
-        tally.upstream = Some(now.saturating_duration_since(begun));
-        tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
-        match &head {
-            Ok((response, _)) => tally.tries.end(End::Answered(response.status()), now),
-            Err(error) => tally.tries.failed(error, now),
-        }
-        let wait = match head {
-            Ok((response, held)) => match course.after_answer(outgoing, &response, held.verdict().outcome, now) {
-                None => return Ok(received(response, held, outgoing.upgrade.take())),
-                Some(wait) => {
-                    held.leave(response.into_body(), false);
-                    wait
-                }
-            },
-            Err(error) => {
-                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.name, error = chain(&error), "attempt failed");
-                let Some(wait) = course.again(outgoing, Ended::Failure(error.failure), now) else {
-                    return Err(refusal(error.failure, outgoing.body.as_deref()));
-                };
-                wait
+        let flight = course.launch(outgoing, tally, passed, &late)?;
+        let (head, now) = match judged(ask, flight.await) {
+            Judged::Known(head, now) => (head, now),
+            Judged::Unknown(head) => (Box::pin(looked(ask, head, deadline)).await, ask.worker.core.clock.now()),
+        };
+        match course.land(outgoing, tally, head, now) {
+            Landed::Over(result) => return result,
+            Landed::Again(wait) => {
+                tally.tries.again(wait);
+                Box::pin(pause(ask.worker, ask.upstream, wait)).await;
             }
-        };
-        tally.tries.again(wait);
-        pause(worker, upstream, wait).await;
+        }
     }
 }
 
+/// What came, and when.
+fn judged(ask: Ask<'_>, mut head: Headed) -> Judged {
+    let now = match &mut head {
+        Ok((response, held)) => {
+            if !look::judges(&ask.route.classes, response, held) {
+                return Judged::Unknown(head);
+            }
+            held.answered_at()
+        }
+        Err(_) => None,
+    };
+    Judged::Known(head, now.unwrap_or_else(|| ask.worker.core.clock.now()))
+}
+
+/// Whether it is known what an answer means.
+enum Judged {
+    Known(Headed, Instant),
+    Unknown(Headed),
+}
+
+/// What came, after a look at its body.
+async fn looked(ask: Ask<'_>, head: Headed, deadline: Option<Instant>) -> Headed {
+    let (response, held) = head?;
+    let looked = deadline::within(deadline, look::into(&ask.route.classes, response, held)).await;
+    looked.map_err(|_| OriginError::late())
+}
+
+/// What an attempt brought.
+type Headed = Result<(Response<ReplyBody>, Box<Held>), OriginError>;
+
 /// One request's tries.
 struct Course<'a> {
-    upstream: &'a Upstream,
-    worker: &'a Worker,
+    ask: Ask<'a>,
     deadline: Option<Instant>,
-    once: bool,
     begun: Option<Instant>,
+    /// The endpoint of the last one.
+    endpoint: usize,
     tries: Tries,
     fresh: bool,
 }
 
+/// How an attempt ended.
+enum Landed {
+    /// It was the last.
+    Over(Result<Reply, Refusal>),
+    /// There is another one after so long.
+    Again(Duration),
+}
+
 impl Course<'_> {
+    /// What stands in for the upstream is asked once.
+    fn is_once(&self) -> bool {
+        !Arc::ptr_eq(self.ask.upstream, &self.ask.route.upstream)
+    }
+
+    /// Sends the request to an endpoint.
+    fn launch(
+        &mut self,
+        outgoing: &Outgoing,
+        tally: &mut Tally,
+        Passed { permit, pass, at: now }: Passed,
+        late: impl Fn() -> Option<Late>,
+    ) -> Result<InFlight, Refusal> {
+        let Ask { worker, upstream, .. } = self.ask;
+        self.begun.get_or_insert_with(|| {
+            upstream.budget.lock().deposit(now);
+            now
+        });
+        self.endpoint = upstream.enter(worker.draw(), now).unwrap_or(usize::MAX);
+        let held = Held::new(worker, upstream, self.endpoint, permit, pass, now).traced(outgoing.trace);
+        let Some(endpoint) = upstream.endpoints.get(self.endpoint) else {
+            return Err(Reason::UpstreamNone.into());
+        };
+        let request = outgoing.request(worker, upstream, endpoint, (tally.attempts, self.time_left(now)));
+        let call = Call { worker: worker.index, fresh: self.fresh };
+        let sending = Arc::clone(&endpoint.origin).send(request, call);
+        tally.attempts += 1;
+        tally.tries.begin(Place { is_spare: self.is_once(), endpoint: self.endpoint }, now);
+        let silence = upstream.timeouts.head.min(self.total_left(now));
+        let patience = Patience { silence, deadline: self.deadline, request: outgoing.body.clone() };
+        Ok(InFlight::new(sending, held, late(), patience))
+    }
+
+    /// An answer has come at `now`, or none will.
+    fn land(&mut self, outgoing: &mut Outgoing, tally: &mut Tally, head: Headed, now: Instant) -> Landed {
+        tally.upstream = self.begun.map(|begun| now.saturating_duration_since(begun));
+        tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
+        match head {
+            Ok((response, held)) => {
+                tally.tries.end(End::Answered(response.status()), now);
+                match self.after_answer(outgoing, &response, held.verdict().outcome, now) {
+                    None => Landed::Over(Ok(received(response, held, outgoing.upgrade.take()))),
+                    Some(wait) => {
+                        held.leave(response.into_body(), false);
+                        Landed::Again(wait)
+                    }
+                }
+            }
+            Err(error) => {
+                tally.tries.failed(&error, now);
+                let upstream = self.ask.upstream;
+                let endpoint = upstream.endpoints.get(self.endpoint).map(|endpoint| &*endpoint.name);
+                tracing::debug!(upstream = %upstream.name, endpoint, error = chain(&error), "attempt failed");
+                match self.again(outgoing, Ended::Failure(error.failure), now) {
+                    Some(wait) => Landed::Again(wait),
+                    None => Landed::Over(Err(refusal(error.failure, outgoing.body.as_deref()))),
+                }
+            }
+        }
+    }
+
     /// Until the exchange has taken too long: the upstream's fault.
     fn total_left(&self, now: Instant) -> Duration {
         let spent = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
-        self.upstream.timeouts.total.saturating_sub(spent)
+        self.ask.upstream.timeouts.total.saturating_sub(spent)
     }
 
     /// Until then, or the end of the caller's patience, which is nobody's fault.
@@ -164,7 +234,7 @@ impl Course<'_> {
         if outcome.is_success() || outgoing.upgrade.is_some() {
             return None;
         }
-        let wall = self.worker.core.clock.wall_at(now);
+        let wall = self.ask.worker.core.clock.wall_at(now);
         let field = response.headers().get(header::RETRY_AFTER);
         let retry_after = field.and_then(|field| retry::asked_wait(field, wall));
         self.again(outgoing, Ended::Answer { outcome, retry_after }, now)
@@ -183,11 +253,12 @@ impl Course<'_> {
             ended,
             time_left: Some(self.time_left(now)),
         };
-        let mut budget = self.upstream.budget.lock();
-        let drawn = self.worker.draw();
+        let Ask { worker, upstream, .. } = self.ask;
+        let mut budget = upstream.budget.lock();
+        let drawn = worker.draw();
         // Under strain a retry is one request more.
-        let strained = self.upstream.gears.stand().is_some_and(|stand| stand.gear >= Gear::Eco);
-        let params = if strained || self.once { &RetryParams::NEVER } else { &self.upstream.retry };
+        let strained = upstream.gears.stand().is_some_and(|stand| stand.gear >= Gear::Eco);
+        let params = if strained || self.is_once() { &RetryParams::NEVER } else { &upstream.retry };
         let again = retry::decide(params, &mut self.tries, &question, &mut budget, now, drawn)?;
         self.fresh = again.fresh_connection;
         Some(again.wait)

@@ -51,9 +51,9 @@ impl Deadline {
 ///
 /// # Errors
 /// `deadline.exceeded`.
-pub(super) fn check(deadline: Option<Instant>, now: Instant) -> Result<(), Refusal> {
+pub(super) fn check(deadline: Option<Instant>, now: impl FnOnce() -> Instant) -> Result<(), Refusal> {
     match deadline {
-        Some(at) if at <= now => Err(Reason::DeadlineExceeded.into()),
+        Some(at) if at <= now() => Err(Reason::DeadlineExceeded.into()),
         _ => Ok(()),
     }
 }

@@ -10,6 +10,12 @@ use crate::cache::media::{Expectation, Otherwise};
 use crate::metrics::CacheEvent;
 use crate::upstream::body::ReplyBody;
 
+/// What a route expects of a reply to `method`, if it does of one with this head.
+pub(super) fn of<'a>(route: &'a Route, method: &Method, parts: &Parts) -> Option<&'a Expectation> {
+    let expectation = route.cache.as_ref().and_then(|params| params.expect.as_ref());
+    expectation.filter(|_| *method != Method::HEAD && Expectation::concerns(parts.status))
+}
+
 /// Judges a reply to `method` by its head and its first bytes, for which it waits. Gives the body, whole, and what is to
 /// become of the reply if it is not an expected one.
 pub(super) async fn judge(
@@ -20,11 +26,7 @@ pub(super) async fn judge(
     mut body: ReplyBody,
     mut held: Option<&mut Held>,
 ) -> (ReplyBody, Option<Otherwise>) {
-    let expectation = route.cache.as_ref().and_then(|params| params.expect.as_ref());
-    let Some(expectation) = expectation.filter(|_| *method != Method::HEAD && Expectation::concerns(parts.status))
-    else {
-        return (body, None);
-    };
+    let Some(expectation) = of(route, method, parts) else { return (body, None) };
     let next = std::future::poll_fn(|cx| match &mut held {
         Some(held) => held.peek_body(&mut body, cx),
         None => body.poll_frame(cx),

@@ -11,21 +11,39 @@ use crate::breaker::{Breaker, Pass};
 use crate::gear::Gear;
 use crate::metrics::Wait;
 use crate::refusal::{Reason, Refusal};
+use crate::throttle::Acquire;
 use crate::throttle::slots::{Excess, Permit};
+
+/// How the gate was passed.
+pub(super) enum Passing {
+    /// At once.
+    Passed(Passed),
+    /// There is no slot yet.
+    Waits(Waiting),
+}
+
+/// What a request has to be sent with.
+pub(super) struct Passed {
+    pub(super) permit: Permit,
+    /// The breaker's, if there is one.
+    pub(super) pass: Option<Pass>,
+    /// When it had both.
+    pub(super) at: Instant,
+}
+
+/// A request in the queue.
+pub(super) struct Waiting {
+    acquire: Box<Acquire>,
+    since: Instant,
+}
 
 /// Acquires a slot and the breaker's pass.
 ///
 /// # Errors
-/// `gear.park`, `gear.limp`, `window.writes`, `breaker.open`, `queue.full`, `queue.timeout`, `queue.hopeless`, `deadline.exceeded`.
-pub(super) async fn pass(
-    ask: Ask<'_>,
-    safe: bool,
-    deadline: Option<Instant>,
-    tally: &mut Tally,
-) -> Result<(Permit, Option<Pass>), Refusal> {
+/// `gear.park`, `gear.limp`, `window.writes`, `breaker.open`, `queue.full`, `queue.hopeless`.
+pub(super) fn pass(ask: Ask<'_>, safe: bool, deadline: Option<Instant>, tally: &mut Tally) -> Result<Passing, Refusal> {
     let Ask { worker, upstream, ticket, .. } = ask;
-    let clock = &worker.core.clock;
-    let now = clock.now();
+    let now = worker.core.clock.now();
     tally.tries.ask(now);
     let stood = tally.gate.insert(Stood {
         class: ticket.class,
@@ -49,28 +67,64 @@ pub(super) async fn pass(
     let patience = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
     let acquire = upstream.slots.acquire_within(ticket, now, patience);
     stood.ahead = Some(acquire.ahead());
-    let waits = acquire.is_waiting();
-    let before = tally.queued.unwrap_or_default();
-    let permit = match acquire.await {
-        Ok(permit) => permit,
-        Err(refusal) => {
-            // Who waited in vain has waited; who found no place has not.
-            if waits {
-                tally.queued = Some(before + clock.now().saturating_duration_since(now));
-            }
-            // The caller's own bound may have been the shorter one.
-            if refusal.reason == Reason::QueueTimeout {
-                deadline::check(deadline, clock.now())?;
-            }
-            return Err(refusal);
+    match acquire.at_once() {
+        Ok(permit) => {
+            let (permit, pass) = passed(ask, safe, permit?, now, tally)?;
+            Ok(Passing::Passed(Passed { permit, pass, at: now }))
         }
-    };
+        Err(acquire) => Ok(Passing::Waits(Waiting { acquire, since: now })),
+    }
+}
+
+impl Waiting {
+    /// Waits for the slot. Gives what [`pass`] does.
+    ///
+    /// # Errors
+    /// As there, and `queue.full`, `queue.timeout`, `deadline.exceeded`.
+    pub(super) async fn pass(
+        self,
+        ask: Ask<'_>,
+        safe: bool,
+        deadline: Option<Instant>,
+        tally: &mut Tally,
+    ) -> Result<Passed, Refusal> {
+        let Self { acquire, since } = self;
+        let clock = &ask.worker.core.clock;
+        match acquire.await {
+            Ok(permit) => {
+                let (permit, pass) = passed(ask, safe, permit, since, tally)?;
+                Ok(Passed { permit, pass, at: clock.now() })
+            }
+            Err(refusal) => {
+                // Who waited in vain has waited; who found no place has not.
+                let now = clock.now();
+                *tally.queued.get_or_insert_default() += now.saturating_duration_since(since);
+                // The caller's own bound may have been the shorter one.
+                if refusal.reason == Reason::QueueTimeout {
+                    deadline::check(deadline, || now)?;
+                }
+                Err(refusal)
+            }
+        }
+    }
+}
+
+/// There is a slot, asked for at `since`: notes what that took, and asks the breaker for its pass.
+fn passed(
+    ask: Ask<'_>,
+    safe: bool,
+    permit: Permit,
+    since: Instant,
+    tally: &mut Tally,
+) -> Result<(Permit, Option<Pass>), Refusal> {
+    let Ask { worker, upstream, ticket, .. } = ask;
     let waited = permit.waited();
-    tally.queued = Some(before + waited);
+    *tally.queued.get_or_insert_default() += waited;
     upstream.meter.waited(worker.index, waited);
+    let Some(stood) = &mut tally.gate else { return Err(Reason::Internal.into()) };
     if !waited.is_zero() {
         // It may have been parked meanwhile.
-        geared(ask, safe, now + waited, stood)?;
+        geared(ask, safe, since + waited, stood)?;
     }
     stood.excess = permit.excess();
     match stood.excess {
@@ -83,7 +137,7 @@ pub(super) async fn pass(
     if stood.shadowed {
         return Ok((permit, Some(breaker.bystander().of(ticket.operation))));
     }
-    let entered = breaker.enter(safe, now + waited);
+    let entered = breaker.enter(safe, since + waited);
     let pass = heed(ask, &breaker, entered)?.unwrap_or_else(|| breaker.bystander());
     Ok((permit, Some(pass.of(ticket.operation))))
 }

@@ -16,14 +16,13 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Frame;
 use tokio::runtime::Handle;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep_until};
 
-use super::look;
 use super::snapshot::Worker;
 use crate::breaker::Pass;
 use crate::message::trace::TraceId;
 use crate::metrics::Traced;
-use crate::outcome::classes::{Classes, Verdict};
+use crate::outcome::classes::Verdict;
 use crate::outcome::{Failure, FailureKind, Outcome, Stage};
 use crate::throttle::limit;
 use crate::throttle::slots::Permit;
@@ -64,6 +63,22 @@ struct Silence {
 pub(super) struct InFlight {
     sending: Option<(Sending, Box<Held>)>,
     late: Option<Late>,
+    since: Instant,
+    patience: Patience,
+    /// Made by the first poll that has to wait.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the request's body that had been read when the timer was last set.
+    uploaded: Option<u64>,
+}
+
+/// How long a head is waited for.
+pub(super) struct Patience {
+    /// The upstream may be silent for so long, counted from when the request's body has been sent.
+    pub(super) silence: Duration,
+    /// Until then the caller waits.
+    pub(super) deadline: Option<Instant>,
+    /// The request's body.
+    pub(super) request: Option<Arc<Source>>,
 }
 
 impl Held {
@@ -103,6 +118,11 @@ impl Held {
         self.verdict
     }
 
+    /// When the head came.
+    pub(super) fn answered_at(&self) -> Option<Instant> {
+        Some(self.sent_at + self.took?)
+    }
+
     /// The answer was judged.
     pub(super) const fn judged(&mut self, verdict: Verdict) {
         self.verdict = verdict;
@@ -110,7 +130,7 @@ impl Held {
 
     /// The body is for a caller that waits until then.
     pub(super) fn hurry(&mut self, deadline: Option<Instant>) {
-        self.hurry = deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+        self.hurry = deadline.map(|at| Box::pin(sleep_until(at.into())));
     }
 
     /// The next frame of the reply; gives everything back at the end.
@@ -247,51 +267,57 @@ impl Drop for Held {
 
 impl InFlight {
     /// An attempt under way. `late` takes the answer if it comes when nobody waits any more.
-    pub(super) fn new(sending: Sending, held: Box<Held>, late: Option<Late>) -> Self {
-        Self { sending: Some((sending, held)), late }
+    pub(super) fn new(sending: Sending, held: Box<Held>, late: Option<Late>, patience: Patience) -> Self {
+        let since = held.sent_at;
+        Self { sending: Some((sending, held)), late, since, patience, timer: None, uploaded: None }
     }
 
-    /// Waits for the head for as long as `patience`, counted from when the request's body has been sent.
-    ///
-    /// # Errors
-    /// What the origin says, or a timeout; then the exchange goes on as a zombie.
-    pub(super) async fn head(
-        mut self,
-        patience: Duration,
-        request: Option<&Source>,
-        classes: &Classes,
-    ) -> Result<(Response<ReplyBody>, Box<Held>), OriginError> {
-        let mut uploaded = None;
-        let answer = loop {
-            let Some((sending, _)) = &mut self.sending else { return Err(timeout()) };
-            tokio::select! {
-                biased;
-                answer = sending => break answer,
-                () = tokio::time::sleep(patience) => {
-                    // A long upload is not the upstream's silence, as long as it moves.
-                    let now = request.filter(|body| body.progress() == Progress::Unfinished).map(Source::bytes);
-                    let moves = now.zip(uploaded).is_none_or(|(now, before)| now >= before + UPLOAD_AT_LEAST);
-                    if now.is_none() || !moves {
-                        if let Some((_, held)) = &mut self.sending {
-                            held.fail(Outcome::Broken);
-                        }
-                        return Err(timeout());
-                    }
-                    uploaded = now;
-                }
+    /// Why nobody waits any longer, once that is so.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<OriginError> {
+        let Patience { silence, deadline, request } = &self.patience;
+        let deadline = deadline.map(tokio::time::Instant::from);
+        let until = |silent| deadline.map_or(silent, |at| at.min(silent));
+        let since = self.since;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until((since + *silence).into()))));
+        loop {
+            std::task::ready!(timer.as_mut().poll(cx));
+            let now = timer.deadline();
+            if deadline.is_some_and(|at| at <= now) {
+                return Poll::Ready(OriginError::late());
             }
-        };
-        let Some((_, mut held)) = self.sending.take() else { return Err(timeout()) };
-        match answer {
+            // A long upload is not the upstream's silence, as long as it moves.
+            let read = request.as_ref().filter(|body| body.progress() == Progress::Unfinished).map(|body| body.bytes());
+            let moves = read.zip(self.uploaded).is_none_or(|(read, before)| read >= before + UPLOAD_AT_LEAST);
+            if read.is_none() || !moves {
+                if let Some((_, held)) = &mut self.sending {
+                    held.fail(Outcome::Broken);
+                }
+                return Poll::Ready(timeout());
+            }
+            self.uploaded = read;
+            timer.as_mut().reset(until(now + *silence));
+        }
+    }
+}
+
+impl Future for InFlight {
+    /// The head, or what the origin says, or a timeout; then the exchange goes on as a zombie.
+    type Output = Result<(Response<ReplyBody>, Box<Held>), OriginError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some((sending, _)) = &mut self.sending else { return Poll::Ready(Err(timeout())) };
+        let Poll::Ready(answer) = sending.as_mut().poll(cx) else { return self.poll_patience(cx).map(Err) };
+        let Some((_, mut held)) = self.sending.take() else { return Poll::Ready(Err(timeout())) };
+        Poll::Ready(match answer {
             Ok(response) => {
                 held.took = Some(held.worker.core.clock.now().saturating_duration_since(held.sent_at));
-                Ok(look::at(classes, response, held).await)
+                Ok((response, held))
             }
             Err(error) => {
                 held.settle(error.failure.outcome());
                 Err(error)
             }
-        }
+        })
     }
 }
 

@@ -13,22 +13,19 @@ use super::held::Held;
 use crate::outcome::classes::{Classes, LOOK, Seen, Verdict};
 use crate::upstream::body::ReplyBody;
 
-/// Judges an answer.
-pub(super) async fn at(
-    classes: &Classes,
-    response: Response<ReplyBody>,
-    mut held: Box<Held>,
-) -> (Response<ReplyBody>, Box<Held>) {
+/// Judges an answer by what is there of it; false: its body is to be looked at.
+pub(super) fn judges(classes: &Classes, response: &Response<ReplyBody>, held: &mut Held) -> bool {
     let seen = Seen { whole: response.body().is_end_stream(), ..Seen::NOTHING };
-    if let Some(verdict) = classes.judge(response.status(), response.headers(), seen) {
-        held.judged(verdict);
-        return (response, held);
-    }
-    // Rare, and large to carry in every request.
-    Box::pin(into(classes, response, held)).await
+    let verdict = classes.judge(response.status(), response.headers(), seen);
+    verdict.map(|verdict| held.judged(verdict)).is_some()
 }
 
-async fn into(classes: &Classes, response: Response<ReplyBody>, held: Box<Held>) -> (Response<ReplyBody>, Box<Held>) {
+/// Judges an answer by the beginning of its body.
+pub(super) async fn into(
+    classes: &Classes,
+    response: Response<ReplyBody>,
+    held: Box<Held>,
+) -> (Response<ReplyBody>, Box<Held>) {
     let (parts, body) = response.into_parts();
     let mut looking = Looking(Some((body, held)));
     if let Some((body, held)) = &mut looking.0 {

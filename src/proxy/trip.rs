@@ -1,5 +1,6 @@
 //! The part of a trip that may wait: alone to the upstream, or with others for the store.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,14 +50,36 @@ pub(super) enum Plan {
     Fetch(Arc<Wanted>, Forward),
 }
 
+impl Plan {
+    /// What Cache-Status says of a request that goes alone.
+    const fn forward(&self) -> Option<Forward> {
+        match self {
+            Self::Alone(forward, _) => *forward,
+            Self::Fetch(_, forward) => Some(*forward),
+        }
+    }
+
+    /// The place of the answer to a request that goes alone.
+    const fn address(&self) -> Option<&(Key, Address)> {
+        match self {
+            Self::Alone(_, address) => address.as_ref(),
+            Self::Fetch(..) => None,
+        }
+    }
+
+    fn into_parts(self) -> (Option<Forward>, Option<(Key, Address)>) {
+        match self {
+            Self::Alone(forward, address) => (forward, address),
+            Self::Fetch(_, forward) => (Some(forward), None),
+        }
+    }
+}
+
 impl Trip {
     /// Travels to the end.
-    pub(super) async fn travel(mut self: Box<Self>) -> Response<ResponseBody> {
-        match &mut self.plan {
-            Plan::Alone(forward, address) => {
-                let (forward, address) = (*forward, address.take());
-                alone(self, forward, address).await
-            }
+    pub(super) async fn travel(self: Box<Self>) -> Response<ResponseBody> {
+        match self.plan {
+            Plan::Alone(..) => alone(self).await,
             // Boxed: what is moved for every request that goes alone should be small.
             Plan::Fetch(..) => Box::pin(self.fetch()).await,
         }
@@ -73,84 +96,114 @@ impl Trip {
     }
 }
 
-/// One request for one client.
-async fn alone(
-    mut trip: Box<Trip>,
-    forward: Option<Forward>,
-    address: Option<(Key, Address)>,
-) -> Response<ResponseBody> {
-    let snapshot = Arc::clone(&trip.exchange.snapshot);
+/// One request for one client. Small, as nearly all that goes on after the answer waits for nothing.
+async fn alone(mut trip: Box<Trip>) -> Response<ResponseBody> {
+    let (snapshot, worker) = (Arc::clone(&trip.exchange.snapshot), Arc::clone(&trip.exchange.worker));
     let Some(route) = trip.exchange.route.and_then(|index| snapshot.routes.get(index)) else {
         return respond::refuse(trip.exchange, Reason::Internal.into());
     };
-    let worker = Arc::clone(&trip.exchange.worker);
-    if let Err(refusal) = deadline::check(trip.exchange.deadline, worker.core.clock.now()) {
+    if let Err(refusal) = deadline::check(trip.exchange.deadline, || worker.core.clock.now()) {
         return respond::fallback(trip.exchange, refusal);
     }
-    let Trip { exchange, outgoing, .. } = &mut *trip;
+    let Trip { exchange, outgoing, plan, .. } = &mut *trip;
     let ask = Ask { worker: &worker, route, upstream: &route.upstream, ticket: exchange.ticket(route) };
-    let safe = outgoing.safe;
-    let write = if safe { None } else { Write::of(exchange, route, address.as_ref()) };
-    let read = address.as_ref().filter(|_| safe).and_then(|(_, address)| Read::now(&worker, route, address));
+    let write = if outgoing.safe { None } else { Write::of(exchange, route, plan.address()) };
+    let read = plan.address().filter(|_| outgoing.safe);
+    let read = read.and_then(|(_, address)| Read::now(&worker, route, address));
     let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
-    let Trip { exchange, outgoing, asked, .. } = *trip;
-    let (parts, body, held) = match result {
-        Ok(reply) => reply,
+    let rest = match result {
+        Ok(reply) => match arrived(trip, route, reply, write, read) {
+            Ok(response) => return response,
+            Err(rest) => rest,
+        },
         Err(refusal) => {
             if let Some(write) = write {
-                write.failed(exchange.tally.reached);
+                write.failed(trip.exchange.tally.reached);
             }
-            return Box::pin(last_resorts(exchange, Some(outgoing), refusal)).await;
+            Box::pin(failed(trip, refusal))
         }
     };
+    rest.await
+}
+
+/// What is still to be done, and rarely is.
+type Rest<'a> = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send + 'a>>;
+
+/// An answer has come.
+fn arrived(
+    trip: Box<Trip>,
+    route: &Route,
+    (parts, body, held): attempt::Reply,
+    write: Option<Arc<Write>>,
+    read: Option<Read>,
+) -> Result<Response<ResponseBody>, Rest<'_>> {
     let (body, held) = match held {
-        Some(held) if route.spare.is_some() && outgoing.may_go_elsewhere() && !held.verdict().outcome.is_success() => {
+        Some(held)
+            if route.spare.is_some() && trip.outgoing.may_go_elsewhere() && !held.verdict().outcome.is_success() =>
+        {
             held.leave(body, false);
-            return Box::pin(last_resorts(exchange, Some(outgoing), Reason::UpstreamStatus.into())).await;
+            return Err(Box::pin(failed(trip, Reason::UpstreamStatus.into())));
         }
         held => (body, held),
     };
     if let Some(write) = write {
         write.ended(&parts);
     }
+    let exchange = &trip.exchange;
     if held.is_some() {
-        standing::witness(&worker, route, exchange.identity, parts.status);
+        standing::witness(&exchange.worker, route, exchange.identity, parts.status);
     }
-    let Some(address) = address else { return respond::reply(exchange, parts, body, held, forward) };
-    let (asked, mut held, read) = match (asked, held, read) {
-        (Some(asked), Some(held), Some(read)) => (asked, held, read),
-        (_, held, _) => return respond::reply(exchange, parts, body, held, forward),
-    };
-    let forward = forward.unwrap_or(Forward::new("miss"));
-    match expect::judge(&worker, route, &exchange.method, &parts, body, Some(&mut *held)).await {
+    match (held, read) {
+        (Some(held), Some(read)) if trip.asked.is_some() && trip.plan.address().is_some() => {
+            if expect::of(route, &exchange.method, &parts).is_some() {
+                return Err(Box::pin(expected(trip, route, (parts, body, held), read)));
+            }
+            Ok(adopt(trip, route, (parts, body, held), read))
+        }
+        (held, _) => Ok(respond::reply(trip.exchange, parts, body, held, trip.plan.forward())),
+    }
+}
+
+/// There is no answer.
+async fn failed(trip: Box<Trip>, refusal: Refusal) -> Response<ResponseBody> {
+    let Trip { exchange, outgoing, .. } = *trip;
+    last_resorts(exchange, Some(outgoing), refusal).await
+}
+
+/// An answer has come of which its route expects something.
+async fn expected(
+    trip: Box<Trip>,
+    route: &Route,
+    (parts, body, mut held): fill::Reply,
+    read: Read,
+) -> Response<ResponseBody> {
+    let exchange = &trip.exchange;
+    match expect::judge(&exchange.worker, route, &exchange.method, &parts, body, Some(&mut *held)).await {
         (body, Some(Otherwise::Broken)) => {
             held.leave(body, false);
-            Box::pin(last_resorts(exchange, Some(outgoing), Reason::UpstreamUnexpected.into())).await
+            failed(trip, Reason::UpstreamUnexpected.into()).await
         }
         (body, Some(_)) => {
+            let forward = trip.plan.forward().unwrap_or(Forward::new("miss"));
             let forward = Forward { detail: Some(Unstorable::Unexpected.code()), ..forward };
-            respond::reply(exchange, parts, body, Some(held), Some(forward))
+            respond::reply(trip.exchange, parts, body, Some(held), Some(forward))
         }
-        (body, None) => {
-            // An error that comes as a 200 lets nobody in.
-            if held.verdict().is_an_answer() {
-                standing::prove(&worker, route, exchange.identity, &exchange.method, parts.status);
-            }
-            adopt(exchange, route, address, asked, (parts, body, held), read, forward)
-        }
+        (body, None) => adopt(trip, route, (parts, body, held), read),
     }
 }
 
 /// What was not expected to be for everybody may be after all.
-fn adopt(
-    exchange: Box<Exchange>,
-    route: &Route,
-    address: (Key, Address),
-    asked: HeaderMap,
-    (parts, body, held): fill::Reply,
-    read: Read,
-    forward: Forward,
-) -> Response<ResponseBody> {
+fn adopt(trip: Box<Trip>, route: &Route, (parts, body, held): fill::Reply, read: Read) -> Response<ResponseBody> {
+    let Trip { exchange, asked, plan, .. } = *trip;
+    let (forward, address) = plan.into_parts();
+    let forward = forward.unwrap_or(Forward::new("miss"));
+    let (Some(address), Some(asked)) = (address, asked) else {
+        return respond::reply(exchange, parts, body, Some(held), Some(forward));
+    };
+    // An error that comes as a 200 lets nobody in.
+    if held.verdict().is_an_answer() {
+        standing::prove(&exchange.worker, route, exchange.identity, &exchange.method, parts.status);
+    }
     let Some(head) = fill::adoptable(&exchange, route, &address.1, &asked, (&parts, held.verdict()), read) else {
         return respond::reply(exchange, parts, body, Some(held), Some(forward));
     };
@@ -205,7 +258,7 @@ async fn fetch(
     wanted: Arc<Wanted>,
     forward: Forward,
 ) -> Response<ResponseBody> {
-    if let Err(refusal) = deadline::check(exchange.deadline, exchange.worker.core.clock.now()) {
+    if let Err(refusal) = deadline::check(exchange.deadline, || exchange.worker.core.clock.now()) {
         return Box::pin(stand_in(exchange, None, &asked, &wanted, forward, refusal)).await;
     }
     let flights = &exchange.worker.core.flights;
@@ -360,4 +413,17 @@ fn is_for(head: &Head, asked: &HeaderMap, exchange: &Exchange, wanted: &Wanted) 
     let params = exchange.route().and_then(|route| route.cache.as_ref());
     let is_at = |params: &CacheParams| wanted.address.parts().is_at(&head.address, &params.query);
     !head.asks_back() && head.selects(asked) && params.is_some_and(is_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_future_of_a_trip_is_small_enough_for_the_allocators_short_way() {
+        fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(Trip::travel) <= 1024, "{}", size(Trip::travel));
+    }
 }

@@ -63,8 +63,20 @@ impl Acquire {
     }
 
     /// True if it has to wait: the next poll may be pending.
-    pub fn is_waiting(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_waiting(&self) -> bool {
         matches!(self.step, Step::Waiting { .. })
+    }
+
+    /// What is known without waiting.
+    ///
+    /// # Errors
+    /// Itself, if it has to wait.
+    pub fn at_once(mut self) -> Result<Result<Permit, Refusal>, Box<Self>> {
+        match &mut self.step {
+            Step::Known(result) => result.take().ok_or_else(|| Box::new(self)),
+            Step::Waiting { .. } => Err(Box::new(self)),
+        }
     }
 }
 
