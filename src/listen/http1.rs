@@ -8,4 +8,7 @@ pub trait Preset {
     /// own status and fields are then not looked at. No Connection field, no final empty line, and a Date only if the
     /// answer has one of its own. False: nothing was appended.
     fn preset(&mut self, head: &mut BytesMut) -> bool;
+
+    /// Appends the fields, each ended by CRLF, that stand beside those of the response where its head is made of them.
+    fn beside(&mut self, head: &mut BytesMut);
 }

@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
 use super::held::Held;
-use super::preset::Stored;
+use super::preset::Wire;
 use crate::cache::flight::Reader;
 use crate::listen::http1::Preset;
 use crate::metrics::Ending;
@@ -33,22 +33,21 @@ pub struct ResponseBody {
     sent: u64,
     /// The whole, where it is known beforehand.
     length: Option<u64>,
-    /// What brings the head of the answer, where that need not be made of fields.
-    preset: Option<Stored>,
+    /// What of the head of the answer need not be made of fields.
+    wire: Option<Wire>,
 }
 
 impl ResponseBody {
     pub(super) fn new(content: Content, exchange: Box<Exchange>) -> Self {
-        let mut body = Self { content, exchange: Some(exchange), sent: 0, length: None, preset: None };
+        let mut body = Self { content, exchange: Some(exchange), sent: 0, length: None, wire: None };
         body.length = body.size_hint().exact();
         body
     }
 
-    /// One that brings the head of its answer.
-    pub(super) fn stored(content: Content, exchange: Box<Exchange>, stored: Stored) -> Self {
-        let mut body = Self::new(content, exchange);
-        body.preset = Some(stored);
-        body
+    /// With what goes over the connection beside the fields of its response.
+    pub(super) fn with(mut self, wire: Option<Wire>) -> Self {
+        self.wire = wire;
+        self
     }
 
     /// What is at hand, told as sent.
@@ -82,9 +81,15 @@ impl Content {
 
 impl Preset for ResponseBody {
     fn preset(&mut self, head: &mut BytesMut) -> bool {
-        let Some((stored, exchange)) = self.preset.take().zip(self.exchange.as_deref()) else { return false };
+        let (Some(Wire::Stored(stored)), Some(exchange)) = (&self.wire, self.exchange.as_deref()) else { return false };
         stored.write(exchange, head);
         true
+    }
+
+    fn beside(&mut self, head: &mut BytesMut) {
+        if let (Some(Wire::Beside(beside)), Some(exchange)) = (&self.wire, self.exchange.as_deref()) {
+            beside.write(exchange, head);
+        }
     }
 }
 

@@ -35,6 +35,11 @@ impl Forward {
 
     /// The field's value.
     pub(super) fn value(self) -> HeaderValue {
+        self.text().value().unwrap_or(HeaderValue::from_static("vaxel"))
+    }
+
+    /// The same as text.
+    pub(super) fn text(self) -> Short {
         let mut text = Short::default();
         text.text("vaxel; fwd=").text(self.why);
         if let Some(status) = self.status {
@@ -49,7 +54,7 @@ impl Forward {
         if let Some(detail) = self.detail {
             text.text("; detail=").text(detail);
         }
-        text.value().unwrap_or(HeaderValue::from_static("vaxel"))
+        text
     }
 }
 

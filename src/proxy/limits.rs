@@ -56,16 +56,16 @@ impl Default for Told {
 
 /// Tells how the request stands with everything that limits its consumer.
 pub(super) fn fields(exchange: &Exchange, headers: &mut HeaderMap) {
-    let beside = Beside::of(headers);
-    tell(exchange, beside, |name, value| match value {
+    let said = Said::by(headers);
+    tell(exchange, said, |name, value| match value {
         Value::Known(value) => drop(headers.append(name, value.clone())),
         Value::Made(text) => headers.extend(text.value().map(|value| (name, value))),
     });
 }
 
-/// The same, as lines that end what is said beside `headers`.
-pub(super) fn lines(exchange: &Exchange, headers: &HeaderMap, to: &mut BytesMut) {
-    tell(exchange, Beside::of(headers), |name, value| {
+/// The same, as lines that stand beside the fields of an answer.
+pub(super) fn lines(exchange: &Exchange, said: Said, to: &mut BytesMut) {
+    tell(exchange, said, |name, value| {
         let value = match value {
             Value::Known(value) => value.as_bytes(),
             Value::Made(text) => text.as_bytes(),
@@ -75,15 +75,17 @@ pub(super) fn lines(exchange: &Exchange, headers: &HeaderMap, to: &mut BytesMut)
 }
 
 /// What the fields of an answer say of limits already.
-struct Beside {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said {
     /// When to come back.
     retry_after: bool,
     /// How its consumer stands with the upstream's own.
     x_limit: bool,
 }
 
-impl Beside {
-    fn of(headers: &HeaderMap) -> Self {
+impl Said {
+    /// What `headers` say.
+    pub(super) fn by(headers: &HeaderMap) -> Self {
         Self { retry_after: headers.contains_key(header::RETRY_AFTER), x_limit: headers.contains_key(X_LIMIT) }
     }
 }
@@ -96,7 +98,7 @@ enum Value<'a> {
     Made(&'a Short),
 }
 
-fn tell(exchange: &Exchange, beside: Beside, mut to: impl FnMut(HeaderName, Value<'_>)) {
+fn tell(exchange: &Exchange, said: Said, mut to: impl FnMut(HeaderName, Value<'_>)) {
     let told = exchange.snapshot.told;
     if told.ratelimit {
         for (limit, policy) in limits(exchange) {
@@ -104,13 +106,13 @@ fn tell(exchange: &Exchange, beside: Beside, mut to: impl FnMut(HeaderName, Valu
                 Some(policy) => to(RATELIMIT_POLICY, Value::Known(policy)),
                 None => to(RATELIMIT_POLICY, Value::Made(&limit.policy())),
             }
-            if limit.is_over || !beside.retry_after {
+            if limit.is_over || !said.retry_after {
                 to(RATELIMIT, Value::Made(&limit.stand()));
             }
         }
     }
     // The upstream's own stay as they are; two of one of these could not be told apart.
-    if told.x_ratelimit && !beside.x_limit {
+    if told.x_ratelimit && !said.x_limit {
         let binding = limits(exchange).min_by_key(|(limit, _)| (!limit.is_over, limit.remaining));
         if let Some((limit, _)) = binding {
             for (name, number) in [(X_LIMIT, limit.room), (X_REMAINING, limit.remaining), (X_RESET, limit.reset)] {

@@ -1,15 +1,25 @@
-//! The head of a hit as it goes over an HTTP/1.1 connection: what is stored of it goes as it is, and only what is said of
-//! this answer alone is written. No map of fields is made.
+//! Heads as they go over an HTTP/1.1 connection. What is stored of a hit goes as it is, and only what is said of this
+//! answer alone is written: no map of fields is made. And into the map that came from the upstream nothing is put that
+//! could as well be written beside it.
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use http::HeaderMap;
 
-use super::cache_status;
+use super::cache_status::{self, Forward};
 use super::exchange::Exchange;
-use super::limits;
+use super::limits::{self, Said};
 use crate::cache::entry::Entry;
 use crate::message::short::Short;
+
+/// What goes over the connection without standing in the fields of a response.
+pub(super) enum Wire {
+    /// All of the head.
+    Stored(Stored),
+    /// What is said beside them.
+    Beside(Beside),
+}
 
 /// A stored answer that goes to the client whole, as old as it is, in seconds.
 pub(super) struct Stored {
@@ -20,10 +30,7 @@ pub(super) struct Stored {
 impl Stored {
     /// `None` where fields must be made: they go elsewhere, or somebody may change them.
     pub(super) fn of(exchange: &Exchange, entry: &Arc<Entry>, age: u64) -> Option<Self> {
-        let is_edited = exchange.worker.core.hooks.is_some()
-            || exchange.route().is_some_and(|route| !route.response_headers.is_empty());
-        let fits = exchange.wire && !is_edited && entry.head.is_preset();
-        fits.then(|| Self { entry: Arc::clone(entry), age })
+        (is_wanted(exchange) && entry.head.is_preset()).then(|| Self { entry: Arc::clone(entry), age })
     }
 
     /// Appends the head to `to`.
@@ -38,8 +45,37 @@ impl Stored {
         to.extend_from_slice(cache_status::hit(entry, *age, exchange.cache).as_bytes());
         to.extend_from_slice(b"\r\n");
         to.extend_from_slice(exchange.worker.core.pseudonym.line().as_bytes());
-        limits::lines(exchange, &entry.head.headers, to);
+        limits::lines(exchange, Said::by(&entry.head.headers), to);
     }
+}
+
+/// What is said of an upstream's own answer.
+pub(super) struct Beside {
+    forward: Option<Forward>,
+    said: Said,
+}
+
+impl Beside {
+    /// `None` where fields must be made. `headers` are the upstream's; `forward` says how the request got there.
+    pub(super) fn of(exchange: &Exchange, headers: &HeaderMap, forward: Option<Forward>) -> Option<Self> {
+        is_wanted(exchange).then(|| Self { forward, said: Said::by(headers) })
+    }
+
+    /// Appends the lines to `to`.
+    pub(super) fn write(&self, exchange: &Exchange, to: &mut BytesMut) {
+        if let Some(forward) = self.forward {
+            let text = forward.text();
+            [b"cache-status: ", text.as_bytes(), b"\r\n"].into_iter().for_each(|piece| to.extend_from_slice(piece));
+        }
+        to.extend_from_slice(exchange.worker.core.pseudonym.line().as_bytes());
+        limits::lines(exchange, self.said, to);
+    }
+}
+
+/// Whether the connection takes lines, and nobody is to see or change the fields they stand for.
+fn is_wanted(exchange: &Exchange) -> bool {
+    let is_edited = || exchange.route().is_some_and(|route| !route.response_headers.is_empty());
+    exchange.wire && exchange.worker.core.hooks.is_none() && !is_edited()
 }
 
 /// More than what is written beside the stored lines mostly takes.

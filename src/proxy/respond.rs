@@ -17,7 +17,7 @@ pub(super) use super::cache_status::Forward;
 use super::exchange::{Exchange, hexadecimal};
 use super::held::Held;
 use super::limits;
-use super::preset::Stored;
+use super::preset::{Beside, Stored, Wire};
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::Reader;
 use crate::cache::range;
@@ -92,7 +92,7 @@ fn preset(mut exchange: Box<Exchange>, entry: &Entry, stored: Stored) -> Respons
     exchange.mark(|traced, now| traced.answered = Some(now));
     exchange.status = entry.head.status;
     let content = if exchange.method == Method::HEAD { Content::Empty } else { Content::Full(entry.body.clone()) };
-    let mut response = Response::new(ResponseBody::stored(content, exchange, stored));
+    let mut response = Response::new(ResponseBody::new(content, exchange).with(Some(Wire::Stored(stored))));
     *response.status_mut() = entry.head.status;
     response
 }
@@ -166,10 +166,14 @@ pub(super) fn reply(
         parts.headers.insert(header::UPGRADE, protocol);
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    if let Some(forward) = forward {
-        parts.headers.append(CACHE_STATUS, forward.answered(parts.status).value());
+    let forward = forward.map(|forward| forward.answered(parts.status));
+    let beside = Beside::of(&exchange, &parts.headers, forward);
+    if beside.is_none() {
+        if let Some(forward) = forward {
+            parts.headers.append(CACHE_STATUS, forward.value());
+        }
+        finish(&mut exchange, &mut parts.headers);
     }
-    finish(&mut exchange, &mut parts.headers);
     // hyper frames anew for the client: the version belongs to the upstream's hop.
     let mut response = Response::new(Content::Empty);
     *response.status_mut() = parts.status;
@@ -187,7 +191,7 @@ pub(super) fn reply(
         }
         None => {}
     }
-    dress(exchange, response)
+    dress(exchange, response).map(|body| body.with(beside.map(Wire::Beside)))
 }
 
 /// Answers with the reply of the upstream that stands in; why stays visible in Proxy-Status, log and metrics.

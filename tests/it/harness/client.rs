@@ -102,12 +102,18 @@ impl Request {
         let mut head = BytesMut::new();
         let preset = body.preset(&mut head);
         if preset {
-            assert!(parts.headers.is_empty() && !body.preset(&mut head), "a head comes once");
+            assert!(parts.headers.is_empty());
             let (status, headers) = read(&head);
             assert_eq!(status, parts.status);
             parts.headers = headers;
+        } else {
+            assert!(head.is_empty());
+            head.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+            body.beside(&mut head);
+            for (name, value) in &read(&head).1 {
+                parts.headers.append(name, value.clone());
+            }
         }
-        assert!(preset || head.is_empty());
         Opened { status: parts.status, headers: parts.headers, preset, body }
     }
 

@@ -95,6 +95,23 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn an_answer_that_passes_says_the_same_either_way(reply in answers(), caches: bool, is_head: bool) {
+        in_virtual_time(async {
+            let world = world().origin(reply.with("cache-control", "no-store")).gateway(TWINS);
+            let route = "rate = { limit = \"3/s\", burst = 30 }\nresponse_headers = { set = {} }";
+            let world = world.route(&format!("{route}\n{}", if caches { "cache = true" } else { "" })).opens();
+            // What the first one brings, the others know: that it is not stored.
+            world.get("/a").await;
+            agree(&both(&world, if is_head { "HEAD" } else { "GET" }, &[]).await, "GET");
+            agree(&both(&world, "POST", &[]).await, "POST");
+            world.rests().await;
+        });
+    }
+}
+
 /// Takes the hand of an embedding program that does nothing.
 struct Idle;
 
