@@ -64,9 +64,14 @@ impl Short {
         }
     }
 
+    /// The bytes; `None` if they did not fit.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.bytes.get(..self.length)
+    }
+
     /// The value; `None` if it did not fit, or no field may hold it.
     pub fn value(&self) -> Option<HeaderValue> {
-        HeaderValue::from_bytes(self.bytes.get(..self.length)?).ok()
+        HeaderValue::from_bytes(self.bytes()?).ok()
     }
 }
 

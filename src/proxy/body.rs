@@ -3,12 +3,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
 use super::held::Held;
 use crate::cache::flight::Reader;
+use crate::listen::http1::Preset;
 use crate::metrics::Ending;
 use crate::upstream::body::{BoxError, ReplyBody};
 
@@ -107,6 +108,12 @@ impl Body for ResponseBody {
             Content::Fill(reader) => reader.length().map_or_else(SizeHint::default, SizeHint::with_exact),
             Content::Reply(body, _) => body.size_hint(),
         }
+    }
+}
+
+impl Preset for ResponseBody {
+    fn preset(&mut self, _head: &mut BytesMut) -> bool {
+        false
     }
 }
 
