@@ -22,7 +22,8 @@ use hyper::body::Incoming;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::config::{self, Problems};
-use crate::listen::Peer;
+use crate::listen::serve::Answer;
+use crate::listen::{Peer, http1};
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::hooks::Hooks;
 use crate::proxy::snapshot::Worker;
@@ -203,6 +204,17 @@ where
 
     fn call(&self, request: Request<B>) -> Answering {
         Answering(self.begin(request, false))
+    }
+}
+
+impl Answer for Gateway {
+    type Body = ResponseBody;
+
+    fn answer(&self, request: Request<http1::Body>) -> Answering {
+        let (parts, body) = request.into_parts();
+        let body =
+            if body.is_end_stream() { Inbound::Empty } else { Inbound::Boxed(body.map_err(Into::into).boxed_unsync()) };
+        Answering(proxy::handle(&self.worker, parts, body, self.peer, true))
     }
 }
 

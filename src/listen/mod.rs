@@ -2,11 +2,10 @@
 //!
 //! - [`socket`]: binding, one socket per worker or one for all
 //! - `callers`: how many connections each client has
-//! - [`serve`]: one connection: TLS, protocol detection, HTTP/1.1 or HTTP/2
-//! - [`http1`]: what an HTTP/1.1 connection asks of an answer
-//! - [`wire`]: its bytes: guarded, timed, closed so that the last answer arrives
-//! - [`guard`]: request framing as strict as RFC 9112 allows
-//! - `speaker`: says in our words what hyper refuses in its own
+//! - [`serve`]: one connection: TLS, protocol detection
+//! - [`http1`]: HTTP/1.x on it, framed as strictly as RFC 9112 allows
+//! - `http2`: HTTP/2 on it, by hyper
+//! - `watch`, `wire`: clients that are too slow
 //! - [`tls`], [`certs`]: server certificates, and those for development
 //! - [`drain`]: the orderly end
 
@@ -16,13 +15,13 @@ use std::time::Duration;
 mod callers;
 pub mod certs;
 pub mod drain;
-pub mod guard;
 pub mod http1;
+mod http2;
 pub mod serve;
 pub mod socket;
-mod speaker;
 pub mod tls;
-pub mod wire;
+mod watch;
+mod wire;
 
 pub use callers::Callers;
 

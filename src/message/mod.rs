@@ -2,6 +2,7 @@
 //!
 //! - [`target`]: host and path, normalised once, before routing and cache key alike
 //! - [`hop`]: fields that belong to one connection only, and the fields a proxy adds
+//! - [`chunked`]: the coding of bodies whose length is not known beforehand
 //! - [`date`]: dates as HTTP writes them
 //! - [`trace`]: the trace a request belongs to
 //! - [`deadline`]: until when a caller waits
@@ -9,8 +10,10 @@
 //! - [`secrets`]: what of a path or a query must not be written down
 //! - [`short`]: field values, written quickly
 //! - [`present`]: which of the fields that steer a proxy there are
+//! - [`switch`]: a connection after a switch of protocols
 //! - [`edits`]: header edits and static answers that an operator asked for
 
+pub mod chunked;
 pub mod date;
 pub mod deadline;
 pub mod edits;
@@ -19,6 +22,7 @@ pub mod hop;
 pub mod present;
 pub mod secrets;
 pub mod short;
+pub mod switch;
 pub mod target;
 pub mod trace;
 

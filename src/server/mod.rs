@@ -23,9 +23,9 @@ use crate::config::settings::{AdminSettings, ListenerSettings, Settings};
 use crate::config::{self, Loaded, Problems};
 use crate::gateway::{Gateway, Handle, StartError};
 use crate::listen::drain::Drain;
-use crate::listen::serve::{self, Place, Server};
+use crate::listen::http1::Date;
+use crate::listen::serve::{self, Place, Server, Tally};
 use crate::listen::tls::TlsError;
-use crate::listen::wire::Tally;
 use crate::listen::{Accept, Callers, Peer, socket};
 use crate::metrics::WorkerMeter;
 use crate::proxy::access_log::{AccessLog, LogWriter};
@@ -241,6 +241,7 @@ fn open_listener(
             meter: handle.metrics().listener(&bound.to_string()),
             metrics: handle.metrics().clone(),
             refuse: refuser(handle.gateway(worker)),
+            date: Date::new(handle.clock().clone()),
         })
     };
     if settings.accept == Accept::Reuseport || workers.len() == 1 {
