@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode};
 
 use crate::cache::entry::Entry;
-use crate::message::short::Short;
+use crate::message::short::{Short, Text};
 use crate::metrics::CacheResult;
 
 /// A forwarded request: `fwd` and its companions (RFC 9211 sections 2.2 to 2.8).
@@ -55,12 +55,10 @@ impl Forward {
 
 /// An answer that went no further than the store: `hit` and what is left of its freshness, negative when it is stale.
 /// `age` in seconds.
-pub(super) fn hit(entry: &Entry, age: u64, result: CacheResult) -> Short {
+pub(super) fn hit(to: &mut impl Text, entry: &Entry, age: u64, result: CacheResult) {
     let fresh = entry.head.life.fresh.as_secs();
-    let mut text = Short::default();
-    text.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
+    to.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
     if result == CacheResult::StaleError {
-        text.text("; detail=stale_if_error");
+        to.text("; detail=stale_if_error");
     }
-    text
 }

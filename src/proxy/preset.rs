@@ -9,7 +9,7 @@ use super::cache_status;
 use super::exchange::Exchange;
 use super::limits;
 use crate::cache::entry::Entry;
-use crate::message::short::Short;
+use crate::message::short::Text as _;
 
 /// A stored answer that goes to the client whole, as old as it is, in seconds.
 pub(super) struct Stored {
@@ -31,13 +31,10 @@ impl Stored {
         let Self { entry, age } = self;
         to.reserve(entry.head.lines.len() + ROOM);
         to.extend_from_slice(&entry.head.lines);
-        let mut text = Short::default();
-        text.text("content-length: ").number(entry.body.len() as u64);
-        text.text("\r\nage: ").number(*age).text("\r\ncache-status: ");
-        to.extend_from_slice(text.as_bytes());
-        to.extend_from_slice(cache_status::hit(entry, *age, exchange.cache).as_bytes());
-        to.extend_from_slice(b"\r\n");
-        to.extend_from_slice(exchange.worker.core.pseudonym.line().as_bytes());
+        to.text("content-length: ").number(entry.body.len() as u64);
+        to.text("\r\nage: ").number(*age).text("\r\ncache-status: ");
+        cache_status::hit(to, entry, *age, exchange.cache);
+        to.text("\r\n").text(exchange.worker.core.pseudonym.line());
         limits::lines(exchange, &entry.head.headers, to);
     }
 }
