@@ -6,12 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use criterion::Criterion;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use vaxel::gateway::Gateway;
 use vaxel::listen::Peer;
+use vaxel::listen::http1::Preset as _;
 use vaxel::upstream::body::{ReplyBody, RequestBody};
 use vaxel::upstream::origin::{Call, Origin, Sending};
 
@@ -32,30 +33,39 @@ fn main() {
     let gateway = handle.gateway(0).peer(Peer { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000)), tls: false });
 
     let mut number = 0_u64;
-    for (name, route, another_each_time, expected) in
-        [("hit", "cached", false, "hit"), ("miss", "cached", true, "stored"), ("pass", "pass", false, "")]
-    {
+    for (name, route, another_each_time, wire, expected) in [
+        ("hit", "cached", false, false, "hit"),
+        ("hit by wire", "cached", false, true, "hit"),
+        ("miss", "cached", true, false, "stored"),
+        ("pass", "pass", false, false, ""),
+    ] {
         let mut path = || {
             number += u64::from(another_each_time);
             format!("/{route}/{number}")
         };
-        runtime.block_on(trip(&gateway, path()));
+        runtime.block_on(trip(&gateway, path(), false));
         // What is measured is what the name says, or the figure would be another one's.
-        let status = runtime.block_on(trip(&gateway, path()));
+        let status = runtime.block_on(trip(&gateway, path(), wire));
         assert!(status.contains(expected) && (status.is_empty() == expected.is_empty()), "{name}: {status}");
-        criterion.bench_function(name, |bencher| bencher.to_async(&runtime).iter(|| trip(&gateway, path())));
+        criterion.bench_function(name, |bencher| bencher.to_async(&runtime).iter(|| trip(&gateway, path(), wire)));
     }
     criterion.final_summary();
 }
 
-/// One request, its answer read to the end; gives its Cache-Status.
-async fn trip(gateway: &Gateway, path: String) -> String {
+/// One request, its answer read to the end; gives its Cache-Status, or its head if that comes by wire.
+async fn trip(gateway: &Gateway, path: String, wire: bool) -> String {
     let request = Request::get(path).header("host", "erp.example").header("accept", "application/json");
-    let answer = gateway.handle(request.body(Empty::<Bytes>::new()).expect("it is sound")).await;
+    let request = request.body(Empty::<Bytes>::new()).expect("it is sound");
+    let answer = if wire { gateway.handle_wire(request).await } else { gateway.handle(request).await };
     assert_eq!(answer.status(), StatusCode::OK);
     let status = answer.headers().get("cache-status").and_then(|status| status.to_str().ok()).unwrap_or_default();
-    let status = status.to_owned();
-    let body = answer.into_body().collect().await.expect("it is whole");
+    let mut status = status.to_owned();
+    let mut body = answer.into_body();
+    let mut head = BytesMut::new();
+    if body.preset(&mut head) {
+        status = String::from_utf8(head.into()).expect("it is text");
+    }
+    let body = body.collect().await.expect("it is whole");
     assert_eq!(body.to_bytes().len(), BODY.len());
     status
 }

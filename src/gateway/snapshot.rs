@@ -17,6 +17,7 @@ use crate::breaker::Breaker;
 use crate::cache::fence::Fence;
 use crate::config::settings::{RouteSettings, Settings, UpstreamSettings};
 use crate::consumer::Consumers;
+use crate::message::short::Short;
 use crate::metrics::{EndpointLive, LimitLive, Live, QuotaLive};
 use crate::proxy::limits;
 use crate::proxy::snapshot::{Caller, Core, Quota, Rate, Route, Snapshot};
@@ -312,7 +313,9 @@ impl Built {
 
     fn rate(&self, name: &str, policy: &str) -> Option<Rate> {
         let (RateParams { limit, per, .. }, limiter) = self.rates.get(name)?;
-        let policy = limits::policy(policy, limit.get().into(), per.as_secs().max(1)).value()?;
+        let mut text = Short::default();
+        limits::policy(&mut text, policy, limit.get().into(), per.as_secs().max(1));
+        let policy = text.value()?;
         Some(Rate { limiter: Arc::clone(limiter), policy })
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::short::Short;
+use super::short::{Short, Text as _};
 
 /// How it is written; what is left goes on in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

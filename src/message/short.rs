@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use bytes::BytesMut;
 use http::HeaderValue;
 
 /// A field value in the making, on the stack. What does not fit spoils it.
@@ -21,38 +22,6 @@ impl Default for Short {
 }
 
 impl Short {
-    /// Appends `text`.
-    pub fn text(&mut self, text: &str) -> &mut Self {
-        self.append(text.as_bytes())
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> &mut Self {
-        let end = self.length.saturating_add(bytes.len());
-        if let Some(place) = self.bytes.get_mut(self.length..end) {
-            place.copy_from_slice(bytes);
-            self.length = end;
-        } else {
-            self.length = usize::MAX;
-        }
-        self
-    }
-
-    /// Appends `number` in decimal.
-    pub fn number(&mut self, number: u64) -> &mut Self {
-        let (mut digits, mut first, mut rest) = ([0; 20], 20, number);
-        // Two at a time: a division takes longer than all else here.
-        for pair in digits.as_chunks_mut::<2>().0.iter_mut().rev() {
-            let last = (rest % 100) as u8;
-            *pair = [b'0' + last / 10, b'0' + last % 10];
-            (first, rest) = (first - 2, rest / 100);
-            if rest == 0 {
-                first += usize::from(last < 10);
-                break;
-            }
-        }
-        self.append(digits.get(first..).unwrap_or_default())
-    }
-
     /// Appends `address`.
     pub fn address(&mut self, address: IpAddr) -> &mut Self {
         match address {
@@ -67,15 +36,62 @@ impl Short {
         }
     }
 
-    /// What was written; nothing if it did not fit.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
-    }
-
     /// The value; `None` if it did not fit, or no field may hold it.
     pub fn value(&self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(self.bytes.get(..self.length)?).ok()
     }
+}
+
+/// What texts and numbers are written into: a short value, or what goes over a connection.
+pub trait Text {
+    /// Appends `bytes`.
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self;
+
+    /// Appends `text`.
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Appends `number` in decimal.
+    fn number(&mut self, number: u64) -> &mut Self {
+        self.bytes(decimal(number, &mut [0; 20]))
+    }
+}
+
+impl Text for Short {
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        let end = self.length.saturating_add(bytes.len());
+        if let Some(place) = self.bytes.get_mut(self.length..end) {
+            place.copy_from_slice(bytes);
+            self.length = end;
+        } else {
+            self.length = usize::MAX;
+        }
+        self
+    }
+}
+
+impl Text for BytesMut {
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.extend_from_slice(bytes);
+        self
+    }
+}
+
+/// `number` in decimal.
+fn decimal(number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let (mut first, mut rest) = (digits.len(), number);
+    // Two at a time: a division takes longer than all else here.
+    for pair in digits.as_chunks_mut::<2>().0.iter_mut().rev() {
+        let last = (rest % 100) as u8;
+        *pair = [b'0' + last / 10, b'0' + last % 10];
+        (first, rest) = (first - 2, rest / 100);
+        if rest == 0 {
+            first += usize::from(last < 10);
+            break;
+        }
+    }
+    digits.get(first..).unwrap_or_default()
 }
 
 impl fmt::Write for Short {
@@ -112,6 +128,8 @@ mod tests {
         fn it_writes_what_display_writes(number: u64, address: IpAddr) {
             let written = check(|short| short.text("t=").number(number).text(";").address(address));
             prop_assert_eq!(written, Some(format!("t={number};{address}")));
+            let mut bytes = BytesMut::new();
+            prop_assert_eq!(bytes.text("t=").number(number).to_vec(), format!("t={number}").into_bytes());
         }
     }
 }

@@ -140,6 +140,7 @@ fn normal_path(path: &str) -> Result<Cow<'_, str>, Reason> {
 }
 
 /// What a byte of a host or path is, one bit each. All of them at once say what is to be looked at closely: mostly nothing.
+#[expect(clippy::indexing_slicing, reason = "the compiler fills it, and stops at its end")]
 const fn kinds(is_path: bool) -> [u8; 256] {
     let mut kinds = [0; 256];
     let mut byte = 0;

@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode};
 
 use crate::cache::entry::Entry;
-use crate::message::short::Short;
+use crate::message::short::{Short, Text};
 use crate::metrics::CacheResult;
 
 /// A forwarded request: `fwd` and its companions (RFC 9211 sections 2.2 to 2.8).
@@ -35,37 +35,35 @@ impl Forward {
 
     /// The field's value.
     pub(super) fn value(self) -> HeaderValue {
-        self.text().value().unwrap_or(HeaderValue::from_static("vaxel"))
+        let mut text = Short::default();
+        self.write(&mut text);
+        text.value().unwrap_or(HeaderValue::from_static("vaxel"))
     }
 
-    /// The same as text.
-    pub(super) fn text(self) -> Short {
-        let mut text = Short::default();
-        text.text("vaxel; fwd=").text(self.why);
+    /// Appends the field's value.
+    pub(super) fn write(self, to: &mut impl Text) {
+        to.text("vaxel; fwd=").text(self.why);
         if let Some(status) = self.status {
-            text.text("; fwd-status=").number(status.as_u16().into());
+            to.text("; fwd-status=").number(status.as_u16().into());
         }
         if self.stored {
-            text.text("; stored");
+            to.text("; stored");
         }
         if self.collapsed {
-            text.text("; collapsed");
+            to.text("; collapsed");
         }
         if let Some(detail) = self.detail {
-            text.text("; detail=").text(detail);
+            to.text("; detail=").text(detail);
         }
-        text
     }
 }
 
 /// An answer that went no further than the store: `hit` and what is left of its freshness, negative when it is stale.
 /// `age` in seconds.
-pub(super) fn hit(entry: &Entry, age: u64, result: CacheResult) -> Short {
+pub(super) fn hit(to: &mut impl Text, entry: &Entry, age: u64, result: CacheResult) {
     let fresh = entry.head.life.fresh.as_secs();
-    let mut text = Short::default();
-    text.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
+    to.text(if fresh < age { "vaxel; hit; ttl=-" } else { "vaxel; hit; ttl=" }).number(fresh.abs_diff(age));
     if result == CacheResult::StaleError {
-        text.text("; detail=stale_if_error");
+        to.text("; detail=stale_if_error");
     }
-    text
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Version};
 use serde::Serialize;
@@ -199,9 +200,10 @@ fn verdict(
     match looked {
         Looked::Serve(entry, result, refresh) => {
             exchange.cache = result;
-            let status = cache_status::hit(&entry, entry.age(now).as_secs(), result);
+            let mut status = BytesMut::new();
+            cache_status::hit(&mut status, &entry, entry.age(now).as_secs(), result);
             let why = served(&entry, result, refresh.is_some(), request, now);
-            let cache_status = Some(text(status.as_bytes()));
+            let cache_status = Some(text(&status));
             Verdict { result: result.code(), why, asks_upstream: refresh.is_some(), cache_status }
         }
         Looked::Fetch(_, forward) => Verdict {

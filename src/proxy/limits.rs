@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::exchange::Exchange;
 use super::respond::seconds_up;
 use super::snapshot::Rate;
-use crate::message::short::Short;
+use crate::message::short::{Short, Text};
 use crate::throttle::quota::Counted;
 use crate::throttle::rate::Rated;
 
@@ -59,18 +59,20 @@ pub(super) fn fields(exchange: &Exchange, headers: &mut HeaderMap) {
     let said = Said::by(headers);
     tell(exchange, said, |name, value| match value {
         Value::Known(value) => drop(headers.append(name, value.clone())),
-        Value::Made(text) => headers.extend(text.value().map(|value| (name, value))),
+        value => {
+            let mut text = Short::default();
+            value.write(&mut text);
+            headers.extend(text.value().map(|value| (name, value)));
+        }
     });
 }
 
-/// The same, as lines that stand beside the fields of an answer.
+/// The same as lines, beside what an answer has `said`.
 pub(super) fn lines(exchange: &Exchange, said: Said, to: &mut BytesMut) {
     tell(exchange, said, |name, value| {
-        let value = match value {
-            Value::Known(value) => value.as_bytes(),
-            Value::Made(text) => text.as_bytes(),
-        };
-        [name.as_str().as_bytes(), b": ", value, b"\r\n"].into_iter().for_each(|piece| to.extend_from_slice(piece));
+        to.text(name.as_str()).text(": ");
+        value.write(to);
+        to.text("\r\n");
     });
 }
 
@@ -86,7 +88,9 @@ pub(super) struct Said {
 impl Said {
     /// What `headers` say.
     pub(super) fn by(headers: &HeaderMap) -> Self {
-        Self { retry_after: headers.contains_key(header::RETRY_AFTER), x_limit: headers.contains_key(X_LIMIT) }
+        // Names are compared faster than looked up, and there are few.
+        let has = |wanted: &HeaderName| headers.keys().any(|name| name == wanted);
+        Self { retry_after: has(&header::RETRY_AFTER), x_limit: has(&X_LIMIT) }
     }
 }
 
@@ -94,20 +98,31 @@ impl Said {
 enum Value<'a> {
     /// As it always is.
     Known(&'a HeaderValue),
-    /// Made for this answer.
-    Made(&'a Short),
+    Policy(&'a Limit),
+    Stand(&'a Limit),
+    Number(u64),
+}
+
+impl Value<'_> {
+    fn write(&self, to: &mut impl Text) {
+        match self {
+            Self::Known(value) => drop(to.bytes(value.as_bytes())),
+            Self::Policy(limit) => policy(to, limit.name, limit.room, limit.window),
+            Self::Stand(limit) => {
+                to.text("\"").text(limit.name).text("\";r=").number(limit.remaining).text(";t=").number(limit.reset);
+            }
+            Self::Number(number) => drop(to.number(*number)),
+        }
+    }
 }
 
 fn tell(exchange: &Exchange, said: Said, mut to: impl FnMut(HeaderName, Value<'_>)) {
     let told = exchange.snapshot.told;
     if told.ratelimit {
         for (limit, policy) in limits(exchange) {
-            match policy {
-                Some(policy) => to(RATELIMIT_POLICY, Value::Known(policy)),
-                None => to(RATELIMIT_POLICY, Value::Made(&limit.policy())),
-            }
+            to(RATELIMIT_POLICY, policy.map_or(Value::Policy(&limit), Value::Known));
             if limit.is_over || !said.retry_after {
-                to(RATELIMIT, Value::Made(&limit.stand()));
+                to(RATELIMIT, Value::Stand(&limit));
             }
         }
     }
@@ -116,7 +131,7 @@ fn tell(exchange: &Exchange, said: Said, mut to: impl FnMut(HeaderName, Value<'_
         let binding = limits(exchange).min_by_key(|(limit, _)| (!limit.is_over, limit.remaining));
         if let Some((limit, _)) = binding {
             for (name, number) in [(X_LIMIT, limit.room), (X_REMAINING, limit.remaining), (X_RESET, limit.reset)] {
-                to(name, Value::Made(Short::default().number(number)));
+                to(name, Value::Number(number));
             }
         }
     }
@@ -168,16 +183,6 @@ impl Limit {
             window: quota.length.as_secs(),
         }
     }
-
-    fn policy(&self) -> Short {
-        policy(self.name, self.room, self.window)
-    }
-
-    fn stand(&self) -> Short {
-        let mut text = Short::default();
-        text.text("\"").text(self.name).text("\";r=").number(self.remaining).text(";t=").number(self.reset);
-        text
-    }
 }
 
 /// The names of the policies that a request is beyond.
@@ -188,11 +193,9 @@ pub(super) fn violated(exchange: &Exchange) -> impl Iterator<Item = &'static str
     rates.chain(quotas)
 }
 
-/// A policy: `quota` requests in every `window` seconds.
-pub(crate) fn policy(name: &str, quota: u64, window: u64) -> Short {
-    let mut text = Short::default();
-    text.text("\"").text(name).text("\";q=").number(quota).text(";w=").number(window).text(";qu=\"requests\"");
-    text
+/// Writes a policy: `quota` requests in every `window` seconds.
+pub(crate) fn policy(to: &mut impl Text, name: &str, quota: u64, window: u64) {
+    to.text("\"").text(name).text("\";q=").number(quota).text(";w=").number(window).text(";qu=\"requests\"");
 }
 
 /// What a consumer's rate is called.

@@ -11,7 +11,7 @@ use super::cache_status::{self, Forward};
 use super::exchange::Exchange;
 use super::limits::{self, Said};
 use crate::cache::entry::Entry;
-use crate::message::short::Short;
+use crate::message::short::Text as _;
 
 /// What goes over the connection without standing in the fields of a response.
 pub(super) enum Wire {
@@ -38,13 +38,10 @@ impl Stored {
         let Self { entry, age } = self;
         to.reserve(entry.head.lines.len() + ROOM);
         to.extend_from_slice(&entry.head.lines);
-        let mut text = Short::default();
-        text.text("content-length: ").number(entry.body.len() as u64);
-        text.text("\r\nage: ").number(*age).text("\r\ncache-status: ");
-        to.extend_from_slice(text.as_bytes());
-        to.extend_from_slice(cache_status::hit(entry, *age, exchange.cache).as_bytes());
-        to.extend_from_slice(b"\r\n");
-        to.extend_from_slice(exchange.worker.core.pseudonym.line().as_bytes());
+        to.text("content-length: ").number(entry.body.len() as u64);
+        to.text("\r\nage: ").number(*age).text("\r\ncache-status: ");
+        cache_status::hit(to, entry, *age, exchange.cache);
+        to.text("\r\n").text(exchange.worker.core.pseudonym.line());
         limits::lines(exchange, Said::by(&entry.head.headers), to);
     }
 }
@@ -64,10 +61,11 @@ impl Beside {
     /// Appends the lines to `to`.
     pub(super) fn write(&self, exchange: &Exchange, to: &mut BytesMut) {
         if let Some(forward) = self.forward {
-            let text = forward.text();
-            [b"cache-status: ", text.as_bytes(), b"\r\n"].into_iter().for_each(|piece| to.extend_from_slice(piece));
+            to.text("cache-status: ");
+            forward.write(to);
+            to.text("\r\n");
         }
-        to.extend_from_slice(exchange.worker.core.pseudonym.line().as_bytes());
+        to.text(exchange.worker.core.pseudonym.line());
         limits::lines(exchange, self.said, to);
     }
 }

@@ -24,6 +24,7 @@ use crate::cache::range;
 use crate::cache::reuse::{self, Answer};
 use crate::message::hop;
 use crate::message::present::Present;
+use crate::message::short::Short;
 use crate::refusal::{Denied, Reason, Refusal};
 use crate::upstream::body::ReplyBody;
 
@@ -78,7 +79,11 @@ pub(super) fn stored(
     }
     let status = match forward {
         Some(forward) => forward.value(),
-        None => cache_status::hit(entry, age, exchange.cache).value().unwrap_or(HeaderValue::from_static("vaxel; hit")),
+        None => {
+            let mut text = Short::default();
+            cache_status::hit(&mut text, entry, age, exchange.cache);
+            text.value().unwrap_or(HeaderValue::from_static("vaxel; hit"))
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::AGE, HeaderValue::from(age));

@@ -66,7 +66,8 @@ impl<V> Tree<V> {
         let found = match left {
             None => visit(&self.end),
             Some(left) => {
-                let (segment, next) = match memchr::memchr(b'/', left.as_bytes()) {
+                // A segment is short: a loop is at its end before a search has begun.
+                let (segment, next) = match left.bytes().position(|byte| byte == b'/') {
                     Some(at) => (left.get(..at).unwrap_or_default(), left.get(at + 1..)),
                     None => (left, None),
                 };

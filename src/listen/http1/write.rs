@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::date::Date;
 use super::head::{Asked, decimal, lists};
 use crate::message::chunked::{Announced, CHUNK_END, LAST, write_size};
-use crate::message::short::Short;
+use crate::message::short::Text as _;
 
 /// What waits to be written.
 #[derive(Debug, Default)]
@@ -302,7 +302,7 @@ fn field(text: &mut BytesMut, name: &[u8], value: &[u8]) {
 }
 
 fn content_length(text: &mut BytesMut, length: u64) {
-    field(text, b"content-length", Short::default().number(length).as_bytes());
+    text.text("content-length: ").number(length).text("\r\n");
 }
 
 /// What the client could not guess of the connection (RFC 9112 section 9.3): HTTP/1.1 goes on, HTTP/1.0 does not.
