@@ -2,6 +2,7 @@
 //!
 //! - [`target`]: host and path, normalised once, before routing and cache key alike
 //! - [`hop`]: fields that belong to one connection only, and the fields a proxy adds
+//! - [`chunked`]: the coding of bodies whose length is not known beforehand
 //! - [`date`]: dates as HTTP writes them
 //! - [`trace`]: the trace a request belongs to
 //! - [`deadline`]: until when a caller waits
@@ -11,6 +12,7 @@
 //! - [`present`]: which of the fields that steer a proxy there are
 //! - [`edits`]: header edits and static answers that an operator asked for
 
+pub mod chunked;
 pub mod date;
 pub mod deadline;
 pub mod edits;
