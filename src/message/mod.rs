@@ -10,6 +10,7 @@
 //! - [`secrets`]: what of a path or a query must not be written down
 //! - [`short`]: field values, written quickly
 //! - [`present`]: which of the fields that steer a proxy there are
+//! - [`switch`]: a connection after a switch of protocols
 //! - [`edits`]: header edits and static answers that an operator asked for
 
 pub mod chunked;
@@ -21,6 +22,7 @@ pub mod hop;
 pub mod present;
 pub mod secrets;
 pub mod short;
+pub mod switch;
 pub mod target;
 pub mod trace;
 

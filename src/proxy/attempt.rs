@@ -8,7 +8,6 @@ use http::header;
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
-use hyper::upgrade::OnUpgrade;
 
 use super::deadline::{self, Deadline};
 use super::exchange::Tally;
@@ -17,6 +16,7 @@ use super::held::{Held, InFlight, Late};
 use super::journal::{End, Place};
 use super::snapshot::{Route, Worker};
 use super::traced;
+use super::tunnel::{self, Side};
 use crate::gear::Gear;
 use crate::message::chain;
 use crate::message::trace::{Context, TRACEPARENT, TraceId};
@@ -45,7 +45,7 @@ pub(super) struct Outgoing {
     /// The span whose children its attempts are, if it is traced.
     pub(super) span: Option<Context>,
     /// The client's side of a protocol switch.
-    pub(super) upgrade: Option<OnUpgrade>,
+    pub(super) upgrade: Option<Side>,
     /// Until when its caller waits, if it is for that one alone.
     pub(super) deadline: Option<Deadline>,
 }
@@ -210,12 +210,12 @@ fn refusal(failure: Failure, body: Option<&Source>) -> Refusal {
 }
 
 /// A reply; a switch of protocols joins both sides and takes the slot along.
-fn received(response: Response<ReplyBody>, held: Box<Held>, client: Option<OnUpgrade>) -> Reply {
+fn received(response: Response<ReplyBody>, held: Box<Held>, client: Option<Side>) -> Reply {
     let (mut parts, body) = response.into_parts();
     if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(upstream)) =
-        (parts.status, client, parts.extensions.remove::<OnUpgrade>())
+        (parts.status, client, Side::take(&mut parts.extensions))
     {
-        super::tunnel::join(client, upstream, held);
+        tunnel::join(client, upstream, held);
         return (parts, body, None);
     }
     (parts, body, Some(held))

@@ -6,13 +6,13 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Version};
-use hyper::upgrade::OnUpgrade;
 
 use super::attempt::Outgoing;
 use super::deadline::Deadline;
 use super::exchange::Exchange;
 use super::snapshot::Route;
 use super::traced;
+use super::tunnel::Side;
 use crate::message::present::Present;
 use crate::message::trace::{TRACEPARENT, TRACESTATE};
 use crate::message::{hop, target};
@@ -35,7 +35,7 @@ pub(super) fn prepare(
     exchange.deadline = deadline.as_ref().map(|deadline| deadline.at);
     let may_switch = parts.version == Version::HTTP_11 && exchange.present.has(Present::UPGRADE);
     let protocol = if may_switch { hop::upgrade(&parts.headers) } else { None };
-    let upgrade = protocol.as_ref().and_then(|_| parts.extensions.remove::<OnUpgrade>());
+    let upgrade = protocol.as_ref().and_then(|_| Side::take(&mut parts.extensions));
     let trailers =
         parts.version == Version::HTTP_2 || exchange.present.has(Present::TE) && lists_trailers(&parts.headers);
     let headers = &mut parts.headers;
