@@ -292,6 +292,9 @@ pub fn write_size(buf: &mut impl BufMut, length: usize) {
 /// What stands after the bytes of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
 
+/// The end of a body without trailers, right after the bytes of its last chunk.
+pub const LAST_AFTER_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+
 /// The end of a body without trailers.
 pub const LAST: &[u8] = b"0\r\n\r\n";
 

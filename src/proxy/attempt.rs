@@ -358,13 +358,7 @@ fn expectation(upstream: &Upstream, request: &mut Request<RequestBody>) -> Optio
         return None;
     }
     request.headers_mut().insert(header::EXPECT, HeaderValue::from_static("100-continue"));
-    let (gate, opener) = Gate::new(CONTINUE_PATIENCE);
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() == http::StatusCode::CONTINUE {
-            opener.open();
-        }
-    });
-    Some(gate)
+    Some(Gate::new(CONTINUE_PATIENCE))
 }
 
 /// Many old servers do not know `Expect`; curl too waits one second for them.

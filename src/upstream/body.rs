@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,9 +102,10 @@ struct Patience {
 }
 
 /// The body of one attempt.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum RequestBody {
     /// None.
+    #[default]
     Empty,
     /// All of it at hand.
     Full(Bytes),
@@ -121,17 +122,7 @@ pub enum RequestBody {
 
 /// Holds a body back until `100 Continue` arrives or the patience ends, whichever is first.
 #[derive(Debug)]
-pub struct Gate {
-    open: Arc<GateState>,
-    patience: Pin<Box<Sleep>>,
-}
-
-#[derive(Debug, Default)]
-struct GateState(Mutex<(bool, Option<Waker>)>);
-
-/// Opens a [`Gate`].
-#[derive(Debug, Clone)]
-pub struct Opener(Arc<GateState>);
+pub struct Gate(Pin<Box<Sleep>>);
 
 /// The body of an endpoint's reply.
 #[derive(Debug)]
@@ -327,11 +318,10 @@ impl Inbound {
 }
 
 impl RequestBody {
-    /// How far the client's body has come; a body at hand has always ended.
-    pub fn progress(&self) -> Progress {
-        match self {
-            Self::Empty | Self::Full(_) => Progress::Ended,
-            Self::Shared { source, .. } => source.progress(),
+    /// The endpoint has asked for the body; the next poll gives it.
+    pub fn open_gate(&mut self) {
+        if let Self::Shared { gate, .. } = self {
+            *gate = None;
         }
     }
 }
@@ -348,8 +338,8 @@ impl Body for RequestBody {
                 _ => Poll::Ready(None),
             },
             Self::Shared { source, sent, gate } => {
-                if let Some(closed) = gate {
-                    std::task::ready!(closed.poll_open(cx));
+                if let Some(Gate(patience)) = gate {
+                    std::task::ready!(patience.as_mut().poll(cx));
                     *gate = None;
                 }
                 source.poll(sent, cx)
@@ -383,34 +373,9 @@ impl Body for RequestBody {
 }
 
 impl Gate {
-    /// A closed gate that opens by itself after `patience`, and what opens it.
-    pub fn new(patience: Duration) -> (Self, Opener) {
-        let open = Arc::new(GateState::default());
-        let gate = Self { open: Arc::clone(&open), patience: Box::pin(tokio::time::sleep(patience)) };
-        (gate, Opener(open))
-    }
-
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.open.0.lock();
-        if state.0 || self.patience.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        state.1 = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Opener {
-    /// Opens the gate.
-    pub fn open(&self) {
-        let waker = {
-            let mut state = self.0.0.lock();
-            state.0 = true;
-            state.1.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    /// A closed gate that opens by itself after `patience`.
+    pub fn new(patience: Duration) -> Self {
+        Self(Box::pin(tokio::time::sleep(patience)))
     }
 }
 
@@ -482,6 +447,8 @@ pub const PACE: u64 = 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use http_body_util::BodyExt as _;
 
     use super::*;

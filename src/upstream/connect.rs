@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -57,8 +57,8 @@ pub enum ConnectError {
 /// A connection, with or without TLS.
 ///
 /// When the endpoint resets it while we still write, what it has said before is still to be read: a server that answers
-/// 413 and closes without reading on does just that. hyper would report the failed write and forget the answer. So
-/// from the first failed write on, writing goes nowhere, and reading tells how it ended.
+/// 413 and closes without reading on does just that. Who stops at the failed write misses the answer. So from the first
+/// failed write on, writing goes nowhere, and reading tells how it ended.
 #[derive(Debug)]
 pub struct Stream {
     inner: Inner,
@@ -70,6 +70,8 @@ pub struct Stream {
 enum Inner {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(test)]
+    Pipe(tokio::io::DuplexStream),
 }
 
 impl Connector {
@@ -102,7 +104,7 @@ impl Connector {
         for &address in addresses.iter() {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
-                    // Heads and small bodies leave at once; hyper writes them in one piece anyway.
+                    // Heads and small bodies leave at once; they are written in one piece anyway.
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
@@ -124,6 +126,29 @@ impl Stream {
         Self::new(Inner::Plain(stream))
     }
 
+    /// One that does not leave the process, and is cut into pieces just as they are written.
+    #[cfg(test)]
+    pub(super) fn pipe(stream: tokio::io::DuplexStream) -> Self {
+        Self::new(Inner::Pipe(stream))
+    }
+
+    /// Whether nothing has come while nobody asked: neither the end of the stream nor words. That costs no call into the
+    /// kernel, unless the event loop has seen that there is something to read.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        match &mut self.inner {
+            Inner::Plain(stream) => {
+                matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Inner::Tls(stream) => {
+                let mut byte = [0];
+                let mut unwoken = Context::from_waker(Waker::noop());
+                Pin::new(stream).poll_read(&mut unwoken, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
+            #[cfg(test)]
+            Inner::Pipe(_) => true,
+        }
+    }
+
     /// Writes by `write`, unless the other side is deaf; then it counts as written, all `whole` bytes of it.
     fn written<T>(
         &mut self,
@@ -136,6 +161,8 @@ impl Stream {
         let result = match &mut self.inner {
             Inner::Plain(stream) => write(Pin::new(stream)),
             Inner::Tls(stream) => write(Pin::new(stream.as_mut())),
+            #[cfg(test)]
+            Inner::Pipe(stream) => write(Pin::new(stream)),
         };
         match result {
             Poll::Ready(Err(error)) if is_deafness(error.kind()) => {
@@ -157,6 +184,8 @@ impl AsyncRead for Stream {
         match &mut self.get_mut().inner {
             Inner::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Inner::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(test)]
+            Inner::Pipe(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -179,10 +208,6 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // A request without a body is one piece: `send` costs the kernel less than `writev`.
-        if let [one] = bufs {
-            return self.poll_write(cx, one);
-        }
         let whole = bufs.iter().map(|buf| buf.len()).sum();
         self.get_mut().written(whole, |stream| stream.poll_write_vectored(cx, bufs))
     }
@@ -191,6 +216,8 @@ impl AsyncWrite for Stream {
         match &self.inner {
             Inner::Plain(stream) => stream.is_write_vectored(),
             Inner::Tls(stream) => stream.is_write_vectored(),
+            #[cfg(test)]
+            Inner::Pipe(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -1,272 +1,384 @@
-//! One HTTP/1.1 connection to an endpoint, driven inside the task of the request that uses it.
+//! One HTTP/1.1 connection to an endpoint (RFC 9112), driven inside the task of the request that uses it.
 //!
-//! hyper splits a client connection into a sender and a driver future. Spawning the driver costs a task, a second
-//! wake-up and a channel round trip per request; here the request polls the driver itself: first until the head is
-//! there, then from the body. An idle link is polled by nobody; its death is noticed when the next request is sent over
-//! it, and that request comes back unsent.
+//! The request polls the link until the head is there, then its body does, while the rest of the request is sent. There
+//! is no task, no channel and no second waker: what wakes is the socket, and the client's body where there is one. An
+//! idle link is polled by nobody; its death is noticed when the next request is about to be sent over it, and that
+//! request goes elsewhere.
 //!
-//! The channels between sender, driver and body stay within one task, which looks at both ends each time it is polled. So
-//! only the socket may wake it: polled with the task's waker, they would wake it three times more for each request.
+//! Lines are read as leniently as hyper reads them by default, for old servers; what tells where a body ends is read as
+//! strictly as in requests. A body breaks rather than ends where its end was not seen.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::io;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 
-use super::body::{BoxError, Progress, RequestBody, Source};
+use super::body::{BoxError, RequestBody, RequestBodyError};
 use super::connect::Stream;
 use super::pool::Home;
+use crate::message::chunked::{ChunkError, Decoder, Step};
+use crate::message::switch::{self, Switched};
 
-type Driver = http1::Connection<TokioIo<Stream>, RequestBody>;
+mod head;
+mod intake;
+mod outbound;
+
+pub use self::head::AnswerError;
+use self::head::Head;
+use self::intake::Intake;
+use self::outbound::Outbound;
 
 /// An open connection.
 #[derive(Debug)]
 pub struct Link {
-    sender: http1::SendRequest<RequestBody>,
-    /// Until it has ended.
-    driver: Option<Driver>,
+    /// Until it is given up to another protocol.
+    stream: Option<Stream>,
+    intake: Intake,
+    outbound: Outbound,
+    /// Why the rest of a request that is answered already could not be sent.
+    unsent: Option<LinkError>,
+    exchange: Exchange,
+    /// It has answered in HTTP/1.0.
+    is_old: bool,
     /// Requests it has carried.
     pub served: u32,
     /// When it came to rest.
     pub idle_since: Option<Instant>,
 }
 
-/// Why a link gave no head.
+/// What is known of the exchange under way.
 #[derive(Debug)]
-pub struct LinkError {
-    /// What hyper says.
-    pub source: hyper::Error,
-    /// The request, if not a byte of it was sent.
-    pub unsent: Option<Box<Request<RequestBody>>>,
+struct Exchange {
+    /// The answer has no body, whatever its head says.
+    is_head: bool,
+    /// 101 may come.
+    may_switch: bool,
+    /// Another request may follow.
+    keeps_alive: bool,
+    /// Bytes of a head that is not whole.
+    seen: usize,
+    /// Interim answers so far.
+    interim: u16,
+    reading: Reading,
+}
+
+/// What is still to come of an answer.
+#[derive(Debug)]
+enum Reading {
+    /// Nothing.
+    Ended,
+    /// So many bytes; not 0.
+    Length(u64),
+    /// Chunks.
+    Chunks(Decoder),
+    /// All until the connection is closed.
+    UntilClose,
+}
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Closed while it rested, or it spoke unasked: the request has not been sent.
+    #[error("the connection was closed before it was used")]
+    Stale,
+    /// The client's body broke off.
+    #[error("the request could not be read")]
+    Request(#[source] RequestBodyError),
+    /// The client's body ended before the length it had announced.
+    #[error("the request is shorter than announced")]
+    RequestTooShort,
+    /// The answer's head breaks the protocol.
+    #[error("the answer breaks the protocol")]
+    Answer(#[from] AnswerError),
+    /// The answer's body breaks the coding.
+    #[error("the answer's body breaks the coding")]
+    Body(#[from] ChunkError),
+    /// Closed in the middle.
+    #[error("the connection was closed before the answer was whole")]
+    Closed,
+    /// The connection failed.
+    #[error("the connection failed")]
+    Broken(#[source] io::Error),
 }
 
 /// The body of a reply; takes its link home when it has ended.
 #[derive(Debug)]
 pub struct LinkBody {
-    incoming: Incoming,
-    carrier: Option<Carrier>,
-}
-
-#[derive(Debug)]
-struct Carrier {
-    link: Box<Link>,
-    home: Home,
-    /// The request's own body: a link whose request was not read to its end is not used again (hyper#4176).
-    request: Option<Arc<Source>>,
+    carrier: Option<(Box<Link>, Home)>,
 }
 
 impl Link {
-    /// Opens HTTP/1.1 on a fresh stream.
+    /// Speaks HTTP/1.1 on a fresh stream.
+    pub fn new(stream: Stream) -> Box<Self> {
+        Box::new(Self {
+            stream: Some(stream),
+            intake: Intake::new(),
+            outbound: Outbound::default(),
+            unsent: None,
+            exchange: Exchange::new(&Method::GET, false),
+            is_old: false,
+            served: 0,
+            idle_since: None,
+        })
+    }
+
+    /// Takes a request, unless the connection has ended while it rested. Nothing is sent yet.
     ///
     /// # Errors
-    /// When hyper refuses the stream.
-    pub async fn open(stream: Stream, builder: &http1::Builder) -> Result<Box<Self>, hyper::Error> {
-        let (sender, driver) = builder.handshake(TokioIo::new(stream)).await?;
-        Ok(Box::new(Self { sender, driver: Some(driver), served: 0, idle_since: None }))
+    /// [`LinkError::Stale`]; the request is as it was.
+    pub fn begin(&mut self, request: &mut Request<RequestBody>, may_switch: bool) -> Result<(), LinkError> {
+        if !self.stream.as_mut().is_some_and(Stream::is_quiet) {
+            return Err(LinkError::Stale);
+        }
+        self.served += 1;
+        self.exchange = Exchange::new(request.method(), may_switch);
+        self.exchange.keeps_alive = self.outbound.begin(request, self.is_old);
+        Ok(())
     }
 
-    /// Whether it can take another request, now that the last one is answered: hyper returns to its idle state only
-    /// when polled once more, and nobody waits for this poll.
-    fn comes_to_rest(&mut self) -> bool {
-        self.drive(&mut unwoken());
-        self.driver.is_some() && self.sender.is_ready()
+    /// Sends the request and waits for the head of the answer. The rest of the request is sent while the answer's body is
+    /// read.
+    ///
+    /// # Errors
+    /// When the connection breaks before a head has come, the head breaks the protocol, or the client's body breaks.
+    pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, LinkError>> {
+        loop {
+            let interim = self.exchange.interim;
+            let sent = self.poll_send(cx);
+            let answer = self.poll_head(cx);
+            return match (sent, answer) {
+                // Whatever the answer may be: it might be about half a request.
+                (Poll::Ready(Err(error)), Poll::Pending | Poll::Ready(Err(_))) => Poll::Ready(Err(error)),
+                (Poll::Ready(Err(error)), answer) => {
+                    self.unsent = Some(error);
+                    answer
+                }
+                // The endpoint may have asked for the body.
+                (Poll::Pending, Poll::Pending) if self.exchange.interim > interim => continue,
+                (_, answer) => answer,
+            };
+        }
     }
 
-    /// Polls the driver until `look` sees what it brought. Where it is `likely` to be there already, the driver is not
-    /// told whom to wake before it is not: it would remember, and wake us for taking what it brought.
-    fn drive_until<T>(
-        &mut self,
-        likely: bool,
-        cx: &mut Context<'_>,
-        mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        if likely {
-            self.drive(&mut unwoken());
-            if let Poll::Ready(seen) = look(&mut unwoken()) {
-                return Poll::Ready(seen);
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        if self.outbound.is_done() { Poll::Ready(Ok(())) } else { self.outbound.poll(stream, cx) }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, LinkError>> {
+        loop {
+            let (there, seen) = (&mut self.intake.buf, self.exchange.seen);
+            let is_worth_a_look = if seen == 0 { !there.is_empty() } else { head::may_be_whole(there, seen) };
+            if is_worth_a_look && let Some(head) = head::take(there)? {
+                self.exchange.seen = 0;
+                match self.accept(head)? {
+                    Some(answer) => return Poll::Ready(Ok(answer)),
+                    None => continue,
+                }
+            }
+            self.exchange.seen = self.intake.buf.len();
+            if self.exchange.seen >= intake::LARGE {
+                return Poll::Ready(Err(AnswerError::TooLarge.into()));
+            }
+            std::task::ready!(self.poll_read(cx))?;
+        }
+    }
+
+    /// Reads more of the answer.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(LinkError::Closed)) };
+        self.intake.poll(stream, cx).map(|read| match read {
+            Ok(0) => Err(LinkError::Closed),
+            Ok(_) => Ok(()),
+            Err(error) => Err(LinkError::Broken(error)),
+        })
+    }
+
+    /// What a head means; `None` for an interim answer (RFC 9110 section 15.2), which a proxy need not pass on.
+    fn accept(&mut self, head: Head) -> Result<Option<Response<()>>, AnswerError> {
+        let Head { mut response, length, is_chunked, keeps_alive } = head;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            self.switch(&mut response)?;
+            return Ok(Some(response));
+        }
+        if status.is_informational() {
+            self.exchange.interim += 1;
+            if self.exchange.interim > MOST_INTERIM {
+                return Err(AnswerError::Interim);
+            }
+            if status == StatusCode::CONTINUE {
+                self.outbound.open_gate();
+            }
+            return Ok(None);
+        }
+        self.is_old = response.version() == http::Version::HTTP_10;
+        // RFC 9112 section 6.3.
+        self.exchange.reading = match length {
+            _ if self.exchange.is_head => Reading::Ended,
+            _ if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => Reading::Ended,
+            _ if is_chunked => Reading::Chunks(Decoder::lenient()),
+            Some(0) => Reading::Ended,
+            Some(length) => Reading::Length(length),
+            None => Reading::UntilClose,
+        };
+        self.exchange.keeps_alive &= keeps_alive && !matches!(self.exchange.reading, Reading::UntilClose);
+        Ok(Some(response))
+    }
+
+    /// The endpoint speaks another protocol from here on (RFC 9110 section 7.8): the stream goes to whoever asked for it.
+    fn switch(&mut self, response: &mut Response<()>) -> Result<(), AnswerError> {
+        if !self.exchange.may_switch {
+            return Err(AnswerError::Status);
+        }
+        if !self.outbound.is_done() {
+            return Err(AnswerError::EarlySwitch);
+        }
+        let Some(stream) = self.stream.take() else { return Ok(()) };
+        let (switching, switch) = switch::pair();
+        switching.hand_over(Switched::new(stream, self.intake.buf.split().freeze()));
+        response.extensions_mut().insert(switch);
+        Ok(())
+    }
+
+    /// The next piece of the answer's body, while the rest of the request is sent.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
+        if self.unsent.is_none()
+            && let Poll::Ready(Err(error)) = self.poll_send(cx)
+        {
+            self.unsent = Some(error);
+        }
+        match self.poll_frame(cx) {
+            // The endpoint may wait for it.
+            Poll::Pending => self.unsent.take().map_or(Poll::Pending, |error| Poll::Ready(Some(Err(error)))),
+            ready => ready,
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LinkError>>> {
+        loop {
+            if let Some(next) = self.next_frame() {
+                return Poll::Ready(next);
+            }
+            match std::task::ready!(self.poll_read(cx)) {
+                Ok(()) => {}
+                Err(LinkError::Closed) if matches!(self.exchange.reading, Reading::UntilClose) => {
+                    self.exchange.reading = Reading::Ended;
+                }
+                Err(error) => return Poll::Ready(Some(Err(error))),
             }
         }
-        self.drive(cx);
-        look(&mut unwoken())
     }
 
-    /// Polls the driver. One that has ended is dropped: so the request it may not have taken yet comes back.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if self.driver.as_mut().is_some_and(|driver| Pin::new(driver).poll(cx).is_ready()) {
-            self.driver = None;
-        }
+    /// What there is of the body; `None` if more has to be read for it.
+    fn next_frame(&mut self) -> Option<Option<Result<Frame<Bytes>, LinkError>>> {
+        let buf = &mut self.intake.buf;
+        let frame = match &mut self.exchange.reading {
+            Reading::Ended => return Some(None),
+            Reading::Length(_) | Reading::UntilClose if buf.is_empty() => return None,
+            Reading::UntilClose => Frame::data(buf.split().freeze()),
+            Reading::Length(left) => {
+                let data = buf.split_to(usize::try_from(*left).map_or(buf.len(), |left| left.min(buf.len())));
+                *left -= data.len() as u64;
+                if *left == 0 {
+                    self.exchange.reading = Reading::Ended;
+                }
+                Frame::data(data.freeze())
+            }
+            Reading::Chunks(decoder) => {
+                let step = match decoder.decode(buf) {
+                    Ok(step) => step,
+                    Err(error) => return Some(Some(Err(error.into()))),
+                };
+                let frame = match step {
+                    Step::More => return None,
+                    Step::Data(data) => Some(Frame::data(data)),
+                    Step::End(trailers) => trailers.map(|trailers| Frame::trailers(*trailers)),
+                };
+                if decoder.is_ended() {
+                    self.exchange.reading = Reading::Ended;
+                }
+                return Some(frame.map(Ok));
+            }
+        };
+        Some(Some(Ok(frame)))
     }
 
-    /// Sends a request and waits for the head of the reply.
-    ///
-    /// # Errors
-    /// When the connection breaks before a head has come, or the head breaks the protocol.
-    pub async fn exchange(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, LinkError> {
-        self.served += 1;
-        let mut reply = std::pin::pin!(self.sender.try_send_request(request));
-        let mut is_sent = false;
-        let answered = std::future::poll_fn(|cx| {
-            // The driver first: it sends the request, and it brings the head.
-            self.drive_until(std::mem::replace(&mut is_sent, true), cx, |unwoken| reply.as_mut().poll(unwoken))
-        });
-        answered
-            .await
-            .map_err(|mut error| LinkError { unsent: error.take_message().map(Box::new), source: error.into_error() })
+    /// Whether another request can follow; then only what is small is kept for it.
+    fn comes_to_rest(&mut self) -> bool {
+        let reusable = self.exchange.keeps_alive
+            && matches!(self.exchange.reading, Reading::Ended)
+            // What the endpoint says unasked is not the answer to the next request.
+            && self.intake.buf.is_empty()
+            && self.outbound.is_done()
+            && self.unsent.is_none()
+            && self.stream.is_some();
+        if reusable {
+            self.intake.rest();
+            self.outbound.rest();
+        }
+        reusable
     }
+}
 
-    /// Gives the connection up to a protocol switch: hyper drives it in a task of its own until both sides are done.
-    pub async fn exchange_upgrading(
-        self: Box<Self>,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, hyper::Error> {
-        let Self { mut sender, driver, .. } = *self;
-        if let Some(driver) = driver {
-            tokio::spawn(driver.with_upgrades());
-        }
-        let response = sender.send_request(request).await;
-        // The sender must outlive the exchange, or the driver takes the connection for abandoned.
-        if response.as_ref().is_ok_and(|response| response.status() != http::StatusCode::SWITCHING_PROTOCOLS) {
-            tokio::spawn(async move { sender.ready().await });
-        }
-        response
+impl Exchange {
+    fn new(method: &Method, may_switch: bool) -> Self {
+        let is_head = method == Method::HEAD;
+        Self { is_head, may_switch, keeps_alive: false, seen: 0, interim: 0, reading: Reading::Ended }
     }
 }
 
 impl LinkBody {
-    /// The body that arrives over `link`; when it has ended, the link goes `home`.
-    pub fn new(incoming: Incoming, link: Box<Link>, home: Home, request: Option<Arc<Source>>) -> Self {
-        let mut body = Self { incoming, carrier: Some(Carrier { link, home, request }) };
-        if body.incoming.is_end_stream() {
-            body.release();
-        }
+    /// The body that arrives over `link`, which has brought the head; when it has ended, the link goes `home`.
+    pub fn new(link: Box<Link>, home: Home) -> Self {
+        let mut body = Self { carrier: Some((link, home)) };
+        body.release();
         body
     }
 
-    /// A body whose connection someone else drives.
-    pub fn detached(incoming: Incoming) -> Self {
-        Self { incoming, carrier: None }
-    }
-
     /// Whether nothing (more) will come.
-    pub fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+    pub const fn is_end_stream(&self) -> bool {
+        self.carrier.is_none()
     }
 
     /// What is known of its length.
     pub fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let reading = self.carrier.as_ref().map(|(link, _)| &link.exchange.reading);
+        match reading {
+            None | Some(Reading::Ended) => SizeHint::with_exact(0),
+            Some(Reading::Length(left)) => SizeHint::with_exact(*left),
+            Some(Reading::Chunks(_) | Reading::UntilClose) => SizeHint::default(),
+        }
     }
 
     /// The next frame.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let next = match &mut self.carrier {
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
-            Some(carrier) => {
-                let mut incoming = Pin::new(&mut self.incoming);
-                match incoming.as_mut().poll_frame(&mut unwoken()) {
-                    // The driver's own errors reach us through the body.
-                    Poll::Pending => {
-                        carrier.link.drive_until(true, cx, |unwoken| incoming.as_mut().poll_frame(unwoken))
-                    }
-                    ready => ready,
-                }
-            }
-        };
+        let Some((link, _)) = &mut self.carrier else { return Poll::Ready(None) };
+        let next = link.poll_body(cx);
         match &next {
-            Poll::Ready(None) => self.release(),
+            Poll::Pending => {}
             Poll::Ready(Some(Err(_))) => self.carrier = None,
-            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => self.release(),
-            _ => {}
+            Poll::Ready(_) => self.release(),
         }
         next.map_err(Into::into)
     }
 
-    /// Takes the link home if it can be used again.
+    /// At the end takes the link home, if it can be used again.
     fn release(&mut self) {
-        let Some(Carrier { mut link, home, request }) = self.carrier.take() else { return };
-        if request.is_some_and(|body| body.progress() != Progress::Ended) {
-            return;
-        }
-        if link.comes_to_rest() {
+        if let Some((mut link, home)) =
+            self.carrier.take_if(|(link, _)| matches!(link.exchange.reading, Reading::Ended))
+            && link.comes_to_rest()
+        {
             home.checkin(link);
         }
     }
 }
 
-/// For what this very task will look at again anyway.
-fn unwoken() -> Context<'static> {
-    Context::from_waker(Waker::noop())
-}
+/// Interim answers before the final one: more than any server has progress to report.
+const MOST_INTERIM: u16 = 256;
 
 #[cfg(test)]
-mod tests {
-    use http_body::Body as _;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-
-    /// An endpoint that answers each of its connections so often, then closes it.
-    async fn endpoint(answers: usize) -> TcpStream {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            for _ in 0..answers {
-                let _ = stream.read(&mut [0; 1024]).await.unwrap();
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nbody").await.unwrap();
-            }
-        });
-        TcpStream::connect(address).await.unwrap()
-    }
-
-    fn request() -> Request<RequestBody> {
-        Request::new(RequestBody::Empty)
-    }
-
-    #[tokio::test]
-    async fn only_the_socket_wakes_an_exchange() {
-        let mut link = Link::open(Stream::plain(endpoint(3).await), &http1::Builder::new()).await.unwrap();
-        for _ in 0..2 {
-            let mut polls = 0;
-            let mut body = {
-                let mut exchange = std::pin::pin!(link.exchange(request()));
-                let response = std::future::poll_fn(|cx| {
-                    polls += 1;
-                    exchange.as_mut().poll(cx)
-                });
-                response.await.unwrap().into_body()
-            };
-            // One that sends it, one that brings all of the answer.
-            assert_eq!(polls, 2);
-            let data = std::future::poll_fn(|_| Pin::new(&mut body).poll_frame(&mut unwoken())).await;
-            assert_eq!(data.unwrap().unwrap().into_data().unwrap(), "body");
-            // To take it out has woken nobody.
-            let mut polls = 0;
-            let quiet = std::future::poll_fn(|_| {
-                polls += 1;
-                Poll::<()>::Pending
-            });
-            let waited = tokio::time::timeout(std::time::Duration::from_millis(1), quiet).await;
-            assert_eq!((waited.is_err(), polls), (true, 2), "at the start and at the timeout");
-            assert!(link.comes_to_rest());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_request_over_a_link_that_was_closed_meanwhile_comes_back() {
-        let stream = endpoint(0).await;
-        stream.readable().await.unwrap();
-        let mut link = Link::open(Stream::plain(stream), &http1::Builder::new()).await.unwrap();
-        let error = link.exchange(request()).await.unwrap_err();
-        assert!(error.unsent.is_some(), "{error:?}");
-    }
-}
+mod tests;

@@ -42,7 +42,7 @@ pub struct Pool {
 #[repr(align(128))]
 struct Shard(Mutex<Links>);
 
-/// Boxed: a link is moved in and out for each request, and is as large as hyper's connection state.
+/// Boxed: a link is moved in and out for each request, and is larger than its place here.
 type Links = Vec<Box<Link>>;
 
 /// Where a link goes when it comes to rest.
