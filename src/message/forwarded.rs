@@ -8,7 +8,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-use super::short::Short;
+use super::short::{Short, Text};
 
 /// `X-Forwarded-For`.
 pub const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -105,6 +105,24 @@ impl Forwarding {
     }
 }
 
+impl Forwarding {
+    /// The same as lines, of a request that says nothing of the kind itself.
+    pub fn lines(&self, to: &mut impl Text, peer: IpAddr, host: &HeaderValue, tls: bool) {
+        let peer = peer.to_canonical();
+        let proto = if tls { "https" } else { "http" };
+        if matches!(self.mode, ForwardMode::XForwarded | ForwardMode::Both) {
+            to.text("x-forwarded-for: ").address(peer);
+            to.text("\r\nx-forwarded-proto: ").text(proto);
+            to.text("\r\nx-forwarded-host: ").bytes(host.as_bytes()).text("\r\n");
+        }
+        if matches!(self.mode, ForwardMode::Forwarded | ForwardMode::Both) {
+            let (before, after) = if peer.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
+            to.text("forwarded: for=").text(before).address(peer).text(after);
+            to.text(";host=\"").text(host.to_str().unwrap_or_default()).text("\";proto=").text(proto).text("\r\n");
+        }
+    }
+}
+
 /// Appends to the one list that the field lines of `name` are together: recipients often read one line only.
 fn append_list(headers: &mut HeaderMap, name: HeaderName, write: impl FnOnce(&mut String) -> std::fmt::Result) {
     let mut value = String::with_capacity(40);
@@ -133,6 +151,20 @@ mod tests {
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort();
         lines
+    }
+
+    #[test]
+    fn lines_say_what_fields_do() {
+        for mode in [ForwardMode::Off, ForwardMode::XForwarded, ForwardMode::Forwarded, ForwardMode::Both] {
+            let forwarding = Forwarding { mode, trusted: vec![] };
+            for peer in ["192.0.2.7", "2001:db8::7", "::ffff:10.1.1.1"] {
+                let mut lines = bytes::BytesMut::new();
+                forwarding.lines(&mut lines, peer.parse().unwrap(), &HeaderValue::from_static("erp:80"), true);
+                let mut lines: Vec<_> = std::str::from_utf8(&lines).unwrap().split_terminator("\r\n").collect();
+                lines.sort_unstable();
+                assert_eq!(lines, sent(&forwarding, peer, &[]), "{mode:?}");
+            }
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn strip(headers: &mut HeaderMap) {
     if present == 0 {
         return;
     }
-    if !headers.get_all(header::CONNECTION).iter().all(nominates_nothing) {
+    if !nominates_none(headers) {
         strip_nominated(headers);
     }
     for (place, name) in HOP_BY_HOP.iter().enumerate() {
@@ -57,6 +57,11 @@ pub fn strip(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
+}
+
+/// Whether `Connection` nominates no field.
+pub fn nominates_none(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONNECTION).iter().all(nominates_nothing)
 }
 
 /// Whether a line of `Connection` says what it says most often.

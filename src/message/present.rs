@@ -28,6 +28,14 @@ impl Present {
     pub const PAST: Self = Self(1 << 7);
     /// `traceparent`.
     pub const TRACE: Self = Self(1 << 8);
+    /// `Connection`.
+    pub const CONNECTION: Self = Self(1 << 9);
+    /// What else is of one hop, but for what frames a body: `Proxy-Connection`, `HTTP2-Settings`, `Proxy-Authorization`.
+    pub const HOP: Self = Self(1 << 10);
+    /// What proxies say of the client: `X-Forwarded-For`, `-Proto` and `-Host`, `Forwarded`.
+    pub const FORWARDED: Self = Self(1 << 11);
+    /// `Expect`.
+    pub const EXPECT: Self = Self(1 << 12);
 
     /// What stands in `headers`.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -51,6 +59,10 @@ impl Present {
             "if-none-match" | "if-modified-since" | "range" | "if-range" => Self::CONDITION,
             "if-match" | "if-unmodified-since" | "x-csrf-token" | "sap-contextid" => Self::PAST,
             "traceparent" => Self::TRACE,
+            "connection" => Self::CONNECTION,
+            "proxy-connection" | "http2-settings" | "proxy-authorization" => Self::HOP,
+            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => Self::FORWARDED,
+            "expect" => Self::EXPECT,
             _ => Self::default(),
         }
     }
@@ -88,6 +100,10 @@ mod tests {
             (Present::CONDITION, &["if-none-match", "if-modified-since", "range", "if-range"]),
             (Present::PAST, &["if-match", "if-unmodified-since", "x-csrf-token", "sap-contextid"]),
             (Present::TRACE, &["traceparent"]),
+            (Present::CONNECTION, &["connection"]),
+            (Present::HOP, &["proxy-connection", "http2-settings", "proxy-authorization"]),
+            (Present::FORWARDED, &["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"]),
+            (Present::EXPECT, &["expect"]),
         ] {
             for name in names {
                 check(&["host", *name], kind);

@@ -1,7 +1,6 @@
 //! Short field values that go on every message, written without the formatting machinery: that costs more than the
 //! rest of the field.
 
-use std::fmt;
 use std::net::IpAddr;
 
 use bytes::BytesMut;
@@ -22,20 +21,6 @@ impl Default for Short {
 }
 
 impl Short {
-    /// Appends `address`.
-    pub fn address(&mut self, address: IpAddr) -> &mut Self {
-        match address {
-            IpAddr::V4(v4) => {
-                let [a, b, c, d] = v4.octets().map(u64::from);
-                self.number(a).text(".").number(b).text(".").number(c).text(".").number(d)
-            }
-            IpAddr::V6(v6) => {
-                let _ = fmt::Write::write_fmt(self, format_args!("{v6}"));
-                self
-            }
-        }
-    }
-
     /// The value; `None` if it did not fit, or no field may hold it.
     pub fn value(&self) -> Option<HeaderValue> {
         HeaderValue::from_bytes(self.bytes.get(..self.length)?).ok()
@@ -55,6 +40,17 @@ pub trait Text {
     /// Appends `number` in decimal.
     fn number(&mut self, number: u64) -> &mut Self {
         self.bytes(decimal(number, &mut [0; 20]))
+    }
+
+    /// Appends `address`.
+    fn address(&mut self, address: IpAddr) -> &mut Self {
+        match address {
+            IpAddr::V4(v4) => {
+                let [a, b, c, d] = v4.octets().map(u64::from);
+                self.number(a).text(".").number(b).text(".").number(c).text(".").number(d)
+            }
+            IpAddr::V6(v6) => self.text(&v6.to_string()),
+        }
     }
 }
 
@@ -78,6 +74,13 @@ impl Text for BytesMut {
     }
 }
 
+impl Text for Vec<u8> {
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.extend_from_slice(bytes);
+        self
+    }
+}
+
 /// `number` in decimal.
 fn decimal(number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let (mut first, mut rest) = (digits.len(), number);
@@ -92,13 +95,6 @@ fn decimal(number: u64, digits: &mut [u8; 20]) -> &[u8] {
         }
     }
     digits.get(first..).unwrap_or_default()
-}
-
-impl fmt::Write for Short {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.text(text);
-        Ok(())
-    }
 }
 
 /// More than any of our values is long.

@@ -15,7 +15,7 @@ use super::delay::{Delayed, Turn};
 use super::exchange::{Exchange, Noted, Tally};
 use super::journal::Over;
 use super::lookup::{self, Content, Looked, Wanted};
-use super::outgoing;
+use super::outgoing::{self, AsItIs};
 use super::post::Reading;
 use super::respond;
 use super::snapshot::{Route, Snapshot, Worker};
@@ -144,8 +144,10 @@ fn onward(
 ) -> Begun {
     exchange.watched = exchange.worker.core.observer.begin(&exchange, route, &parts);
     let stores = !matches!(looked, Looked::Alone(_, _, None)) && safe;
-    let asked = stores.then(|| parts.headers.clone());
-    let outgoing = match outgoing::prepare(&mut exchange, route, parts, body, safe) {
+    let goes_alone = matches!(looked, Looked::Alone(..));
+    let as_it_is = if goes_alone { AsItIs::of(&exchange, route, &parts) } else { None };
+    let asked = (stores && as_it_is.is_none()).then(|| parts.headers.clone());
+    let outgoing = match outgoing::prepare(&mut exchange, route, parts, body, safe, as_it_is) {
         Ok(outgoing) => outgoing,
         Err(refusal) => return answered(respond::refuse(exchange, refusal)),
     };

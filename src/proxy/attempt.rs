@@ -15,6 +15,7 @@ use super::gate::{self, Passed, Passing};
 use super::held::{Held, InFlight, Late, Patience};
 use super::journal::{End, Place};
 use super::look;
+use super::outgoing::AsItIs;
 use super::snapshot::{Route, Worker};
 use super::traced;
 use super::tunnel::{self, Side};
@@ -26,7 +27,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::retry::{self, Ended, Question, RetryParams, Tries};
 use crate::throttle::Ticket;
 use crate::upstream::body::{Gate, Progress, ReplyBody, RequestBody, Source};
-use crate::upstream::origin::{Call, OriginError};
+use crate::upstream::origin::{Call, OriginError, Relayed, Sending};
 use crate::upstream::{Endpoint, Expect, HostHeader, Upstream};
 
 /// A request as it goes to the upstream, apart from what depends on the endpoint.
@@ -37,6 +38,8 @@ pub(super) struct Outgoing {
     pub(super) target: PathAndQuery,
     /// Its fields.
     pub(super) headers: HeaderMap,
+    /// If they are still those of its client: what stands beside them.
+    pub(super) as_it_is: Option<AsItIs>,
     /// Its body.
     pub(super) body: Option<Arc<Source>>,
     /// Whether it changes nothing at the upstream, whatever its method is called.
@@ -173,9 +176,11 @@ impl Course<'_> {
         let Some(endpoint) = upstream.endpoints.get(self.endpoint) else {
             return Err(Reason::UpstreamNone.into());
         };
-        let request = outgoing.request(worker, upstream, endpoint, (tally.attempts, self.time_left(now)));
         let call = Call { worker: worker.index, fresh: self.fresh };
-        let sending = Arc::clone(&endpoint.origin).send(request, call);
+        let sending = outgoing.relay(worker, upstream, endpoint, call).unwrap_or_else(|| {
+            let request = outgoing.request(worker, upstream, endpoint, (tally.attempts, self.time_left(now)));
+            Arc::clone(&endpoint.origin).send(request, call)
+        });
         tally.attempts += 1;
         tally.tries.begin(Place { is_spare: self.is_once(), endpoint: self.endpoint }, now);
         let silence = upstream.timeouts.head.min(self.total_left(now));
@@ -304,6 +309,7 @@ impl Outgoing {
             method: self.method.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),
+            as_it_is: self.as_it_is.clone(),
             body: self.body.clone(),
             safe: self.safe,
             trace: self.trace,
@@ -311,6 +317,21 @@ impl Outgoing {
             upgrade: None,
             deadline: self.deadline.clone(),
         }
+    }
+
+    /// Sends it as it is, if it may and can.
+    fn relay(&self, worker: &Worker, upstream: &Upstream, endpoint: &Endpoint, call: Call) -> Option<Sending> {
+        let as_it_is = self.as_it_is.as_ref()?;
+        let asked = self.headers.get(header::HOST)?;
+        let head = Relayed {
+            method: &self.method,
+            target: &self.target,
+            host: if upstream.host == HostHeader::Upstream { &endpoint.authority } else { asked },
+            headers: &self.headers,
+            beside: &|to| as_it_is.lines(worker, asked, to),
+        };
+        let body = self.body.as_ref().map_or(RequestBody::Empty, |body| body.attempt(None));
+        Arc::clone(&endpoint.origin).relay(head, body, call).ok()
     }
 
     /// The request for one attempt at `endpoint`: the how many-eth it is, and the time it has left.
@@ -326,6 +347,9 @@ impl Outgoing {
         *request.uri_mut() = Uri::from(self.target.clone());
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.headers.clone();
+        if let Some(as_it_is) = &self.as_it_is {
+            as_it_is.dress(worker, request.headers_mut());
+        }
         // HTTP/1.0 may come without a Host; HTTP/1.1 may not go on without (RFC 9112 section 3.2).
         if upstream.host == HostHeader::Upstream || !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, endpoint.authority.clone());

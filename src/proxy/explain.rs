@@ -416,7 +416,7 @@ impl Explanation {
         safe: bool,
         fills: bool,
     ) -> Result<(), Refusal> {
-        let mut outgoing = outgoing::prepare(exchange, route, parts.clone(), Inbound::Empty, safe)?;
+        let mut outgoing = outgoing::prepare(exchange, route, parts.clone(), Inbound::Empty, safe, None)?;
         if fills {
             // A fill asks for the whole, be it on behalf of HEAD or of a condition.
             outgoing.method = Method::GET;

@@ -196,6 +196,7 @@ impl Errand {
             method: if is_post { Method::POST } else { Method::GET },
             target: self.outgoing.target.clone(),
             headers: self.outgoing.headers.clone(),
+            as_it_is: self.outgoing.as_it_is.clone(),
             body: self.outgoing.body.clone().filter(|_| is_post),
             safe: true,
             trace: self.outgoing.trace,

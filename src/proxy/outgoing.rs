@@ -2,24 +2,67 @@
 //! operator's edits and path applied. The path is the client's own spelling, but for dot segments, unless a rewrite asks
 //! for another.
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Version};
 
 use super::attempt::Outgoing;
 use super::deadline::Deadline;
 use super::exchange::Exchange;
-use super::snapshot::Route;
+use super::snapshot::{Route, Snapshot, Worker};
 use super::traced;
 use super::tunnel::Side;
+use crate::listen::Peer;
 use crate::message::present::Present;
+use crate::message::short::Text as _;
 use crate::message::trace::{TRACEPARENT, TRACESTATE};
 use crate::message::{hop, target};
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::{Inbound, Source};
 
-/// Prepares a request for the upstream.
+/// A request that goes on as its client sent it: what a proxy adds is written beside its fields.
+#[derive(Clone)]
+pub(super) struct AsItIs {
+    snapshot: Arc<Snapshot>,
+    peer: Peer,
+}
+
+impl AsItIs {
+    /// `None` where fields must be made: somebody is to see or change them, or they say what is for this hop alone.
+    pub(super) fn of(exchange: &Exchange, route: &Route, parts: &Parts) -> Option<Self> {
+        const STEERS: [Present; 5] = [Present::UPGRADE, Present::TE, Present::HOP, Present::FORWARDED, Present::EXPECT];
+        let present = exchange.present;
+        let is_plain = parts.version == Version::HTTP_11
+            && !STEERS.into_iter().any(|kind| present.has(kind))
+            && (!present.has(Present::CONNECTION) || hop::nominates_none(&parts.headers))
+            && parts.headers.contains_key(header::HOST);
+        let is_looked_at = exchange.traced.is_some()
+            || exchange.worker.core.hooks.is_some()
+            || route.deadline.is_some()
+            || !route.request_headers.is_empty();
+        (is_plain && !is_looked_at).then(|| Self { snapshot: Arc::clone(&exchange.snapshot), peer: exchange.peer })
+    }
+
+    /// Appends the lines that stand beside the fields.
+    pub(super) fn lines(&self, worker: &Worker, host: &HeaderValue, to: &mut Vec<u8>) {
+        self.snapshot.forwarding.lines(to, self.peer.address.ip(), host, self.peer.tls);
+        to.text(worker.core.pseudonym.line());
+    }
+
+    /// Makes of the client's fields those that are sent.
+    pub(super) fn dress(&self, worker: &Worker, headers: &mut HeaderMap) {
+        hop::strip(headers);
+        if let Some(host) = headers.get(header::HOST).cloned() {
+            self.snapshot.forwarding.write(headers, self.peer.address.ip(), &host, self.peer.tls);
+        }
+        worker.core.pseudonym.sign(headers, Version::HTTP_11);
+    }
+}
+
+/// Prepares a request for the upstream; one that goes on as it is keeps the fields of its client.
 ///
 /// # Errors
 /// `request.target` when a rewrite makes no path, `request.too_large` when the announced body is.
@@ -29,8 +72,16 @@ pub(super) fn prepare(
     mut parts: Parts,
     body: Inbound,
     safe: bool,
+    as_it_is: Option<AsItIs>,
 ) -> Result<Outgoing, Refusal> {
     let target = path(route, &parts)?;
+    if as_it_is.is_some() {
+        let body = source(route, &parts.headers, body, safe || parts.method.is_idempotent())?;
+        exchange.body.clone_from(&body);
+        let Parts { method, headers, .. } = parts;
+        let (trace, span, upgrade, deadline) = (exchange.trace, None, None, None);
+        return Ok(Outgoing { method, target, headers, as_it_is, body, safe, trace, span, upgrade, deadline });
+    }
     let deadline = Deadline::of(route, &parts.headers, exchange.started);
     exchange.deadline = deadline.as_ref().map(|deadline| deadline.at);
     let may_switch = parts.version == Version::HTTP_11 && exchange.present.has(Present::UPGRADE);
@@ -69,7 +120,8 @@ pub(super) fn prepare(
     let body = source(route, headers, body, safe || parts.method.is_idempotent())?;
     exchange.body.clone_from(&body);
     let (trace, span) = (exchange.trace, exchange.traced.as_ref().map(|traced| traced.asking()));
-    Ok(Outgoing { method: parts.method, target, headers: parts.headers, body, safe, trace, span, upgrade, deadline })
+    let Parts { method, headers, .. } = parts;
+    Ok(Outgoing { method, target, headers, as_it_is, body, safe, trace, span, upgrade, deadline })
 }
 
 fn path(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {
@@ -91,7 +143,7 @@ fn path(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {
 }
 
 /// HTTP/2 has `:authority` in place of Host (RFC 9113 section 8.3.1).
-fn host(uri: &http::Uri, headers: &http::HeaderMap) -> Option<HeaderValue> {
+fn host(uri: &http::Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     match headers.get(header::HOST) {
         Some(host) => Some(host.clone()),
         None => HeaderValue::from_str(uri.authority()?.as_str()).ok(),
@@ -99,13 +151,13 @@ fn host(uri: &http::Uri, headers: &http::HeaderMap) -> Option<HeaderValue> {
 }
 
 /// The one member of TE that crosses a proxy (RFC 9110 section 10.1.4).
-fn lists_trailers(headers: &http::HeaderMap) -> bool {
+fn lists_trailers(headers: &HeaderMap) -> bool {
     let mut members = headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     members.any(|member| member.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// HTTP/2 may split Cookie into crumbs; HTTP/1.1 has one field (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut http::HeaderMap) {
+fn join_cookies(headers: &mut HeaderMap) {
     let mut crumbs = headers.get_all(header::COOKIE).iter();
     if crumbs.nth(1).is_none() {
         return;
@@ -116,12 +168,7 @@ fn join_cookies(headers: &mut http::HeaderMap) {
     }
 }
 
-fn source(
-    route: &Route,
-    headers: &http::HeaderMap,
-    body: Inbound,
-    idempotent: bool,
-) -> Result<Option<std::sync::Arc<Source>>, Refusal> {
+fn source(route: &Route, headers: &HeaderMap, body: Inbound, idempotent: bool) -> Result<Option<Arc<Source>>, Refusal> {
     if body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
         return Ok(None);
     }

@@ -37,7 +37,7 @@ use crate::upstream::body::Inbound;
 pub(super) struct Trip {
     pub(super) exchange: Box<Exchange>,
     pub(super) outgoing: Outgoing,
-    /// The client's own fields, where an answer may be made from what is stored.
+    /// The client's own fields, where an answer may be made from what is stored, and they do not go on as they are.
     pub(super) asked: Option<HeaderMap>,
     pub(super) plan: Plan,
 }
@@ -76,6 +76,11 @@ impl Plan {
 }
 
 impl Trip {
+    /// Whether the client's own fields are still known.
+    const fn has_asked(&self) -> bool {
+        self.asked.is_some() || self.outgoing.as_it_is.is_some()
+    }
+
     /// Travels to the end.
     pub(super) async fn travel(self: Box<Self>) -> Response<ResponseBody> {
         match self.plan {
@@ -154,7 +159,7 @@ fn arrived(
         standing::witness(&exchange.worker, route, exchange.identity, parts.status);
     }
     match (held, read) {
-        (Some(held), Some(read)) if trip.asked.is_some() && trip.plan.address().is_some() => {
+        (Some(held), Some(read)) if trip.has_asked() && trip.plan.address().is_some() => {
             if expect::of(route, &exchange.method, &parts).is_some() {
                 return Err(Box::pin(expected(trip, route, (parts, body, held), read)));
             }
@@ -194,7 +199,8 @@ async fn expected(
 
 /// What was not expected to be for everybody may be after all.
 fn adopt(trip: Box<Trip>, route: &Route, (parts, body, held): fill::Reply, read: Read) -> Response<ResponseBody> {
-    let Trip { exchange, asked, plan, .. } = *trip;
+    let Trip { exchange, outgoing, asked, plan } = *trip;
+    let asked = asked.or_else(|| outgoing.as_it_is.is_some().then_some(outgoing.headers));
     let (forward, address) = plan.into_parts();
     let forward = forward.unwrap_or(Forward::new("miss"));
     let (Some(address), Some(asked)) = (address, asked) else {
@@ -243,7 +249,7 @@ pub(super) fn refresh(
             Inbound::Empty
         }
     };
-    let Ok(mut outgoing) = outgoing::prepare(exchange, route, parts, body, true) else { return };
+    let Ok(mut outgoing) = outgoing::prepare(exchange, route, parts, body, true, None) else { return };
     // It goes on when this request has long been told of: its parent is the request's own span.
     outgoing.span = None;
     let errand = Errand::of(exchange, outgoing, asked, wanted, None).in_background();

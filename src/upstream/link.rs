@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::body::{BoxError, RequestBody, RequestBodyError};
@@ -29,6 +29,7 @@ mod outbound;
 pub use self::head::AnswerError;
 use self::head::Head;
 use self::intake::Intake;
+pub use self::outbound::Asking;
 use self::outbound::Outbound;
 
 /// An open connection.
@@ -125,18 +126,16 @@ impl Link {
         })
     }
 
-    /// Takes a request, unless the connection has ended while it rested. Nothing is sent yet.
-    ///
-    /// # Errors
-    /// [`LinkError::Stale`]; the request is as it was.
-    pub fn begin(&mut self, request: &mut Request<RequestBody>, may_switch: bool) -> Result<(), LinkError> {
-        if !self.stream.as_mut().is_some_and(Stream::is_quiet) {
-            return Err(LinkError::Stale);
-        }
+    /// Whether it is open, and nobody has said anything unasked: only then a request should be sent over it.
+    pub fn is_quiet(&mut self) -> bool {
+        self.stream.as_mut().is_some_and(Stream::is_quiet)
+    }
+
+    /// Takes a request. Nothing is sent yet.
+    pub fn begin(&mut self, asking: Asking<'_>, body: RequestBody, may_switch: bool) {
         self.served += 1;
-        self.exchange = Exchange::new(request.method(), may_switch);
-        self.exchange.keeps_alive = self.outbound.begin(request, self.is_old);
-        Ok(())
+        self.exchange = Exchange::new(asking.method(), may_switch);
+        self.exchange.keeps_alive = self.outbound.begin(asking, body, self.is_old);
     }
 
     /// Sends the request and waits for the head of the answer. The rest of the request is sent while the answer's body is

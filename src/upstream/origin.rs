@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 
 use super::body::{BoxError, ReplyBody, RequestBody};
 use super::connect::{ConnectError, Connector};
-use super::link::{Link, LinkBody, LinkError};
+use super::link::{Asking, Link, LinkBody, LinkError};
 use super::pool::{Home, Pool};
 use crate::metrics::UpstreamMeter;
 use crate::outcome::{Failure, FailureKind, Stage};
@@ -23,6 +24,38 @@ pub type Sending = Pin<Box<dyn Future<Output = Result<Response<ReplyBody>, Origi
 pub trait Origin: Send + Sync + 'static {
     /// Sends one request.
     fn send(self: Arc<Self>, request: Request<RequestBody>, call: Call) -> Sending;
+
+    /// Sends one that nobody has changed, if that can begin at once.
+    ///
+    /// # Errors
+    /// The body: it must be [sent](Self::send).
+    fn relay(self: Arc<Self>, head: Relayed<'_>, body: RequestBody, call: Call) -> Result<Sending, RequestBody> {
+        let _ = (head, call);
+        Err(body)
+    }
+}
+
+/// The head of a request as its client sent it, with what stands beside its fields. Nothing of it is copied before it is
+/// written.
+#[derive(Clone, Copy)]
+pub struct Relayed<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its path and query.
+    pub target: &'a PathAndQuery,
+    /// The Host to be asked for.
+    pub host: &'a HeaderValue,
+    /// Its fields. Of those of the client's connection there are only `Connection` and `Keep-Alive`, which nominate none,
+    /// and what frames the body.
+    pub headers: &'a HeaderMap,
+    /// Appends the fields that the proxy adds, each ended by CRLF.
+    pub beside: &'a dyn Fn(&mut Vec<u8>),
+}
+
+impl std::fmt::Debug for Relayed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method, self.target)
+    }
 }
 
 /// How a request is to be sent.
@@ -75,7 +108,7 @@ impl HttpOrigin {
     /// What is rare is boxed: this future is made and moved for every attempt.
     async fn exchange(
         self: Arc<Self>,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         call: Call,
     ) -> Result<Response<ReplyBody>, OriginError> {
         let worker = call.worker;
@@ -92,19 +125,33 @@ impl HttpOrigin {
                     Box::pin(self.open()).await?
                 }
             };
-            match link.begin(&mut request, may_switch) {
+            if !link.is_quiet() {
                 // The pooled connection had been closed: not a failure of the endpoint yet.
-                Err(_) if reused => continue,
-                begun => begun.map_err(|error| broken(error, reused))?,
+                if reused {
+                    continue;
+                }
+                return Err(broken(LinkError::Stale, reused));
             }
-            if reused {
-                self.meter.connection(worker, true);
-            }
-            let answer =
-                std::future::poll_fn(|cx| link.poll_answer(cx)).await.map_err(|error| broken(error, reused))?;
-            let home = Home::new(Arc::clone(&self.pool), worker);
-            return Ok(answer.map(|()| ReplyBody::Link(LinkBody::new(link, home))));
+            let (parts, body) = request.into_parts();
+            link.begin(Asking::Whole(&parts), body, may_switch);
+            drop(parts);
+            return self.answer(link, reused, worker).await;
         }
+    }
+
+    /// Sends what the link has begun with, and waits for the head of the answer.
+    async fn answer(
+        self: Arc<Self>,
+        mut link: Box<Link>,
+        reused: bool,
+        worker: usize,
+    ) -> Result<Response<ReplyBody>, OriginError> {
+        if reused {
+            self.meter.connection(worker, true);
+        }
+        let answer = std::future::poll_fn(|cx| link.poll_answer(cx)).await.map_err(|error| broken(error, reused))?;
+        let home = Home::new(Arc::clone(&self.pool), worker);
+        Ok(answer.map(|()| ReplyBody::Link(LinkBody::new(link, home))))
     }
 
     async fn open(&self) -> Result<Box<Link>, OriginError> {
@@ -135,6 +182,20 @@ impl HttpOrigin {
 impl Origin for HttpOrigin {
     fn send(self: Arc<Self>, request: Request<RequestBody>, call: Call) -> Sending {
         Box::pin(self.exchange(request, call))
+    }
+
+    /// Over a connection that rests, if there is one: then all that waits for the answer is small.
+    fn relay(self: Arc<Self>, head: Relayed<'_>, body: RequestBody, call: Call) -> Result<Sending, RequestBody> {
+        if call.fresh {
+            return Err(body);
+        }
+        while let Some(mut link) = self.pool.checkout(call.worker) {
+            if link.is_quiet() {
+                link.begin(Asking::Relayed(head), body, false);
+                return Ok(Box::pin(self.answer(link, true, call.worker)));
+            }
+        }
+        Err(body)
     }
 }
 

@@ -5,15 +5,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::header::{self, HeaderValue};
-use http::{Method, Request};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, request};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use super::LinkError;
 use super::head::decimal;
 use crate::message::chunked::{self, Announced};
+use crate::message::hop::KEEP_ALIVE;
 use crate::upstream::body::RequestBody;
+use crate::upstream::origin::Relayed;
 
 /// What is to be written: first `buf`, then `chunk`, then `tail`.
 #[derive(Debug, Default)]
@@ -41,24 +43,24 @@ enum Framing {
 impl Outbound {
     /// Begins with a request: writes its head to the buffer and takes its body. A server that `is_old` has answered in
     /// HTTP/1.0: it is asked in its own words, and to keep the connection. Says whether the request lets it be kept.
-    pub(super) fn begin(&mut self, request: &mut Request<RequestBody>, is_old: bool) -> bool {
-        let body = std::mem::take(request.body_mut());
+    pub(super) fn begin(&mut self, asking: Asking<'_>, body: RequestBody, is_old: bool) -> bool {
         self.buf.clear();
         self.written = 0;
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        self.put(&[request.method().as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1."]);
+        let (method, headers) = (asking.method(), asking.headers());
+        self.put(&[method.as_str().as_bytes(), b" ", asking.target().as_bytes(), b" HTTP/1."]);
         let version_at = self.buf.len();
         self.put(&[b"1\r\n"]);
-        if let Some(host) = request.headers().get(header::HOST) {
+        if let Some(host) = asking.host() {
             self.put(&[b"host: ", host.as_bytes(), b"\r\n"]);
         }
         let mut fields = Fields::default();
-        for (name, value) in request.headers() {
-            if fields.note(name, value) {
+        for (name, value) in headers {
+            if asking.passes(name) && fields.note(name, value) {
                 self.put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
             }
         }
-        self.body = self.frame(request, body, &fields);
+        asking.beside(&mut self.buf);
+        self.body = self.frame((method, headers), body, &fields);
         let is_chunked = matches!(self.body, Some((_, Framing::Chunked(_))));
         // Nobody knows how a body without a length is sent in HTTP/1.0.
         if is_old && !is_chunked {
@@ -77,7 +79,7 @@ impl Outbound {
     /// method that expects one, is sent.
     fn frame(
         &mut self,
-        request: &Request<RequestBody>,
+        (method, headers): (&Method, &HeaderMap),
         body: RequestBody,
         fields: &Fields<'_>,
     ) -> Option<(RequestBody, Framing)> {
@@ -92,13 +94,13 @@ impl Outbound {
                 let _ = io::Write::write_fmt(&mut self.buf, format_args!("content-length: {length}\r\n"));
                 return (length > 0).then_some((body, Framing::Length(length)));
             }
-            _ if matches!(*request.method(), Method::GET | Method::HEAD | Method::CONNECT) => None,
+            _ if matches!(*method, Method::GET | Method::HEAD | Method::CONNECT) => None,
             _ => Some(Framing::Chunked(None)),
         };
         match framing {
             Some(Framing::Chunked(_)) => {
                 self.put(&[b"transfer-encoding: chunked\r\n"]);
-                Some((body, Framing::Chunked(Announced::of(request.headers()))))
+                Some((body, Framing::Chunked(Announced::of(headers))))
             }
             framing => {
                 if let Some(length) = fields.length {
@@ -262,6 +264,56 @@ impl Outbound {
     }
 }
 
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Asking<'a> {
+    /// A request as it is to be sent.
+    Whole(&'a request::Parts),
+    /// One as its client sent it.
+    Relayed(Relayed<'a>),
+}
+
+impl<'a> Asking<'a> {
+    pub(super) const fn method(self) -> &'a Method {
+        match self {
+            Self::Whole(parts) => &parts.method,
+            Self::Relayed(head) => head.method,
+        }
+    }
+
+    fn target(self) -> &'a str {
+        match self {
+            Self::Whole(parts) => parts.uri.path_and_query().map_or("/", |target| target.as_str()),
+            Self::Relayed(head) => head.target.as_str(),
+        }
+    }
+
+    const fn headers(self) -> &'a HeaderMap {
+        match self {
+            Self::Whole(parts) => &parts.headers,
+            Self::Relayed(head) => head.headers,
+        }
+    }
+
+    fn host(self) -> Option<&'a HeaderValue> {
+        match self {
+            Self::Whole(parts) => parts.headers.get(header::HOST),
+            Self::Relayed(head) => Some(head.host),
+        }
+    }
+
+    /// Whether this field is passed on: what its client said of its own connection is not.
+    fn passes(self, name: &HeaderName) -> bool {
+        matches!(self, Self::Whole(_)) || (*name != header::CONNECTION && *name != KEEP_ALIVE)
+    }
+
+    fn beside(self, to: &mut Vec<u8>) {
+        if let Self::Relayed(head) = self {
+            (head.beside)(to);
+        }
+    }
+}
+
 /// The fields of a request that its connection looks at.
 #[derive(Debug, Default)]
 struct Fields<'h> {
@@ -273,7 +325,7 @@ struct Fields<'h> {
 
 impl<'h> Fields<'h> {
     /// Notes what a field says; whether it is written where it stands.
-    fn note(&mut self, name: &header::HeaderName, value: &'h HeaderValue) -> bool {
+    fn note(&mut self, name: &HeaderName, value: &'h HeaderValue) -> bool {
         match *name {
             header::HOST => false,
             header::CONTENT_LENGTH => {
