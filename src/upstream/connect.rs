@@ -211,15 +211,6 @@ impl AsyncWrite for Stream {
         let whole = bufs.iter().map(|buf| buf.len()).sum();
         self.get_mut().written(whole, |stream| stream.poll_write_vectored(cx, bufs))
     }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.inner {
-            Inner::Plain(stream) => stream.is_write_vectored(),
-            Inner::Tls(stream) => stream.is_write_vectored(),
-            #[cfg(test)]
-            Inner::Pipe(stream) => stream.is_write_vectored(),
-        }
-    }
 }
 
 #[cfg(test)]
