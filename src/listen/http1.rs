@@ -33,6 +33,8 @@ mod body;
 mod date;
 mod head;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use self::head::{Asked, Head, Length, Refused, Scan};
@@ -170,13 +172,15 @@ where
     fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut client = self.client.lock();
         let length = loop {
-            match self.scan.find(&client.buffer, self.server.limits.head_size) {
-                Ok(Some(length)) => break length,
-                Ok(None) => {}
-                Err(refused) => {
-                    drop(client);
-                    self.refuse(refused);
-                    return Poll::Ready(Ok(()));
+            if !self.scan.has_seen(client.buffer.len()) {
+                match self.scan.find(&client.buffer, self.server.limits.head_size) {
+                    Ok(Some(length)) => break length,
+                    Ok(None) => {}
+                    Err(refused) => {
+                        drop(client);
+                        self.refuse(refused);
+                        return Poll::Ready(Ok(()));
+                    }
                 }
             }
             let Poll::Ready(count) = client.poll_fill(cx)? else {
