@@ -27,12 +27,14 @@ impl Short {
     }
 }
 
-/// What texts and numbers are written into: a short value, or what goes over a connection.
+/// What texts and numbers are written into: a short value, or what goes over a connection. Inlined, as most texts are
+/// known to the compiler.
 pub trait Text {
     /// Appends `bytes`.
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self;
 
     /// Appends `text`.
+    #[inline]
     fn text(&mut self, text: &str) -> &mut Self {
         self.bytes(text.as_bytes())
     }
@@ -55,6 +57,7 @@ pub trait Text {
 }
 
 impl Text for Short {
+    #[inline]
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         let end = self.length.saturating_add(bytes.len());
         if let Some(place) = self.bytes.get_mut(self.length..end) {
@@ -68,6 +71,7 @@ impl Text for Short {
 }
 
 impl Text for BytesMut {
+    #[inline]
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.extend_from_slice(bytes);
         self

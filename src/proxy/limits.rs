@@ -119,17 +119,23 @@ impl Value<'_> {
 fn tell(exchange: &Exchange, said: Said, mut to: impl FnMut(HeaderName, Value<'_>)) {
     let told = exchange.snapshot.told;
     if told.ratelimit {
-        for (limit, policy) in limits(exchange) {
+        each_limit(exchange, |limit, policy| {
             to(RATELIMIT_POLICY, policy.map_or(Value::Policy(&limit), Value::Known));
             if limit.is_over || !said.retry_after {
                 to(RATELIMIT, Value::Stand(&limit));
             }
-        }
+        });
     }
     // The upstream's own stay as they are; two of one of these could not be told apart.
     if told.x_ratelimit && !said.x_limit {
-        let binding = limits(exchange).min_by_key(|(limit, _)| (!limit.is_over, limit.remaining));
-        if let Some((limit, _)) = binding {
+        let mut binding: Option<Limit> = None;
+        let rank = |limit: &Limit| (!limit.is_over, limit.remaining);
+        each_limit(exchange, |limit, _| {
+            if binding.as_ref().is_none_or(|binding| rank(&limit) < rank(binding)) {
+                binding = Some(limit);
+            }
+        });
+        if let Some(limit) = binding {
             for (name, number) in [(X_LIMIT, limit.room), (X_REMAINING, limit.remaining), (X_RESET, limit.reset)] {
                 to(name, Value::Number(number));
             }
@@ -150,15 +156,18 @@ struct Limit {
     window: u64,
 }
 
-/// Everything that limits the consumer and counts, with the text of the policy where it is known beforehand.
-fn limits(exchange: &Exchange) -> impl Iterator<Item = (Limit, Option<&HeaderValue>)> {
-    let own = exchange.own.as_ref().zip(exchange.caller().0.rate.as_ref());
-    let rated = exchange.rated.as_ref().zip(exchange.route().and_then(|route| route.rate.as_ref()));
-    let rates = own.map(|own| (CONSUMER, own)).into_iter().chain(rated.map(|rated| (ROUTE, rated)));
-    let rates = rates.map(|(name, (rated, rate))| (Limit::of_rate(name, rated, rate), Some(&rate.policy)));
+/// Hands over everything that limits the consumer and counts, with the text of the policy where it is known beforehand.
+fn each_limit(exchange: &Exchange, mut to: impl FnMut(Limit, Option<&HeaderValue>)) {
+    if let (Some(rated), Some(rate)) = (&exchange.own, &exchange.caller().0.rate) {
+        to(Limit::of_rate(CONSUMER, rated, rate), Some(&rate.policy));
+    }
+    if let (Some(rated), Some(rate)) = (&exchange.rated, exchange.route().and_then(|route| route.rate.as_ref())) {
+        to(Limit::of_rate(ROUTE, rated, rate), Some(&rate.policy));
+    }
     // What only counts is not told.
-    let quotas = exchange.quotas.iter().flatten().filter(|quota| quota.mode.counts());
-    rates.chain(quotas.map(|quota| (Limit::of_quota(quota), None)))
+    for quota in exchange.quotas.iter().flatten().filter(|quota| quota.mode.counts()) {
+        to(Limit::of_quota(quota), None);
+    }
 }
 
 impl Limit {
