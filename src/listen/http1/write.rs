@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header;
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
+use hyper::ext::ReasonPhrase;
 
 use super::date::Date;
 use super::head::{Asked, decimal, lists};
@@ -139,7 +140,8 @@ impl Encoder {
     ) -> Self {
         let text = out.text();
         text.reserve(64 + answer.headers.len() * USUAL_FIELD);
-        status_line(text, answer.status, asked.old);
+        let reason = answer.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
+        status_line(text, answer.status, reason, asked.old);
         let status = answer.status;
         let no_body = asked.bodiless || status.is_informational() || status == StatusCode::NO_CONTENT;
         let no_body = no_body || status == StatusCode::NOT_MODIFIED;
@@ -282,15 +284,17 @@ impl Seen {
     }
 }
 
-fn status_line(text: &mut BytesMut, status: StatusCode, old: bool) {
-    if status == StatusCode::OK && !old {
+/// `reason` is the origin's own phrase, if it has one.
+fn status_line(text: &mut BytesMut, status: StatusCode, reason: Option<&[u8]>, old: bool) {
+    if status == StatusCode::OK && reason.is_none() && !old {
         text.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         return;
     }
     text.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     text.extend_from_slice(status.as_str().as_bytes());
     text.extend_from_slice(b" ");
-    text.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    let canonical = status.canonical_reason().unwrap_or_default().as_bytes();
+    text.extend_from_slice(reason.unwrap_or(canonical));
     text.extend_from_slice(b"\r\n");
 }
 
@@ -318,7 +322,7 @@ fn connection(text: &mut BytesMut, old: bool, close: bool, said: bool) {
 pub(in crate::listen) fn written(response: Response<Bytes>) -> Bytes {
     let (parts, body) = response.into_parts();
     let mut text = BytesMut::with_capacity(512 + body.len());
-    status_line(&mut text, parts.status, false);
+    status_line(&mut text, parts.status, None, false);
     for (name, value) in &parts.headers {
         field(&mut text, name.as_str().as_bytes(), value.as_bytes());
     }

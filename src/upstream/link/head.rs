@@ -7,6 +7,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
+use crate::message::hop::KEEP_ALIVE;
+
 /// A head, and what it says about the rest of the exchange.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -127,8 +129,9 @@ fn headers(
         };
         let value = text.slice(value.0 as usize..value.1 as usize);
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| AnswerError::Field)?;
-        facts.note(&name, &value);
-        headers.append(name, value);
+        if facts.note(&name, &value) {
+            headers.append(name, value);
+        }
     }
     Ok(headers)
 }
@@ -140,13 +143,19 @@ fn within(whole: &[u8], part: &[u8]) -> (u32, u32) {
 }
 
 impl Facts {
-    fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
+    /// Notes what a field says; whether it says anything beyond this connection and the framing on it.
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> bool {
         match *name {
             header::CONNECTION => {
+                let mut nominates = false;
                 for option in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    let (close, keep_alive) =
+                        (option.eq_ignore_ascii_case(b"close"), option.eq_ignore_ascii_case(b"keep-alive"));
+                    self.close |= close;
+                    self.keep_alive |= keep_alive;
+                    nominates |= !close && !keep_alive;
                 }
+                nominates
             }
             header::CONTENT_LENGTH => {
                 let length = decimal(value.as_bytes());
@@ -154,14 +163,16 @@ impl Facts {
                     self.breach = Some(AnswerError::Length);
                 }
                 self.length = length;
+                true
             }
             header::TRANSFER_ENCODING => {
                 if self.is_coded || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
                     self.breach = Some(AnswerError::Coding);
                 }
                 self.is_coded = true;
+                false
             }
-            _ => {}
+            _ => *name != KEEP_ALIVE,
         }
     }
 

@@ -57,6 +57,8 @@ impl Preset for Said {
         head.extend_from_slice(text.as_bytes());
         true
     }
+
+    fn beside(&mut self, _: &mut BytesMut) {}
 }
 
 pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Said>, Infallible>> + Send>>;
