@@ -109,10 +109,11 @@ impl<S> Client<S> {
 
     /// Gives up a buffer that has grown, where it is empty.
     pub(super) fn rest(&mut self) {
-        if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
+        // Its own capacity says little: what was split off in front of it is part of the same memory.
+        if self.buffer.is_empty() && self.room > LEAST_ROOM {
             self.buffer = BytesMut::new();
+            self.room = LEAST_ROOM;
         }
-        self.room = LEAST_ROOM;
     }
 
     /// The answer begins: leave to send the body is not given any more.
@@ -309,8 +310,6 @@ pub(in crate::listen) const LEAST_ROOM: usize = 8 * 1024;
 const MOST_ROOM: usize = 64 * 1024;
 /// With less room than this a buffer is enlarged.
 const LEAST_LEFT: usize = 1024;
-/// The largest empty buffer that is kept between requests.
-const KEPT: usize = 16 * 1024;
 /// How much of a body that nobody wants is read for the sake of the connection.
 const MOST_UNREAD: usize = 64 * 1024;
 /// Pieces of one write.
