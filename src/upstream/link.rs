@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderName, Method, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::body::{BoxError, RequestBody, RequestBodyError};
@@ -42,8 +42,6 @@ pub struct Link {
     /// Why the rest of a request that is answered already could not be sent.
     unsent: Option<LinkError>,
     exchange: Exchange,
-    /// The names of the fields of its last answer.
-    names: Vec<HeaderName>,
     /// It has answered in HTTP/1.0.
     is_old: bool,
     /// Requests it has carried.
@@ -122,7 +120,6 @@ impl Link {
             outbound: Outbound::default(),
             unsent: None,
             exchange: Exchange::new(&Method::GET, false),
-            names: Vec::new(),
             is_old: false,
             served: 0,
             idle_since: None,
@@ -174,7 +171,7 @@ impl Link {
         loop {
             let (there, seen) = (&mut self.intake.buf, self.exchange.seen);
             let is_worth_a_look = if seen == 0 { !there.is_empty() } else { head::may_be_whole(there, seen) };
-            if is_worth_a_look && let Some(head) = head::take(there, &mut self.names)? {
+            if is_worth_a_look && let Some(head) = head::take(there)? {
                 self.exchange.seen = 0;
                 match self.accept(head)? {
                     Some(answer) => return Poll::Ready(Ok(answer)),

@@ -71,12 +71,11 @@ struct Facts {
     breach: Option<AnswerError>,
 }
 
-/// Takes a head out of `buf`, if all of it is there. `names` are those of the head before, which a server mostly sends
-/// again in the same order: they need not be read anew.
+/// Takes a head out of `buf`, if all of it is there.
 ///
 /// # Errors
 /// When it breaks the protocol, or two readers could take its body for different ones.
-pub(super) fn take(buf: &mut BytesMut, names: &mut Vec<HeaderName>) -> Result<Option<Head>, AnswerError> {
+pub(super) fn take(buf: &mut BytesMut) -> Result<Option<Head>, AnswerError> {
     let mut places = [Place::default(); MOST_FIELDS];
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut answer = httparse::Response::new(&mut []);
@@ -101,32 +100,16 @@ pub(super) fn take(buf: &mut BytesMut, names: &mut Vec<HeaderName>) -> Result<Op
     // One piece that the values share; what is kept for longer is copied where it is kept.
     let text = buf.split_to(length).freeze();
     let mut facts = Facts::default();
-    *response.headers_mut() = headers(&text, places.get(..count).unwrap_or_default(), names, &mut facts)?;
-    if length > REMEMBERED {
-        *names = Vec::new();
-    }
+    *response.headers_mut() = headers(&text, places.get(..count).unwrap_or_default(), &mut facts)?;
     Ok(Some(facts.judge(response)?))
 }
 
-fn headers(
-    text: &Bytes,
-    places: &[Place],
-    names: &mut Vec<HeaderName>,
-    facts: &mut Facts,
-) -> Result<HeaderMap, AnswerError> {
+fn headers(text: &Bytes, places: &[Place], facts: &mut Facts) -> Result<HeaderMap, AnswerError> {
     // On its way to the client it gets a few more.
     let mut headers = HeaderMap::with_capacity(places.len() + 4);
-    for (index, Place { name, value }) in places.iter().enumerate() {
+    for Place { name, value } in places {
         let name = text.get(name.0 as usize..name.1 as usize).unwrap_or_default();
-        let name = match names.get(index) {
-            Some(known) if known.as_str().as_bytes().eq_ignore_ascii_case(name) => known.clone(),
-            _ => {
-                let name = HeaderName::from_bytes(name).map_err(|_| AnswerError::Field)?;
-                names.truncate(index);
-                names.push(name.clone());
-                name
-            }
-        };
+        let name = HeaderName::from_bytes(name).map_err(|_| AnswerError::Field)?;
         let value = text.slice(value.0 as usize..value.1 as usize);
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| AnswerError::Field)?;
         if facts.note(&name, &value) {
@@ -219,8 +202,6 @@ pub(super) fn may_be_whole(buf: &[u8], seen: usize) -> bool {
     })
 }
 
-/// The longest head whose names are kept, in bytes.
-const REMEMBERED: usize = 8 * 1024;
 /// As many fields as hyper takes.
 const MOST_FIELDS: usize = 100;
 
@@ -229,7 +210,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Option<Head>, AnswerError> {
-        take(&mut BytesMut::from(text), &mut Vec::new())
+        take(&mut BytesMut::from(text))
     }
 
     #[test]
@@ -300,7 +281,7 @@ mod tests {
     fn a_head_is_taken_as_it_stands() {
         let text = "\r\nHTTP/1.1 200 Fine\nDate: a\r\nX-A:\t b \r\nx-a: c\r\nEmpty:\r\n\r\nbody";
         let mut buf = BytesMut::from(text);
-        let head = take(&mut buf, &mut Vec::new()).unwrap().unwrap();
+        let head = take(&mut buf).unwrap().unwrap();
         assert_eq!(&buf, "body");
         let response = &head.response;
         let values = response.headers().get_all("x-a").iter().collect::<Vec<_>>();
@@ -312,24 +293,6 @@ mod tests {
         assert_eq!(response.extensions().get::<ReasonPhrase>().unwrap().as_bytes(), b"Fine");
         for length in 0..text.len() - "body".len() {
             assert!(read(&text[..length]).unwrap().is_none(), "{length}");
-        }
-    }
-
-    #[test]
-    fn the_names_of_another_head_change_nothing() {
-        let heads = [
-            "A: 1\r\nB: 2\r\nA: 3\r\n",
-            "a: 1\r\n",
-            "",
-            "B: 2\r\nA: 1\r\nB: 3\r\nX-C: 4\r\n",
-            "A: 1\r\nC: 2\r\nB: 3\r\n",
-        ];
-        let mut names = Vec::new();
-        for fields in heads.iter().chain(heads.iter().rev()) {
-            let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
-            let after_others = take(&mut BytesMut::from(&*text), &mut names).unwrap().unwrap();
-            let alone = read(&text).unwrap().unwrap();
-            assert_eq!(after_others.response.headers(), alone.response.headers(), "{fields:?}");
         }
     }
 
