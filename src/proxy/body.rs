@@ -133,3 +133,14 @@ impl Body for ResponseBody {
         }
     }
 }
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // hyper stops polling when the announced length is reached, and never polls an empty body: that is no abort.
+        let whole = self.is_end_stream() || self.length == Some(self.sent);
+        if let Content::Reply(body, held) = std::mem::replace(&mut self.content, Content::Empty) {
+            held.leave(body, whole);
+        }
+        self.end(if whole { Ending::Whole } else { Ending::Aborted });
+    }
+}
