@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::header::ETAG;
+use http::header::{DATE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::cache::key;
@@ -200,10 +200,11 @@ impl Head {
         self.address.splitn(3, ' ').nth(2).unwrap_or_default()
     }
 
-    /// Whether its lines say all that they must before a body: there are some, and a length belongs to them (RFC 9110
-    /// section 8.6).
+    /// Whether its lines say all that they must before a body: there are some, with a Date, and a length belongs to them
+    /// (RFC 9110 section 8.6).
     pub fn is_preset(&self) -> bool {
-        !self.lines.is_empty() && self.status != StatusCode::NO_CONTENT && !self.status.is_informational()
+        let is_dated = || self.headers.keys().any(|name| *name == DATE);
+        !self.lines.is_empty() && is_dated() && self.status != StatusCode::NO_CONTENT && !self.status.is_informational()
     }
 
     /// The same, with its fields in an allocation of their own, of exactly their size: those of an answer are slices
@@ -263,7 +264,7 @@ impl Head {
 
 /// How an answer begins on the wire (RFC 9112 section 4).
 fn status_line(status: StatusCode) -> String {
-    format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or("<none>"))
+    format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default())
 }
 
 /// The pieces of a field line (RFC 9112 section 5).

@@ -48,10 +48,9 @@ pub(super) use self::write::written;
 
 /// A response body that may bring the head of its answer as it goes over an HTTP/1.1 connection.
 pub trait Preset {
-    /// Appends status line and all fields, each ended by CRLF, framing included, to `head` and says true; the response's
-    /// own status and fields are then not looked at. No Connection field, no final empty line, and a Date (in lower
-    /// case) only if the answer has one of its own. The framing is the body's exact size, or chunks where it has none.
-    /// False: nothing was appended.
+    /// Appends status line and all fields, each ended by CRLF, Date and framing included, to `head` and says true; the
+    /// response's own status and fields are then not looked at. No Connection field, and no final empty line. The framing
+    /// is the body's exact size, or chunks where it has none. False: nothing was appended.
     fn preset(&mut self, head: &mut BytesMut) -> bool;
 
     /// Appends the fields, each ended by CRLF, that stand beside those of the response where the head is made of them.
@@ -169,7 +168,7 @@ where
     }
 
     /// Reads a head and asks for the answer.
-    fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let mut client = self.client.lock();
         let length = loop {
             if !self.scan.has_seen(client.buffer.len()) {
@@ -215,7 +214,7 @@ where
                     client.begin(head.length, head.asked.expects);
                 }
                 drop(client);
-                self.ask(head);
+                return Poll::Ready(self.ask(head, cx));
             }
             Err(refused) => {
                 drop(client);
@@ -225,7 +224,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn ask(&mut self, head: Head) {
+    fn ask(&mut self, head: Head, cx: &mut Context<'_>) -> Result<(), BoxError> {
         let Head { mut parts, length, asked } = head;
         self.heads += 1;
         self.asked = asked;
@@ -239,7 +238,13 @@ where
             self.switching = Some(switching);
             parts.extensions.insert(switch);
         }
-        self.state = State::Answering(self.answer.answer(Request::from_parts(parts, body)));
+        let mut answer = self.answer.answer(Request::from_parts(parts, body));
+        // What is at hand is not put away first.
+        if let Poll::Ready(answer) = Pin::new(&mut answer).poll(cx) {
+            return self.begin(answer.map_err(Into::into)?, cx);
+        }
+        self.state = State::Answering(answer);
+        Ok(())
     }
 
     /// Says why there is no request, and ends.
@@ -293,10 +298,9 @@ where
             Some(length) => Size::Exact(length),
             None => Size::Unknown,
         };
-        let start = self.out.text().len();
         let (out, date) = (&mut self.out, &self.server.date);
         let encoder = if !self.asked.old && body.preset(out.text()) {
-            Encoder::preset(out, start, size, self.asked, keep, date)
+            Encoder::preset(out, size, self.asked, keep)
         } else {
             Encoder::begin(out, (&answer, size), self.asked, keep, date, |text| body.beside(text))
         };

@@ -1,5 +1,6 @@
 //! One connection, from its first byte to its last answer.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::Service;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::callers::Seat;
@@ -107,9 +108,8 @@ pub async fn take_each(
 ) {
     let mut open = drain.open();
     loop {
-        let next = std::future::poll_fn(|cx| {
-            if open.poll_begun(cx) { Poll::Ready(None) } else { listener.poll_accept(cx).map(Some) }
-        });
+        let next =
+            poll_fn(|cx| if open.poll_begun(cx) { Poll::Ready(None) } else { listener.poll_accept(cx).map(Some) });
         match next.await {
             None => return,
             Some(Ok((stream, address))) => take(stream, address),
@@ -210,7 +210,7 @@ async fn connection<A: Answer>(
     let patience = server.patience();
     let peer = server.peer(address);
     let Some(tls) = &server.tls else {
-        let (stream, read) = preface(stream, patience).await?;
+        let Some((stream, read)) = preface(stream, patience, open).await? else { return Ok(()) };
         return if read.starts_with(PREFACE) {
             http2::serve(server, (stream, read.freeze()), answer, open).await
         } else {
@@ -233,10 +233,21 @@ async fn connection<A: Answer>(
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge (RFC 9113 section 3.4). It may stay
-/// idle before its first byte; with that a head has begun.
-async fn preface(mut stream: TcpStream, patience: Patience) -> io::Result<(TcpStream, BytesMut)> {
+/// idle before its first byte; with that a head has begun. `None`: the drain began before it.
+async fn preface(
+    mut stream: TcpStream,
+    patience: Patience,
+    open: &mut Open,
+) -> io::Result<Option<(TcpStream, BytesMut)>> {
     // Before there is anything to read, no memory is taken for it.
-    tokio::time::timeout(patience.idle, stream.readable()).await??;
+    let mut first = [0];
+    let began = poll_fn(|cx| match stream.poll_peek(cx, &mut ReadBuf::new(&mut first)) {
+        Poll::Pending if open.poll_begun(cx) => Poll::Ready(Ok(false)),
+        peeked => peeked.map_ok(|_| true),
+    });
+    if !tokio::time::timeout(patience.idle, began).await?? {
+        return Ok(None);
+    }
     let mut read = BytesMut::with_capacity(http1::LEAST_ROOM);
     let mut left = tokio::time::timeout(patience.idle, stream.read_buf(&mut read)).await??;
     let rest = async {
@@ -246,7 +257,7 @@ async fn preface(mut stream: TcpStream, patience: Patience) -> io::Result<(TcpSt
         io::Result::Ok(())
     };
     tokio::time::timeout(patience.head, rest).await??;
-    Ok((stream, read))
+    Ok(Some((stream, read)))
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

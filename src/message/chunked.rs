@@ -15,6 +15,8 @@ pub struct Decoder {
     digits: u8,
     /// Bytes in size lines that are neither size nor line end, of all chunks: who sends much of it sends no body.
     extra: u16,
+    /// Blanks after the present size.
+    padding: u8,
     may_pad: bool,
     /// Only of a body that has them.
     trailers: Option<Box<Trailers>>,
@@ -110,7 +112,7 @@ pub enum ChunkError {
 impl Decoder {
     /// For the body of a request: nothing is forgiven.
     pub fn strict() -> Self {
-        Self { at: At::Size, left: 0, digits: 0, extra: 0, may_pad: false, trailers: None }
+        Self { at: At::Size, left: 0, digits: 0, extra: 0, padding: 0, may_pad: false, trailers: None }
     }
 
     /// For the body of an answer: old servers write sizes of a fixed width, with spaces up to the line end.
@@ -169,15 +171,15 @@ impl Decoder {
         match (self.at, byte) {
             (At::Size, digit) if digit.is_ascii_hexdigit() => self.digit(digit),
             (At::Size, b'\r') if self.digits > 0 => Ok(At::SizeEnd),
-            (At::Size, b' ' | b'\t') if self.digits > 0 => self.extra(At::Padding),
+            (At::Size, b' ' | b'\t') if self.digits > 0 => self.padding(),
             (At::Size, b';') if self.digits > 0 => self.extra(At::Extension),
-            (At::Padding, b' ' | b'\t') => self.extra(At::Padding),
+            (At::Padding, b' ' | b'\t') => self.padding(),
             (At::Padding, b';') => self.extra(At::Extension),
             (At::Padding, b'\r') if self.may_pad => Ok(At::SizeEnd),
             (At::Extension, b'\r') => Ok(At::SizeEnd),
             (At::Extension, other) if other == b'\t' || !other.is_ascii_control() => self.extra(At::Extension),
             (At::SizeEnd, b'\n') => {
-                self.digits = 0;
+                (self.digits, self.padding) = (0, 0);
                 Ok(if self.left == 0 { At::Line } else { At::Data })
             }
             (At::DataCr, b'\r') => Ok(At::DataLf),
@@ -196,6 +198,9 @@ impl Decoder {
 
     fn digit(&mut self, digit: u8) -> Result<At, ChunkError> {
         let value = char::from(digit).to_digit(16).ok_or(ChunkError::Size)?;
+        if self.may_pad && value == 0 && self.left == 0 && self.digits > 0 {
+            return self.padding().map(|_| At::Size);
+        }
         // A bound on the digits bounds leading zeros as well.
         self.digits += 1;
         if self.digits > 16 {
@@ -203,6 +208,12 @@ impl Decoder {
         }
         self.left = self.left << 4 | u64::from(value);
         Ok(At::Size)
+    }
+
+    /// Old servers write each size into a place of the same width: that is bounded for each chunk, not for all.
+    fn padding(&mut self) -> Result<At, ChunkError> {
+        self.padding += 1;
+        if self.padding > MOST_PADDING { Err(ChunkError::ExtensionsTooLong) } else { Ok(At::Padding) }
     }
 
     fn extra(&mut self, next: At) -> Result<At, ChunkError> {
@@ -345,6 +356,8 @@ static NO_TRAILERS: [HeaderName; 12] = [
 
 /// Most bytes in the size lines of one body that are neither size nor line end.
 const MOST_EXTRA: u16 = 16 * 1024;
+/// Blanks after one size.
+const MOST_PADDING: u8 = 32;
 /// Most bytes of trailer lines, without their ends.
 const MOST_TRAILER_BYTES: usize = 16 * 1024;
 /// Most trailer lines.
@@ -413,6 +426,18 @@ mod tests {
     }
 
     #[test]
+    fn sizes_in_a_wide_place_are_read_from_old_servers_however_many_there_are() {
+        let stream = "0000000000000000000002     \r\nhi\r\n".repeat(5_000) + "0       \r\n\r\n";
+        let whole: Read = Ok(("hi".repeat(5_000).into_bytes(), Vec::new(), Vec::new()));
+        assert_eq!(read(Decoder::lenient(), [stream.as_bytes()]), Some(whole));
+        for (size, breach) in [("0".repeat(40), ChunkError::ExtensionsTooLong), ("1".repeat(17), ChunkError::Overflow)]
+        {
+            assert_eq!(read(Decoder::lenient(), [size.as_bytes()]), Some(Err(breach)));
+        }
+        assert_eq!(read(Decoder::strict(), [&b"00000000000000001\r\n"[..]]), Some(Err(ChunkError::Overflow)));
+    }
+
+    #[test]
     fn sound_bodies_are_read_to_their_end_and_not_beyond() {
         for (stream, data, trailers, left) in [
             ("0\r\n\r\n", "", &[][..], ""),
@@ -455,7 +480,7 @@ mod tests {
             ("5 5\r\nhello\r\n0\r\n\r\n", ChunkError::Size),
             (";a=b\r\n0\r\n\r\n", ChunkError::Size),
             ("10000000000000000\r\nx", ChunkError::Overflow),
-            ("00000000000000001\r\nx\r\n0\r\n\r\n", ChunkError::Overflow),
+            ("10000000000000001\r\nx\r\n0\r\n\r\n", ChunkError::Overflow),
             ("5;a=\0\r\nhello\r\n0\r\n\r\n", ChunkError::Extension),
             ("5;\x0b\r\nhello\r\n0\r\n\r\n", ChunkError::Extension),
             ("5;\x7f\r\nhello\r\n0\r\n\r\n", ChunkError::Extension),

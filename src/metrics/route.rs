@@ -47,6 +47,7 @@ impl RouteMeter {
 
     /// Counts a finished exchange: four adds, one or two more for each of a request's body, a refusal, an abort and a delay. If it belongs
     /// to a recorded trace, it becomes the exemplar of its bucket.
+    #[inline(never)] // so that a profile shows what counting takes
     pub fn record(&self, worker: usize, facts: &Facts<'_>) {
         let shard = self.shards.of(worker);
         let request = request_index(method_index(facts.method), code_index(facts.status), facts.cache);
@@ -199,6 +200,7 @@ impl ConsumerMeter {
 
     /// Counts a finished exchange: served, or refused by vaxel itself, and what it cost the backend. One add, and up to
     /// two more if the upstream was asked.
+    #[inline(never)] // so that a profile shows what counting takes
     pub fn record(&self, worker: usize, facts: &Facts<'_>) {
         let shard = self.shards.of(worker);
         shard.add(usize::from(facts.reason.is_some()), 1);

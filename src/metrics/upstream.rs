@@ -99,12 +99,14 @@ impl UpstreamMeter {
     }
 
     /// Counts a request that asked for a slot and how long it waited for it (zero if it did not have to).
+    #[inline(never)] // so that a profile shows what counting takes
     pub fn waited(&self, worker: usize, wait: Duration) {
         QUEUE_WAIT.observe(self.shards.of(worker), wait);
     }
 
     /// Counts a finished attempt, and the time until the head of its answer if there was one. If it belongs to a recorded
     /// trace, it becomes the exemplar of its bucket.
+    #[inline(never)] // so that a profile shows what counting takes
     pub fn attempt(&self, worker: usize, outcome: Outcome, until_head: Option<Duration>, traced: Option<Traced>) {
         self.shards.add(worker, ATTEMPTS + outcome_index(outcome), 1);
         let Some(took) = until_head else { return };

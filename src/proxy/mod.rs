@@ -90,6 +90,7 @@ pub fn refuse(worker: &Arc<Worker>, peer: Peer, reason: Reason) -> Response<Byte
 #[must_use = "futures do nothing unless polled"]
 pub struct Handling(Inner);
 
+#[expect(clippy::large_enum_variant, reason = "the large one is the hot one, and is moved out at once")]
 enum Inner {
     Ready(Option<Response<ResponseBody>>),
     Pending(Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>),

@@ -233,7 +233,7 @@ impl Reading {
     /// Keeps a chunk for another attempt; says whether it was kept.
     fn keep(&mut self, before: u64, data: &Bytes) -> bool {
         let complete = self.kept_bytes as u64 == before;
-        if complete && self.kept_bytes + data.len() <= self.replay {
+        if complete && self.kept.len() < MOST_KEPT && self.kept_bytes + data.len() <= self.replay {
             self.kept_bytes += data.len();
             self.kept.push(data.clone());
             return true;
@@ -271,7 +271,7 @@ impl Inbound {
         while let Some(frame) = std::future::poll_fn(|cx| self.poll(cx)).await {
             let frame = frame?;
             read += frame.data_ref().map_or(0, Bytes::len);
-            let goes_on = frame.is_data() && read <= most;
+            let goes_on = frame.is_data() && read <= most && frames.len() < MOST_KEPT;
             frames.push(frame);
             if !goes_on {
                 return Ok(Gathered::More(Self::Begun(frames.into(), Box::new(self))));
@@ -444,6 +444,9 @@ pub(super) fn longer<'f>(rest: SizeHint, frames: impl Iterator<Item = &'f Frame<
 
 /// Bytes for which a body gets another second: less than any line that is worth a slot.
 pub const PACE: u64 = 1024;
+
+/// Pieces of a body that are kept: each costs more than its bytes.
+const MOST_KEPT: usize = 1024;
 
 #[cfg(test)]
 mod tests {

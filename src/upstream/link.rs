@@ -48,6 +48,8 @@ pub struct Link {
     pub served: u32,
     /// When it came to rest.
     pub idle_since: Option<Instant>,
+    /// Its last answer spoke of a body that such an answer does not have (RFC 9112 section 6.3).
+    pub(super) is_doubtful: bool,
 }
 
 /// What is known of the exchange under way.
@@ -123,6 +125,7 @@ impl Link {
             is_old: false,
             served: 0,
             idle_since: None,
+            is_doubtful: false,
         })
     }
 
@@ -216,9 +219,10 @@ impl Link {
         }
         self.is_old = response.version() == http::Version::HTTP_10;
         // RFC 9112 section 6.3.
+        let is_bare = self.exchange.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        self.is_doubtful = is_bare && (is_chunked || length.is_some_and(|length| length > 0));
         self.exchange.reading = match length {
-            _ if self.exchange.is_head => Reading::Ended,
-            _ if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => Reading::Ended,
+            _ if is_bare => Reading::Ended,
             _ if is_chunked => Reading::Chunks(Decoder::lenient()),
             Some(0) => Reading::Ended,
             Some(length) => Reading::Length(length),

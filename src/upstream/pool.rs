@@ -62,9 +62,16 @@ impl Pool {
     /// An idle connection, if there is one. The endpoint may have closed it meanwhile.
     pub fn checkout(&self, worker: usize) -> Option<Box<Link>> {
         loop {
-            let mut link = self.shard(worker).lock().pop()?;
-            let rested = link.idle_since.take().map(|since| self.clock.now().saturating_duration_since(since));
-            if rested.is_none_or(|rested| rested < self.params.idle_timeout) {
+            let now = self.clock.now();
+            let rested = |link: &Link| link.idle_since.map(|since| now.saturating_duration_since(since));
+            let is_ready = |link: &Link| !link.is_doubtful || rested(link).is_none_or(|rested| rested >= DOUBT);
+            let mut link = {
+                let mut links = self.shard(worker).lock();
+                let place = links.iter().rposition(|link| is_ready(link))?;
+                links.remove(place)
+            };
+            if rested(&link).is_none_or(|rested| rested < self.params.idle_timeout) {
+                link.idle_since = None;
                 return Some(link);
             }
         }
@@ -97,6 +104,10 @@ impl Pool {
         shard
     }
 }
+
+/// How long a link is left alone whose answer had no body though it spoke of one: a server that sends one all the same has
+/// sent it by then, and the link is found not to be quiet. At once, it would answer the next request.
+const DOUBT: Duration = Duration::from_millis(50);
 
 impl Home {
     /// The place of `worker` in `pool`.

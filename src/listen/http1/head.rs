@@ -13,6 +13,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Uri, Version};
 
+use crate::message::names;
 use crate::refusal::Reason;
 
 /// Searches the end of a head, and remembers where its lines end.
@@ -183,7 +184,7 @@ impl Scan {
         let method = Method::from_bytes(line.method).map_err(|_| Refused::Malformed)?;
         let mut asked = Asked { old: line.old, bodiless: method == Method::HEAD, ..Asked::default() };
         let mut framing = Framing::default();
-        let mut headers = HeaderMap::with_capacity(ends.len() + ROOM);
+        let mut headers = HeaderMap::with_capacity(ends.len());
         let mut start = first + 2;
         for end in ends {
             let (name, value) = field(bytes, start, end)?;
@@ -237,30 +238,13 @@ fn field(bytes: &Bytes, start: usize, end: usize) -> Result<(HeaderName, HeaderV
     // Names are short: no faster search pays.
     let colon = line.iter().position(|byte| *byte == b':').ok_or_else(|| unreadable(line))?;
     let (name, value) = line.split_at_checked(colon).unwrap_or_default();
-    let name = match usual(name) {
+    let name = match names::usual(name) {
         Some(name) => name,
         None => HeaderName::from_bytes(name).map_err(|_| unreadable(line))?,
     };
     let value = trim(value.get(1..).unwrap_or_default());
     let value = HeaderValue::from_maybe_shared(bytes.slice_ref(value)).map_err(|_| Refused::Malformed)?;
     Ok((name, value))
-}
-
-/// The name, where it is one that nearly all requests have, in a usual spelling: quicker than to look it up.
-fn usual(name: &[u8]) -> Option<HeaderName> {
-    Some(match name {
-        b"Host" | b"host" => header::HOST,
-        b"Accept" | b"accept" => header::ACCEPT,
-        b"Cookie" | b"cookie" => header::COOKIE,
-        b"Connection" | b"connection" => header::CONNECTION,
-        b"User-Agent" | b"user-agent" => header::USER_AGENT,
-        b"Content-Type" | b"content-type" => header::CONTENT_TYPE,
-        b"Authorization" | b"authorization" => header::AUTHORIZATION,
-        b"Content-Length" | b"content-length" => header::CONTENT_LENGTH,
-        b"Accept-Encoding" | b"accept-encoding" => header::ACCEPT_ENCODING,
-        b"Accept-Language" | b"accept-language" => header::ACCEPT_LANGUAGE,
-        _ => return None,
-    })
 }
 
 /// What is wrong with a line that does not begin with a name and a colon.
@@ -415,8 +399,6 @@ const MAX_EMPTY_LINES: u8 = 4;
 const MOST_FIELDS: usize = 100;
 /// Bytes of a target: what `Uri` can hold.
 const MOST_TARGET: usize = u16::MAX as usize - 1;
-/// For the fields that a proxy adds.
-const ROOM: usize = 4;
 
 #[cfg(test)]
 mod tests {

@@ -157,23 +157,30 @@ impl<S: AsyncRead + Unpin> Client<S> {
         Poll::Ready(Ok(count))
     }
 
-    /// Whether the client has gone while it is answered. Reads ahead once at most, and not at all where a body is still
-    /// to come: whoever reads it will see.
+    /// Whether the client has gone while it is answered. What it sends after its request is read ahead once at most; of a
+    /// body that nobody has begun to read, as much as fits: a client that leaves a queue must be seen to leave it. Who
+    /// reads the body sees for himself.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let there = self.buffer.len();
+        let (looks, most) = match &self.rest {
+            Rest::None => (there == 0, 1),
+            Rest::Exact(left) if there as u64 >= *left => (there as u64 == *left, there + 1),
+            Rest::Exact(_) | Rest::Chunked(_) => (self.reader.is_none(), MOST_ROOM),
+            Rest::Broken => (false, 0),
+        };
         if !matches!(self.rest, Rest::None) {
             keep(&mut self.task, cx);
-            return Poll::Pending;
         }
-        if self.ended {
+        if looks && self.ended {
             return Poll::Ready(());
         }
-        if !self.buffer.is_empty() {
-            return Poll::Pending;
+        while looks && self.buffer.len() < most {
+            match ready!(self.poll_fill(cx)) {
+                Ok(count) if count > 0 => {}
+                _ => return Poll::Ready(()),
+            }
         }
-        match ready!(self.poll_fill(cx)) {
-            Ok(count) if count > 0 => Poll::Pending,
-            _ => Poll::Ready(()),
-        }
+        Poll::Pending
     }
 
     /// What is left of the body, once nobody holds it any more. What is there already is read on, if it is little.

@@ -248,22 +248,33 @@ async fn a_body_that_breaks_off_breaks_the_connection_off() {
 
 #[tokio::test(start_paused = true)]
 async fn when_the_client_leaves_the_answer_to_come_is_dropped() {
-    let (alive, dropped) = oneshot::channel::<Infallible>();
-    let alive = Mutex::new(Some(alive));
-    let handler = Handler::new(move |_| {
-        let alive = alive.lock().take();
-        async move {
-            std::future::pending::<()>().await;
-            drop(alive);
-            text("never")
-        }
-    });
-    let mut rig = Rig::new(handler);
-    rig.send(GET).await;
-    tokio::task::yield_now().await;
-    rig.client.shutdown().await.unwrap();
-    assert!(dropped.await.is_err());
-    assert!(rig.served.await.unwrap().is_err());
+    // Also while nobody has begun to read the body: who waits in a queue has not.
+    let post = |rest: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{rest}");
+    for request in [
+        GET.to_owned(),
+        post("Content-Length: 2\r\n\r\nhi"),
+        post("Content-Length: 4\r\n\r\nhi"),
+        post("Content-Length: 4\r\nExpect: 100-continue\r\n\r\n"),
+        post("Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"),
+        post("Transfer-Encoding: chunked\r\n\r\n2\r\nh"),
+    ] {
+        let (alive, dropped) = oneshot::channel::<Infallible>();
+        let alive = Mutex::new(Some(alive));
+        let handler = Handler::new(move |request| {
+            let alive = alive.lock().take();
+            async move {
+                std::future::pending::<()>().await;
+                drop((alive, request));
+                text("never")
+            }
+        });
+        let mut rig = Rig::new(handler);
+        rig.send(&request).await;
+        tokio::task::yield_now().await;
+        rig.client.shutdown().await.unwrap();
+        assert!(dropped.await.is_err(), "{request}");
+        assert!(rig.served.await.unwrap().is_err());
+    }
 }
 
 #[tokio::test(start_paused = true)]

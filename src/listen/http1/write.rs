@@ -116,6 +116,9 @@ impl Out {
         if self.sent >= self.text.len() {
             self.text.clear();
             self.sent = 0;
+        } else if self.sent >= KEPT {
+            // Of a client that never takes all, what it has taken must not be kept.
+            self.text.advance(std::mem::take(&mut self.sent));
         }
     }
 
@@ -148,6 +151,8 @@ impl Encoder {
         let mut seen = Seen::default();
         for (name, value) in &answer.headers {
             match *name {
+                // RFC 9110 section 8.6.
+                header::CONTENT_LENGTH if status == StatusCode::NO_CONTENT || status.is_informational() => continue,
                 header::CONTENT_LENGTH if !seen.takes_length(value.as_bytes(), size, asked.bodiless) => continue,
                 // Those of this connection are decided here.
                 header::TRANSFER_ENCODING => continue,
@@ -178,12 +183,9 @@ impl Encoder {
         Self { framing, announced, last }
     }
 
-    /// The same where the body brings its head: all but Connection, Date and the end stand in `out` from `start` on.
-    pub(super) fn preset(out: &mut Out, start: usize, size: Size, asked: Asked, keep: bool, date: &Date) -> Self {
+    /// The same where the body has brought its head: all but Connection and the end stand in `out`.
+    pub(super) fn preset(out: &mut Out, size: Size, asked: Asked, keep: bool) -> Self {
         let text = out.text();
-        if memchr::memmem::find(text.get(start..).unwrap_or_default(), b"\r\ndate: ").is_none() {
-            field(text, b"date", &date.now());
-        }
         connection(text, false, !keep, false);
         text.extend_from_slice(b"\r\n");
         let framing = match size {
@@ -339,3 +341,23 @@ const COPIED: usize = 4 * 1024;
 const KEPT: usize = 16 * 1024;
 /// Bytes of a field, to begin with.
 const USUAL_FIELD: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_slow_client_has_taken_is_not_kept() {
+        let mut out = Out::default();
+        out.push(Bytes::from_static(&[b'x'; COPIED]));
+        let mut most = 0;
+        for _ in 0..10_000 {
+            out.push(Bytes::from_static(&[b'x'; COPIED]));
+            // It never takes all.
+            out.advance(COPIED);
+            most = most.max(out.text.capacity());
+        }
+        assert_eq!(out.len(), COPIED);
+        assert!(most <= 4 * KEPT, "{most}");
+    }
+}

@@ -8,6 +8,7 @@ use http::{Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
 use crate::message::hop::KEEP_ALIVE;
+use crate::message::names;
 
 /// A head, and what it says about the rest of the exchange.
 #[derive(Debug)]
@@ -105,11 +106,13 @@ pub(super) fn take(buf: &mut BytesMut) -> Result<Option<Head>, AnswerError> {
 }
 
 fn headers(text: &Bytes, places: &[Place], facts: &mut Facts) -> Result<HeaderMap, AnswerError> {
-    // On its way to the client it gets a few more.
-    let mut headers = HeaderMap::with_capacity(places.len() + 4);
+    let mut headers = HeaderMap::with_capacity(places.len());
     for Place { name, value } in places {
         let name = text.get(name.0 as usize..name.1 as usize).unwrap_or_default();
-        let name = HeaderName::from_bytes(name).map_err(|_| AnswerError::Field)?;
+        let name = match names::usual(name) {
+            Some(name) => name,
+            None => HeaderName::from_bytes(name).map_err(|_| AnswerError::Field)?,
+        };
         let value = text.slice(value.0 as usize..value.1 as usize);
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| AnswerError::Field)?;
         if facts.note(&name, &value) {

@@ -60,7 +60,7 @@ impl Outbound {
             }
         }
         asking.beside(&mut self.buf);
-        self.body = self.frame((method, headers), body, &fields);
+        self.body = self.frame(headers, body, &fields);
         let is_chunked = matches!(self.body, Some((_, Framing::Chunked(_))));
         // Nobody knows how a body without a length is sent in HTTP/1.0.
         if is_old && !is_chunked {
@@ -77,12 +77,7 @@ impl Outbound {
 
     /// Decides how the body is framed and writes the fields that say so. Only a body that comes with a length, or with a
     /// method that expects one, is sent.
-    fn frame(
-        &mut self,
-        (method, headers): (&Method, &HeaderMap),
-        body: RequestBody,
-        fields: &Fields<'_>,
-    ) -> Option<(RequestBody, Framing)> {
+    fn frame(&mut self, headers: &HeaderMap, body: RequestBody, fields: &Fields<'_>) -> Option<(RequestBody, Framing)> {
         let announced = fields.length.and_then(|length| decimal(length.as_bytes()));
         let has_body = !body.is_end_stream();
         let framing = match (announced, body.size_hint().exact()) {
@@ -94,8 +89,8 @@ impl Outbound {
                 let _ = io::Write::write_fmt(&mut self.buf, format_args!("content-length: {length}\r\n"));
                 return (length > 0).then_some((body, Framing::Length(length)));
             }
-            _ if matches!(*method, Method::GET | Method::HEAD | Method::CONNECT) => None,
-            _ => Some(Framing::Chunked(None)),
+            // Whatever the method: it was sent with a body, and goes on with it.
+            (None, None) => Some(Framing::Chunked(None)),
         };
         match framing {
             Some(Framing::Chunked(_)) => {
@@ -103,7 +98,8 @@ impl Outbound {
                 Some((body, Framing::Chunked(Announced::of(headers))))
             }
             framing => {
-                if let Some(length) = fields.length {
+                // A length that nothing follows would take the next request for a body.
+                if let Some(length) = fields.length.filter(|_| has_body || announced == Some(0)) {
                     self.put(&[b"content-length: ", length.as_bytes(), b"\r\n"]);
                 }
                 framing.filter(|framing| !matches!(framing, Framing::Length(0))).map(|framing| (body, framing))

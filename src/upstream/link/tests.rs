@@ -291,7 +291,9 @@ fn a_request_is_framed_by_what_is_known_of_its_body() {
             "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
             sent,
         ),
-        (Method::GET, &[HOST], unknown(&["hello"]), "\r\n", sent),
+        (Method::GET, &[HOST], unknown(&["hello"]), "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", sent),
+        (Method::PUT, &[HOST, ("content-length", "5")], RequestBody::Empty, "\r\n", sent),
+        (Method::PUT, &[HOST, ("content-length", "0")], RequestBody::Empty, "content-length: 0\r\n\r\n", sent),
         (Method::GET, &[HOST, ("transfer-encoding", "chunked")], RequestBody::Empty, "\r\n", sent),
     ] {
         let said = format!("{method} {fields:?}");
@@ -396,6 +398,38 @@ async fn after_a_switch_the_stream_is_whole() {
     stream.read_exact(&mut read).await.unwrap();
     assert_eq!(&read, b"first second");
     assert!(!link.comes_to_rest());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_whose_answer_may_have_a_body_too_many_is_left_alone_for_a_moment() {
+    let clock = Clock::anchored(std::time::SystemTime::UNIX_EPOCH);
+    for (method, answer, is_doubtful) in [
+        (Method::HEAD, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", true),
+        (Method::HEAD, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true),
+        (Method::HEAD, "HTTP/1.1 200 OK\r\n\r\n", false),
+        (Method::GET, "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n", true),
+        (Method::GET, "HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n", true),
+        (Method::GET, "HTTP/1.1 304 Not Modified\r\n\r\n", false),
+        (Method::GET, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false),
+    ] {
+        let (mut far, near) = tokio::io::duplex(1 << 16);
+        let mut link = Link::new(Stream::pipe(near));
+        begin(&mut link, request(method, &[("host", "a")], RequestBody::Empty), false);
+        far.write_all(answer.as_bytes()).await.unwrap();
+        assert!(matches!(poll(|cx| link.poll_answer(cx)), Poll::Ready(Ok(_))));
+        let pool = Pool::new(PoolParams::default(), 1, clock.clone());
+        Home::new(Arc::clone(&pool), 0).checkin(Link::new(Stream::pipe(tokio::io::duplex(1).1)));
+        let other = pool.checkout(0).unwrap();
+        assert!(LinkBody::new(link, Home::new(Arc::clone(&pool), 0)).is_end_stream());
+        assert_eq!((pool.idle(), pool.checkout(0).is_none()), (1, is_doubtful), "{answer}");
+        if is_doubtful {
+            Home::new(Arc::clone(&pool), 0).checkin(other);
+            assert!(pool.checkout(0).is_some_and(|link| link.served == 0), "the other one serves");
+            assert!(pool.checkout(0).is_none());
+            tokio::time::advance(Duration::from_millis(50)).await;
+            assert!(pool.checkout(0).is_some());
+        }
+    }
 }
 
 /// An endpoint that answers each of its connections so often, then closes it.

@@ -60,6 +60,33 @@ fn answers_end_where_their_own_rules_say() {
     check("GET", "HTTP/1.1 204 No Content\r\n\r\n", false, (204, None, ""));
     check("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 5\r\n\r\n", false, (304, None, ""));
     check("PUT", "HTTP/1.1 204 No Content\r\nETag: \"a\"\r\n\r\n", false, (204, None, ""));
+    check("PUT", "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", false, (204, None, ""));
+}
+
+#[test]
+fn an_answer_to_head_with_a_body_answers_nobody_else() {
+    let origin = Origin::start(|talk| {
+        while let Some(request) = talk.request()? {
+            talk.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n")?;
+            talk.send(if request.start.starts_with("HEAD") { "POISON" } else { "answer" })?;
+        }
+        Ok(())
+    });
+    let rig = Rig::before(origin.address);
+    let mut client = rig.client();
+    client.send("HEAD /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer_to("HEAD").status(), 200);
+    assert_eq!(client.answer().text(), "answer");
+    drop(client);
+    rig.settles();
+}
+
+#[test]
+fn an_origins_own_reason_phrase_is_passed_on() {
+    let origin = Origin::answering(|_| "HTTP/1.1 404 Kein Auftrag\r\nContent-Length: 0\r\n\r\n");
+    let rig = Rig::before(origin.address);
+    assert_eq!(rig.get("/").start, "HTTP/1.1 404 Kein Auftrag");
+    rig.settles();
 }
 
 #[test]

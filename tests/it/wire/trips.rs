@@ -332,6 +332,16 @@ fn a_switch_of_protocols_is_a_tunnel_and_keeps_its_slot() {
 }
 
 #[test]
+fn who_has_said_nothing_does_not_hold_up_a_drain() {
+    let rig = Rig::before(Origin::answering(|_| ok("hi")).address);
+    let mut silent = rig.client();
+    rig.until("it is connected", || rig.metric("vaxel_listener_connections") == 1.0);
+    let stopped = rig.stop();
+    assert!(silent.is_closed());
+    stopped.join().unwrap();
+}
+
+#[test]
 fn a_request_under_way_ends_well_in_a_drain() {
     let (go, may_go) = mpsc::channel::<()>();
     let may_go = std::sync::Mutex::new(may_go);
