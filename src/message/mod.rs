@@ -9,6 +9,7 @@
 //! - [`forwarded`]: who a proxy in front says the client is
 //! - [`secrets`]: what of a path or a query must not be written down
 //! - [`short`]: field values, written quickly
+//! - [`read`]: small pieces, strictly
 //! - [`names`]: of fields that nearly all messages have
 //! - [`present`]: which of the fields that steer a proxy there are
 //! - [`switch`]: a connection after a switch of protocols
@@ -22,6 +23,7 @@ pub mod forwarded;
 pub mod hop;
 pub mod names;
 pub mod present;
+pub mod read;
 pub mod secrets;
 pub mod short;
 pub mod switch;

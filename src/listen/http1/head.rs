@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Uri, Version};
 
 use crate::message::names;
+use crate::message::read::{decimal, trim};
 use crate::refusal::Reason;
 
 /// Searches the end of a head, and remembers where its lines end.
@@ -304,25 +305,6 @@ impl Framing {
 /// Whether a list has this member, in any case.
 pub(super) fn lists(list: &HeaderValue, member: &[u8]) -> bool {
     list.as_bytes().split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(member))
-}
-
-/// Without optional whitespace: spaces and tabs (RFC 9110 section 5.6.3).
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-/// 1*DIGIT, as far as it can be counted; nobody needs more zeros before it than that has digits.
-pub(super) fn decimal(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || value.len() > 20 {
-        return None;
-    }
-    value.iter().try_fold(0_u64, |number, byte| {
-        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number.checked_mul(10)?.checked_add(digit.into())
-    })
 }
 
 macro_rules! breaches {

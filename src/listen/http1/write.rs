@@ -10,8 +10,9 @@ use http::{HeaderMap, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
 use super::date::Date;
-use super::head::{Asked, decimal, lists};
+use super::head::{Asked, lists};
 use crate::message::chunked::{Announced, CHUNK_END, LAST, write_size};
+use crate::message::read::decimal;
 use crate::message::short::Text as _;
 
 /// What waits to be written.

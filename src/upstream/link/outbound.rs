@@ -11,9 +11,9 @@ use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use super::LinkError;
-use super::head::decimal;
 use crate::message::chunked::{self, Announced};
 use crate::message::hop::KEEP_ALIVE;
+use crate::message::read::decimal;
 use crate::upstream::body::RequestBody;
 use crate::upstream::origin::Relayed;
 
