@@ -114,7 +114,9 @@ impl Expectation {
 
     /// Whether an answer may be an expected one, by its head and the first bytes of its body (none: it is empty).
     pub fn begins_well(&self, headers: &HeaderMap, first: &[u8]) -> bool {
-        let is_open = !first.is_empty() && clear(first).is_empty(); // its end will tell
+        // Its end will tell; a byte order mark may be cut as well.
+        let is_open =
+            !first.is_empty() && (clear(first).is_empty() || MARKS.iter().any(|mark| mark.starts_with(first)));
         self.is_met(headers, |media| is_open || media.begins(first))
     }
 
@@ -140,10 +142,12 @@ fn essence(headers: &HeaderMap) -> Option<String> {
     (!essence.is_empty()).then_some(essence)
 }
 
+/// Byte order marks of UTF-8 and UTF-16.
+const MARKS: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
+
 /// The body without byte order mark and surrounding white space. Of UTF-16 every other byte is zero.
 fn clear(body: &[u8]) -> &[u8] {
-    let marks: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
-    let body = marks.iter().find_map(|mark| body.strip_prefix(*mark)).unwrap_or(body);
+    let body = MARKS.iter().find_map(|mark| body.strip_prefix(*mark)).unwrap_or(body);
     let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0;
     let start = body.iter().position(|byte| !is_blank(byte)).unwrap_or(body.len());
     let end = body.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
@@ -220,6 +224,14 @@ mod tests {
             assert_eq!(Media::parse(wrong), None, "{wrong}");
         }
         assert_eq!(Media::parse("Application/PDF"), Some(Media::Type("application/pdf".into())));
+    }
+
+    #[test]
+    fn a_byte_order_mark_may_come_in_pieces() {
+        let expectation = Expectation { media: vec![Media::Json], otherwise: Otherwise::Pass };
+        let body = "\u{feff}{}".as_bytes();
+        assert!((1..=body.len()).all(|at| expectation.begins_well(&HeaderMap::new(), &body[..at])));
+        assert!(!expectation.begins_well(&HeaderMap::new(), b"\xef{"));
     }
 
     proptest! {
