@@ -315,8 +315,9 @@ impl Built {
         let (RateParams { limit, per, .. }, limiter) = self.rates.get(name)?;
         let mut text = Short::default();
         limits::policy(&mut text, policy, limit.get().into(), per.as_secs().max(1));
-        let policy = text.value()?;
-        Some(Rate { limiter: Arc::clone(limiter), policy })
+        let value = text.value()?;
+        let lines = limits::known_lines(policy, value.to_str().ok()?);
+        Some(Rate { limiter: Arc::clone(limiter), policy: value, lines })
     }
 }
 

@@ -16,7 +16,7 @@
 //! - What an upstream says of limits of its own stays as it is (section 7.2); ours stand after it.
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, header};
 
 use super::exchange::Exchange;
 use super::respond::seconds_up;
@@ -58,7 +58,7 @@ impl Default for Told {
 pub(super) fn fields(exchange: &Exchange, headers: &mut HeaderMap) {
     let said = Said::by(headers);
     tell(exchange, said, |name, value| match value {
-        Value::Known(value) => drop(headers.append(name, value.clone())),
+        Value::Policy(_, Some(rate)) => drop(headers.append(name, rate.policy.clone())),
         value => {
             let mut text = Short::default();
             value.write(&mut text);
@@ -70,10 +70,25 @@ pub(super) fn fields(exchange: &Exchange, headers: &mut HeaderMap) {
 /// The same as lines, beside what an answer has `said`.
 pub(super) fn lines(exchange: &Exchange, said: Said, to: &mut BytesMut) {
     tell(exchange, said, |name, value| {
-        to.text(name.as_str()).text(": ");
-        value.write(to);
+        match value {
+            Value::Policy(_, Some(rate)) => {
+                to.text(&rate.lines.0);
+                return;
+            }
+            Value::Stand(limit, Some(rate)) => limit.stand(to.text(&rate.lines.1)),
+            value => {
+                to.text(name.as_str()).text(": ");
+                value.write(to);
+            }
+        }
         to.text("\r\n");
     });
+}
+
+/// What [`lines`] says of a rate as it always is: the line of its `policy`, and how the other one begins.
+pub(crate) fn known_lines(name: &str, policy: &str) -> (Box<str>, Box<str>) {
+    let line = format!("{RATELIMIT_POLICY}: {policy}\r\n");
+    (line.into(), format!("{RATELIMIT}: \"{name}\";r=").into())
 }
 
 /// What the fields of an answer say of limits already.
@@ -96,21 +111,17 @@ impl Said {
 
 /// The value of a field.
 enum Value<'a> {
-    /// As it always is.
-    Known(&'a HeaderValue),
-    Policy(&'a Limit),
-    Stand(&'a Limit),
+    /// Of a rate, it is always the same.
+    Policy(&'a Limit, Option<&'a Rate>),
+    Stand(&'a Limit, Option<&'a Rate>),
     Number(u64),
 }
 
 impl Value<'_> {
     fn write(&self, to: &mut impl Text) {
         match self {
-            Self::Known(value) => drop(to.bytes(value.as_bytes())),
-            Self::Policy(limit) => policy(to, limit.name, limit.room, limit.window),
-            Self::Stand(limit) => {
-                to.text("\"").text(limit.name).text("\";r=").number(limit.remaining).text(";t=").number(limit.reset);
-            }
+            Self::Policy(limit, _) => policy(to, limit.name, limit.room, limit.window),
+            Self::Stand(limit, _) => limit.stand(to.text("\"").text(limit.name).text("\";r=")),
             Self::Number(number) => drop(to.number(*number)),
         }
     }
@@ -119,10 +130,10 @@ impl Value<'_> {
 fn tell(exchange: &Exchange, said: Said, mut to: impl FnMut(HeaderName, Value<'_>)) {
     let told = exchange.snapshot.told;
     if told.ratelimit {
-        each_limit(exchange, |limit, policy| {
-            to(RATELIMIT_POLICY, policy.map_or(Value::Policy(&limit), Value::Known));
+        each_limit(exchange, |limit, rate| {
+            to(RATELIMIT_POLICY, Value::Policy(&limit, rate));
             if limit.is_over || !said.retry_after {
-                to(RATELIMIT, Value::Stand(&limit));
+                to(RATELIMIT, Value::Stand(&limit, rate));
             }
         });
     }
@@ -156,13 +167,13 @@ struct Limit {
     window: u64,
 }
 
-/// Hands over everything that limits the consumer and counts, with the text of the policy where it is known beforehand.
-fn each_limit(exchange: &Exchange, mut to: impl FnMut(Limit, Option<&HeaderValue>)) {
+/// Hands over everything that limits the consumer and counts, and its rate where it is one.
+fn each_limit(exchange: &Exchange, mut to: impl FnMut(Limit, Option<&Rate>)) {
     if let (Some(rated), Some(rate)) = (&exchange.own, &exchange.caller().0.rate) {
-        to(Limit::of_rate(CONSUMER, rated, rate), Some(&rate.policy));
+        to(Limit::of_rate(CONSUMER, rated, rate), Some(rate));
     }
     if let (Some(rated), Some(rate)) = (&exchange.rated, exchange.route().and_then(|route| route.rate.as_ref())) {
-        to(Limit::of_rate(ROUTE, rated, rate), Some(&rate.policy));
+        to(Limit::of_rate(ROUTE, rated, rate), Some(rate));
     }
     // What only counts is not told.
     for quota in exchange.quotas.iter().flatten().filter(|quota| quota.mode.counts()) {
@@ -180,6 +191,11 @@ impl Limit {
             reset: seconds_up(if rated.allowed { rated.reset } else { rated.retry_after }),
             window: 0,
         }
+    }
+
+    /// Writes how the consumer stands.
+    fn stand(&self, to: &mut impl Text) {
+        to.number(self.remaining).text(";t=").number(self.reset);
     }
 
     fn of_quota(quota: &Counted) -> Self {

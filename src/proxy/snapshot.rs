@@ -79,6 +79,8 @@ pub struct Rate {
     pub limiter: Arc<RateLimiter>,
     /// The RateLimit-Policy field (draft-ietf-httpapi-ratelimit-headers-11).
     pub policy: HeaderValue,
+    /// The same as a line, and how the line begins that says how a consumer stands with it.
+    pub lines: (Box<str>, Box<str>),
 }
 
 /// A consumer's quotas, and what it has used of them.
