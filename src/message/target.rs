@@ -70,11 +70,12 @@ pub fn sent(path: &str, is_rewritten: bool) -> Result<Option<String>, Reason> {
 
 /// The one host of a request. `old` is HTTP/1.0, which may come without.
 fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap, old: bool) -> Result<Cow<'a, str>, Reason> {
-    let mut fields = headers.get_all(header::HOST).iter();
-    let field = match (fields.next(), fields.next()) {
-        (_, Some(_)) => return Err(Reason::RequestHost),
-        (Some(value), None) => Some(value.to_str().map_err(|_| Reason::RequestHost)?),
-        (None, None) => None,
+    // Where each name stands once, as it mostly does, there is nothing to count.
+    let is_repeated = headers.len() > headers.keys_len() && headers.get_all(header::HOST).iter().nth(1).is_some();
+    let field = match headers.get(header::HOST) {
+        Some(_) if is_repeated => return Err(Reason::RequestHost),
+        Some(value) => Some(std::str::from_utf8(value.as_bytes()).map_err(|_| Reason::RequestHost)?),
+        None => None,
     };
     let authority = uri.authority().map(http::uri::Authority::as_str);
     let host = match (authority, field) {
