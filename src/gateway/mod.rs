@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt as _;
@@ -22,8 +23,9 @@ use hyper::body::Incoming;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
 use crate::config::{self, Problems};
+use crate::listen::Peer;
+use crate::listen::http1::{self, Answered};
 use crate::listen::serve::Answer;
-use crate::listen::{Peer, http1};
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::hooks::Hooks;
 use crate::proxy::snapshot::Worker;
@@ -210,11 +212,13 @@ where
 impl Answer for Gateway {
     type Body = ResponseBody;
 
-    fn answer(&self, request: Request<http1::Body>) -> Answering {
-        let (parts, body) = request.into_parts();
+    fn answer(&self, head: Parts, body: http1::Body) -> Answered<ResponseBody, Answering> {
         let body =
             if body.is_end_stream() { Inbound::Empty } else { Inbound::Boxed(body.map_err(Into::into).boxed_unsync()) };
-        Answering(proxy::handle(&self.worker, parts, body, self.peer, true))
+        match proxy::answer(&self.worker, head, body, self.peer) {
+            Answered::Preset(body) => Answered::Preset(body),
+            Answered::Later(handling) => Answered::Later(Answering(handling)),
+        }
     }
 }
 

@@ -10,14 +10,12 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Body as _;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
@@ -38,13 +36,21 @@ mod tests;
 mod write;
 
 use self::head::{Asked, Head, Length, Refused, Scan};
-use self::stream::{Client, Leave, Left};
-use self::write::{Encoder, Out, Size};
+use self::stream::{Client, Leave, Left, Lendable};
+use self::write::{COPIED, Encoder, Out, Size};
 
 pub use self::body::{Body, BodyError};
 pub use self::date::Date;
 pub(super) use self::stream::LEAST_ROOM;
 pub(super) use self::write::written;
+
+/// How a request over HTTP/1.x is answered.
+pub enum Answered<B, F> {
+    /// At once, by a body that brings its head ([`Preset::preset`]); to a request of HTTP/1.1 only.
+    Preset(B),
+    /// Once this is ready.
+    Later(F),
+}
 
 /// A response body that may bring the head of its answer as it goes over an HTTP/1.1 connection.
 pub trait Preset {
@@ -52,6 +58,9 @@ pub trait Preset {
     /// response's own status and fields are then not looked at. No Connection field, and no final empty line. The framing
     /// is the body's exact size, or chunks where it has none. False: nothing was appended.
     fn preset(&mut self, head: &mut BytesMut) -> bool;
+
+    /// All of the body, where it is at hand and has no more than `most` bytes: then it has been sent.
+    fn whole(&mut self, most: usize) -> Option<&[u8]>;
 
     /// Appends the fields, each ended by CRLF, that stand beside those of the response where the head is made of them.
     /// None of them is of the connection or its framing, and none a Date.
@@ -74,7 +83,7 @@ where
         peer,
         answer,
         open,
-        client: Arc::new(Mutex::new(Client::new(stream, read))),
+        client: Lendable::new(Client::new(Some(stream), read)),
         scan: Scan::default(),
         asked: Asked::default(),
         with_body: false,
@@ -95,7 +104,7 @@ struct Connection<'s, A: Answer, S> {
     peer: Peer,
     answer: A,
     open: &'s mut Open,
-    client: Arc<Mutex<Client<S>>>,
+    client: Lendable<S>,
     scan: Scan,
     /// Of the request that is being answered.
     asked: Asked,
@@ -158,7 +167,7 @@ where
                     }
                 }
                 State::Lingering(linger) => {
-                    ready!(linger.poll(&mut self.client.lock(), cx));
+                    ready!(linger.poll(&mut self.client.get(), cx));
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -169,7 +178,7 @@ where
 
     /// Reads a head and asks for the answer.
     fn poll_reading(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        let mut client = self.client.lock();
+        let mut client = self.client.get();
         let length = loop {
             if !self.scan.has_seen(client.buffer.len()) {
                 match self.scan.find(&client.buffer, self.server.limits.head_size) {
@@ -205,7 +214,7 @@ where
             return Poll::Ready(Ok(()));
         }
         let bytes = client.buffer.split_to(length).freeze();
-        let head = self.scan.read(&bytes);
+        let head = self.scan.read(bytes);
         self.scan.clear();
         match head {
             Ok(head) => {
@@ -230,21 +239,49 @@ where
         self.asked = asked;
         let body = match length {
             Length::None => Body::none(),
-            Length::Exact(length) => Body::new(Arc::clone(&self.client) as Arc<_>, Some(length)),
-            Length::Chunked => Body::new(Arc::clone(&self.client) as Arc<_>, None),
+            Length::Exact(length) => Body::new(self.client.lend(), Some(length)),
+            Length::Chunked => Body::new(self.client.lend(), None),
         };
         if asked.upgrade {
             let (switching, switch) = switch::pair();
             self.switching = Some(switching);
             parts.extensions.insert(switch);
         }
-        let mut answer = self.answer.answer(Request::from_parts(parts, body));
-        // What is at hand is not put away first.
-        if let Poll::Ready(answer) = Pin::new(&mut answer).poll(cx) {
-            return self.begin(answer.map_err(Into::into)?, cx);
+        match self.answer.answer(parts, body) {
+            Answered::Preset(body) => self.begin_preset(body, cx),
+            Answered::Later(mut answer) => {
+                // What is at hand is not put away first.
+                if let Poll::Ready(answer) = Pin::new(&mut answer).poll(cx) {
+                    return self.begin(answer.map_err(Into::into)?, cx);
+                }
+                self.state = State::Answering(answer);
+            }
         }
-        self.state = State::Answering(answer);
         Ok(())
+    }
+
+    /// Begins an answer whose head comes with its body; a short one is said whole.
+    fn begin_preset(&mut self, mut body: A::Body, cx: &mut Context<'_>) {
+        let keep = self.keeps(cx);
+        body.preset(self.out.text());
+        let encoder = Encoder::preset(&mut self.out, Size::of(&body), self.asked, keep);
+        if let Some(data) = body.whole(COPIED) {
+            self.out.text().extend_from_slice(if self.asked.bodiless { &[] } else { data });
+            self.state = State::Ending(!keep);
+        } else {
+            self.state = State::Sending(body, encoder);
+        }
+    }
+
+    /// Whether the connection may go on after the answer that begins now.
+    fn keeps(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut keep = self.asked.keep_alive && !self.ends;
+        if self.with_body {
+            let mut client = self.client.get();
+            keep = keep && client.poll_left(cx) != Poll::Ready(Left::Unread);
+            client.answered();
+        }
+        keep
     }
 
     /// Says why there is no request, and ends.
@@ -255,7 +292,7 @@ where
         }
         let words = written((self.server.refuse)(self.peer, refused.reason()));
         self.out.push(words);
-        self.client.lock().give_up();
+        self.client.get().give_up();
         self.with_body = false;
         self.state = State::Ending(true);
     }
@@ -266,7 +303,7 @@ where
             return Poll::Ready(self.begin(answer.map_err(Into::into)?, cx));
         }
         if self.asked.expects {
-            let mut client = self.client.lock();
+            let mut client = self.client.get();
             if client.leave == Leave::Wanted {
                 client.leave = Leave::Given;
                 self.out.push(Bytes::from_static(CONTINUE));
@@ -287,17 +324,7 @@ where
         if !switches {
             self.switching = None;
         }
-        let mut keep = self.asked.keep_alive && !self.ends;
-        if self.with_body {
-            let mut client = self.client.lock();
-            keep = keep && client.poll_left(cx) != Poll::Ready(Left::Unread);
-            client.answered();
-        }
-        let size = match body.size_hint().exact() {
-            _ if body.is_end_stream() => Size::Empty,
-            Some(length) => Size::Exact(length),
-            None => Size::Unknown,
-        };
+        let (keep, size) = (self.keeps(cx), Size::of(&body));
         let (out, date) = (&mut self.out, &self.server.date);
         let encoder = if !self.asked.old && body.preset(out.text()) {
             Encoder::preset(out, size, self.asked, keep)
@@ -359,7 +386,7 @@ where
             return Poll::Ready(Ok(true));
         }
         if self.with_body {
-            last |= ready!(self.client.lock().poll_left(cx)) == Left::Unread;
+            last |= ready!(self.client.get().poll_left(cx)) == Left::Unread;
             self.with_body = false;
         }
         self.state = if last || self.ends { State::Closing } else { State::Reading };
@@ -367,7 +394,7 @@ where
     }
 
     fn hand_over(&mut self, switching: Switching) {
-        let mut client = self.client.lock();
+        let mut client = self.client.get();
         let ahead = std::mem::take(&mut client.buffer).freeze();
         if let Some(stream) = client.stream.take() {
             let wire = Wire::new(stream, Bytes::new(), self.server.patience());
@@ -377,7 +404,7 @@ where
 
     /// Closes our side; whether that is all.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let mut client = self.client.lock();
+        let mut client = self.client.get();
         if let Some(stream) = &mut client.stream
             && Pin::new(stream).poll_shutdown(cx)?.is_pending()
         {
@@ -396,7 +423,7 @@ where
         if self.out.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let flushed = self.client.lock().poll_write(&mut self.out, &mut self.writes, cx)?;
+        let flushed = self.client.get().poll_write(&mut self.out, &mut self.writes, cx)?;
         if flushed.is_pending() {
             self.watch.check(Phase::Writing, self.writes, cx)?;
         }
@@ -405,14 +432,14 @@ where
 
     /// Ready with an error once the client has gone.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<BoxError> {
-        ready!(self.client.lock().poll_gone(cx));
+        ready!(self.client.get().poll_gone(cx));
         Poll::Ready(io::Error::from(io::ErrorKind::ConnectionAborted).into())
     }
 }
 
 impl<A: Answer, S> Drop for Connection<'_, A, S> {
     fn drop(&mut self) {
-        let (reader, breach) = self.client.lock().end();
+        let (reader, breach) = self.client.get().end();
         if let Some(reader) = reader {
             reader.wake();
         }

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -18,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::callers::Seat;
 use super::drain::{Drain, Open};
-use super::http1::{self, Date, Preset};
+use super::http1::{self, Answered, Date, Preset};
 use super::tls::LiveTls;
 use super::watch::Patience;
 use super::{Callers, ListenLimits, Peer, http2};
@@ -87,7 +88,7 @@ pub trait Answer:
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Preset + Send + Unpin + 'static;
 
     /// Answers a request over HTTP/1.x: the head of the answer may come with its body.
-    fn answer(&self, request: Request<http1::Body>) -> Self::Future;
+    fn answer(&self, head: Parts, body: http1::Body) -> Answered<Self::Body, Self::Future>;
 }
 
 /// Any error of a connection.

@@ -38,6 +38,8 @@ use crate::upstream::body::Inbound;
 pub(super) enum Begun {
     /// All the way.
     Answered(Response<ResponseBody>),
+    /// To a stored answer that goes over the connection as it is.
+    Stored(ResponseBody),
     /// The rest may wait.
     Onward(Box<Trip>),
     /// Its body is to be read first.
@@ -49,7 +51,8 @@ pub(super) enum Begun {
 /// Takes a request as far as it comes without waiting. `wire`: its answer may bring its head as it goes over the
 /// connection.
 pub(super) fn begin(worker: &Arc<Worker>, mut parts: Parts, body: Inbound, peer: Peer, wire: bool) -> Begun {
-    let mut exchange = open(worker, &parts, peer);
+    let snapshot = worker.snapshot.load();
+    let mut exchange = open(worker, &snapshot, &parts, peer);
     exchange.wire = wire && parts.version == Version::HTTP_11;
     if let Some(hooks) = &worker.core.hooks {
         let hooked = hooks.request(&mut parts, &peer);
@@ -60,7 +63,6 @@ pub(super) fn begin(worker: &Arc<Worker>, mut parts: Parts, body: Inbound, peer:
             return answered(respond::deny(exchange, denied));
         }
     }
-    let snapshot = Arc::clone(&exchange.snapshot);
     let safe = is_safe(&parts.method, exchange.present);
     let looked = (|| {
         let old = matches!(parts.version, Version::HTTP_10 | Version::HTTP_09);
@@ -79,7 +81,7 @@ pub(super) fn begin(worker: &Arc<Worker>, mut parts: Parts, body: Inbound, peer:
         if result != CacheResult::Hit {
             exchange.note(&parts);
         }
-        return answered(serve(exchange, route, &parts, None, (entry, result, refresh)));
+        return serve(exchange, route, &parts, None, (entry, result, refresh));
     }
     exchange.note(&parts);
     match looked {
@@ -96,14 +98,17 @@ fn serve(
     parts: &Parts,
     whole: Option<Bytes>,
     (entry, result, refresh): (Arc<Entry>, CacheResult, Option<Arc<Wanted>>),
-) -> Response<ResponseBody> {
+) -> Begun {
     exchange.mark(|traced, now| traced.looked = Some(now));
     exchange.cache = result;
     if let Some(wanted) = refresh {
         trip::refresh(&mut exchange, route, parts, whole, wanted);
     }
     let now = exchange.now;
-    respond::stored(exchange, &entry, &parts.headers, now, None)
+    match respond::preset(exchange, entry, &parts.headers, now) {
+        Ok(body) => Begun::Stored(body),
+        Err((exchange, entry)) => answered(respond::stored(exchange, &entry, &parts.headers, now, None)),
+    }
 }
 
 /// Answers from what was found, or goes on. With the body goes all of it, if it was read already.
@@ -116,7 +121,7 @@ pub(super) fn proceed(
     looked: Looked,
 ) -> Begun {
     if let Looked::Serve(entry, result, refresh) = looked {
-        return answered(serve(exchange, route, &parts, whole, (entry, result, refresh)));
+        return serve(exchange, route, &parts, whole, (entry, result, refresh));
     }
     exchange.mark(|traced, now| traced.looked = Some(now));
     match looked {
@@ -177,59 +182,63 @@ pub(super) fn unread(worker: &Arc<Worker>, peer: Peer) -> Box<Exchange> {
     parts.uri = Uri::from_static("-");
     parts.method = Method::from_bytes(b"-").unwrap_or_default();
     parts.version = Version::HTTP_11;
-    let mut exchange = open(worker, &parts, peer);
+    let mut exchange = open(worker, &worker.snapshot.load(), &parts, peer);
     exchange.note(&parts);
     exchange
 }
 
 /// The facts of a request as it comes.
-pub(super) fn open(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Box<Exchange> {
-    let snapshot = worker.snapshot.load_full();
+pub(super) fn open(worker: &Arc<Worker>, snapshot: &Arc<Snapshot>, parts: &Parts, peer: Peer) -> Box<Exchange> {
+    let place = Box::new_uninit();
     let present = Present::of(&parts.headers);
     let now = worker.core.clock.now();
     let traced = Traced::begin(worker, &parts.headers, present).map(Box::new);
     let client = snapshot.forwarding.client(&parts.headers, peer.address.ip());
     let https = snapshot.forwarding.is_https(&parts.headers, peer.address.ip(), peer.tls);
-    Box::new(Exchange {
-        worker: Arc::clone(worker),
-        route: None,
-        peer,
-        https,
-        client,
-        consumer: Identity::Anonymous(client),
-        identity: None,
-        method: parts.method.clone(),
-        wire: false,
-        version: parts.version,
-        deadline: None,
-        started: now,
-        now,
-        present,
-        noted: noted(worker, parts, traced.as_deref()),
-        rated: None,
-        over: None,
-        own: None,
-        quotas: Standing::default(),
-        delayed: None,
-        cache: CacheResult::Off,
-        forward: None,
-        reason: None,
-        by_spare: false,
-        retry_after: None,
-        status: StatusCode::OK,
-        tally: Tally::default(),
-        body: None,
-        trace: match &traced {
-            Some(traced) => Some(traced.context.trace),
-            None if present.has(Present::TRACE) => TraceId::sampled(&parts.headers),
-            None => None,
+    // Written where it stays: it is too large to be moved there.
+    Box::write(
+        place,
+        Exchange {
+            worker: Arc::clone(worker),
+            route: None,
+            peer,
+            https,
+            client,
+            consumer: Identity::Anonymous(client),
+            identity: None,
+            method: parts.method.clone(),
+            wire: false,
+            version: parts.version,
+            deadline: None,
+            started: now,
+            now,
+            present,
+            noted: noted(worker, parts, traced.as_deref()),
+            rated: None,
+            over: None,
+            own: None,
+            quotas: Standing::default(),
+            delayed: None,
+            cache: CacheResult::Off,
+            forward: None,
+            reason: None,
+            by_spare: false,
+            retry_after: None,
+            status: StatusCode::OK,
+            tally: Tally::default(),
+            body: None,
+            trace: match &traced {
+                Some(traced) => Some(traced.context.trace),
+                None if present.has(Present::TRACE) => TraceId::sampled(&parts.headers),
+                None => None,
+            },
+            traced,
+            request_id: None,
+            watched: None,
+            told: false,
+            snapshot: Arc::clone(snapshot),
         },
-        traced,
-        request_id: None,
-        watched: None,
-        told: false,
-        snapshot,
-    })
+    )
 }
 
 /// What log and spans want of it; of a trace that begins here, the log tells as well.

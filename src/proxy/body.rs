@@ -1,14 +1,17 @@
 //! The body of a response: one enum, no box for the common cases, and the end of the exchange.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 
 use super::exchange::Exchange;
 use super::held::Held;
-use super::preset::Wire;
+use super::preset::{self, Wire};
+use crate::cache::entry::Entry;
 use crate::cache::flight::Reader;
 use crate::listen::http1::Preset;
 use crate::metrics::Ending;
@@ -20,6 +23,8 @@ pub(super) enum Content {
     Empty,
     /// At hand.
     Full(Bytes),
+    /// That of a stored answer, if it goes with it.
+    Stored(Arc<Entry>, bool),
     /// From a fill under way.
     Fill(Reader),
     /// From the upstream, with what the request holds there.
@@ -50,6 +55,14 @@ impl ResponseBody {
         self
     }
 
+    /// The answer that it brings the head of.
+    pub(super) fn into_response(self) -> Response<Self> {
+        let status = self.exchange.as_ref().map(|exchange| exchange.status);
+        let mut response = Response::new(self);
+        *response.status_mut() = status.unwrap_or_default();
+        response
+    }
+
     /// What is at hand, told as sent.
     pub(super) fn into_bytes(mut self) -> Bytes {
         let Content::Full(bytes) = std::mem::replace(&mut self.content, Content::Empty) else { return Bytes::new() };
@@ -73,6 +86,12 @@ impl Content {
                 Self::Full(data) if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(data)))),
                 _ => Poll::Ready(None),
             },
+            Self::Stored(entry, true) if !entry.body.is_empty() => {
+                let data = entry.body.clone();
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Self::Stored(..) => Poll::Ready(None),
             Self::Fill(reader) => reader.poll_next(cx).map(|next| next.map(|data| Ok(Frame::data(data?)))),
             Self::Reply(body, held) => held.poll_body(body, cx),
         }
@@ -81,9 +100,23 @@ impl Content {
 
 impl Preset for ResponseBody {
     fn preset(&mut self, head: &mut BytesMut) -> bool {
-        let (Some(Wire::Stored(stored)), Some(exchange)) = (&self.wire, self.exchange.as_deref()) else { return false };
-        stored.write(exchange, head);
+        let (Some(Wire::Stored(age)), Some(exchange), Content::Stored(entry, _)) =
+            (&self.wire, self.exchange.as_deref(), &self.content)
+        else {
+            return false;
+        };
+        preset::stored(exchange, entry, *age, head);
         true
+    }
+
+    fn whole(&mut self, most: usize) -> Option<&[u8]> {
+        let Content::Stored(entry, goes) = &self.content else { return None };
+        let body: &[u8] = if *goes { &entry.body } else { &[] };
+        if body.len() > most {
+            return None;
+        }
+        self.sent = body.len() as u64;
+        Some(body)
     }
 
     fn beside(&mut self, head: &mut BytesMut) {
@@ -119,6 +152,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Empty => true,
             Content::Full(data) => data.is_empty(),
+            Content::Stored(entry, goes) => !goes || entry.body.is_empty(),
             Content::Fill(_) => false,
             Content::Reply(body, _) => body.is_end_stream(),
         }
@@ -128,6 +162,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(data) => SizeHint::with_exact(data.len() as u64),
+            Content::Stored(entry, goes) => SizeHint::with_exact(if *goes { entry.body.len() as u64 } else { 0 }),
             Content::Fill(reader) => reader.length().map_or_else(SizeHint::default, SizeHint::with_exact),
             Content::Reply(body, _) => body.size_hint(),
         }

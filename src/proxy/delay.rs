@@ -55,6 +55,7 @@ impl Delayed {
         };
         match begun {
             Begun::Answered(response) => response,
+            Begun::Stored(body) => body.into_response(),
             Begun::Onward(trip) => trip.travel().await,
             Begun::Reading(reading) => reading.travel().await,
             Begun::Delayed(again) => respond::refuse(again.exchange, Reason::Internal.into()),

@@ -139,7 +139,7 @@ pub struct Sent {
 
 /// Explains what would become of a request from `peer`.
 pub fn explain(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Explanation {
-    let mut exchange = admit::open(worker, parts, peer);
+    let mut exchange = admit::open(worker, &worker.snapshot.load(), parts, peer);
     exchange.told = true;
     let snapshot = Arc::clone(&exchange.snapshot);
     let host = parts.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

@@ -132,7 +132,7 @@ pub struct Verdict {
 /// # Errors
 /// Why it would be refused before the store is asked.
 pub fn inspect(worker: &Arc<Worker>, parts: &Parts, peer: Peer) -> Result<Inspection, Reason> {
-    let mut exchange = admit::open(worker, parts, peer);
+    let mut exchange = admit::open(worker, &worker.snapshot.load(), parts, peer);
     exchange.told = true;
     let snapshot = Arc::clone(&exchange.snapshot);
     let target = Target::of(&parts.uri, &parts.headers, parts.version < Version::HTTP_11)?;

@@ -21,7 +21,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response, header};
 
+use self::admit::Begun;
 use crate::listen::Peer;
+use crate::listen::http1::Answered;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::Inbound;
 
@@ -63,11 +65,14 @@ use snapshot::Worker;
 /// Answers one request. Never fails: every refusal is rendered into a response. `wire`: the body may bring the head of its
 /// answer ([`Preset`](crate::listen::http1::Preset)); then the response has its status and no fields.
 pub fn handle(worker: &Arc<Worker>, parts: Parts, body: Inbound, peer: Peer, wire: bool) -> Handling {
-    match admit::begin(worker, parts, body, peer, wire) {
-        admit::Begun::Answered(response) => Handling(Inner::Ready(Some(response))),
-        admit::Begun::Onward(trip) => Handling(Inner::Pending(Box::pin(trip.travel()))),
-        admit::Begun::Reading(reading) => Handling(Inner::Pending(Box::pin(reading.travel()))),
-        admit::Begun::Delayed(delayed) => Handling(Inner::Pending(Box::pin(delayed.travel()))),
+    Handling::of(admit::begin(worker, parts, body, peer, wire))
+}
+
+/// The same over HTTP/1.x, where a stored answer needs no response but its body.
+pub fn answer(worker: &Arc<Worker>, parts: Parts, body: Inbound, peer: Peer) -> Answered<ResponseBody, Handling> {
+    match admit::begin(worker, parts, body, peer, true) {
+        Begun::Stored(body) => Answered::Preset(body),
+        begun => Answered::Later(Handling::of(begun)),
     }
 }
 
@@ -94,6 +99,18 @@ pub struct Handling(Inner);
 enum Inner {
     Ready(Option<Response<ResponseBody>>),
     Pending(Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>),
+}
+
+impl Handling {
+    fn of(begun: Begun) -> Self {
+        Self(match begun {
+            Begun::Answered(response) => Inner::Ready(Some(response)),
+            Begun::Stored(body) => Inner::Ready(Some(body.into_response())),
+            Begun::Onward(trip) => Inner::Pending(Box::pin(trip.travel())),
+            Begun::Reading(reading) => Inner::Pending(Box::pin(reading.travel())),
+            Begun::Delayed(delayed) => Inner::Pending(Box::pin(delayed.travel())),
+        })
+    }
 }
 
 impl Future for Handling {

@@ -55,6 +55,7 @@ impl Reading {
         };
         match admit::proceed(exchange, route, parts, (body, whole), true, looked) {
             Begun::Answered(response) => response,
+            Begun::Stored(body) => body.into_response(),
             Begun::Onward(trip) => trip.travel().await,
             Begun::Reading(again) => respond::refuse(again.exchange, Reason::Internal.into()),
             Begun::Delayed(again) => respond::refuse(again.exchange, Reason::Internal.into()),

@@ -2,8 +2,6 @@
 //! answer alone is written: no map of fields is made. And into the map that came from the upstream nothing is put that
 //! could as well be written beside it.
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
 use http::HeaderMap;
 
@@ -15,35 +13,26 @@ use crate::message::short::Text as _;
 
 /// What goes over the connection without standing in the fields of a response.
 pub(super) enum Wire {
-    /// All of the head.
-    Stored(Stored),
+    /// All of the head of a stored answer, which is so old, in seconds.
+    Stored(u64),
     /// What is said beside them.
     Beside(Beside),
 }
 
-/// A stored answer that goes to the client whole, as old as it is, in seconds.
-pub(super) struct Stored {
-    entry: Arc<Entry>,
-    age: u64,
+/// Whether a stored answer may go to the client as it is: no fields must be made, to go elsewhere or to be changed.
+pub(super) fn goes_as_stored(exchange: &Exchange, entry: &Entry) -> bool {
+    is_wanted(exchange) && entry.head.is_preset()
 }
 
-impl Stored {
-    /// `None` where fields must be made: they go elsewhere, or somebody may change them.
-    pub(super) fn of(exchange: &Exchange, entry: &Arc<Entry>, age: u64) -> Option<Self> {
-        (is_wanted(exchange) && entry.head.is_preset()).then(|| Self { entry: Arc::clone(entry), age })
-    }
-
-    /// Appends the head to `to`.
-    pub(super) fn write(&self, exchange: &Exchange, to: &mut BytesMut) {
-        let Self { entry, age } = self;
-        to.reserve(entry.head.lines.len() + ROOM);
-        to.extend_from_slice(&entry.head.lines);
-        to.text("content-length: ").number(entry.body.len() as u64);
-        to.text("\r\nage: ").number(*age).text("\r\ncache-status: ");
-        cache_status::hit(to, entry, *age, exchange.cache);
-        to.text("\r\n").text(exchange.worker.core.pseudonym.line());
-        limits::lines(exchange, Said::by(&entry.head.headers), to);
-    }
+/// Appends the head of a stored answer that is `age` seconds old to `to`.
+pub(super) fn stored(exchange: &Exchange, entry: &Entry, age: u64, to: &mut BytesMut) {
+    to.reserve(entry.head.lines.len() + ROOM);
+    to.extend_from_slice(&entry.head.lines);
+    to.text("content-length: ").number(entry.body.len() as u64);
+    to.text("\r\nage: ").number(age).text("\r\ncache-status: ");
+    cache_status::hit(to, entry, age, exchange.cache);
+    to.text("\r\n").text(exchange.worker.core.pseudonym.line());
+    limits::lines(exchange, Said::by(&entry.head.headers), to);
 }
 
 /// What is said of an upstream's own answer.

@@ -17,7 +17,7 @@ pub(super) use super::cache_status::Forward;
 use super::exchange::{Exchange, hexadecimal};
 use super::held::Held;
 use super::limits;
-use super::preset::{Beside, Stored, Wire};
+use super::preset::{self, Beside, Wire};
 use crate::cache::entry::{Entry, Head};
 use crate::cache::flight::Reader;
 use crate::cache::range;
@@ -39,12 +39,6 @@ pub(super) fn stored(
     let body = &entry.body;
     let age = entry.age(now).as_secs();
     let answer = answer(&exchange, &entry.head, body.len() as u64, request);
-    if answer == Answer::Full
-        && forward.is_none()
-        && let Some(stored) = Stored::of(&exchange, entry, age)
-    {
-        return preset(exchange, entry, stored);
-    }
     let mut response = Response::new(Content::Empty);
     *response.status_mut() = entry.head.status;
     *response.headers_mut() = entry.head.headers.clone();
@@ -92,14 +86,25 @@ pub(super) fn stored(
     dress(exchange, response)
 }
 
-/// Answers with all of a stored entry, whose head goes over the connection as it is.
-fn preset(mut exchange: Box<Exchange>, entry: &Entry, stored: Stored) -> Response<ResponseBody> {
+/// The same, with all of it, where its head can go over the connection as it is: such an answer needs no fields.
+///
+/// # Errors
+/// The exchange, where that cannot be.
+pub(super) fn preset(
+    mut exchange: Box<Exchange>,
+    entry: Arc<Entry>,
+    request: &HeaderMap,
+    now: Instant,
+) -> Result<ResponseBody, (Box<Exchange>, Arc<Entry>)> {
+    if !preset::goes_as_stored(&exchange, &entry)
+        || answer(&exchange, &entry.head, entry.body.len() as u64, request) != Answer::Full
+    {
+        return Err((exchange, entry));
+    }
     exchange.mark(|traced, now| traced.answered = Some(now));
     exchange.status = entry.head.status;
-    let content = if exchange.method == Method::HEAD { Content::Empty } else { Content::Full(entry.body.clone()) };
-    let mut response = Response::new(ResponseBody::new(content, exchange).with(Some(Wire::Stored(stored))));
-    *response.status_mut() = entry.head.status;
-    response
+    let (age, goes) = (entry.age(now).as_secs(), exchange.method != Method::HEAD);
+    Ok(ResponseBody::new(Content::Stored(entry, goes), exchange).with(Some(Wire::Stored(age))))
 }
 
 /// What of a stored answer goes to the client, whose own fields `request` is.

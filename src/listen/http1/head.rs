@@ -8,10 +8,10 @@
 //! First the end of the head is searched, from where the last search stopped: bytes are looked at once, however they
 //! come. Then it is read once. What are tokens, targets and values is decided by the types of `http`.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::{Method, Request, Uri, Version};
 
 use crate::message::names;
 use crate::message::read::{decimal, trim};
@@ -138,7 +138,8 @@ impl Scan {
         loop {
             // One pass for all three: in a sound line CR comes first.
             let rest = bytes.get(self.at..).unwrap_or_default();
-            let Some(found) = memchr::memchr3(b'\r', b'\n', 0, rest) else {
+            let found = if rest.starts_with(b"\r") { Some(0) } else { memchr::memchr3(b'\r', b'\n', 0, rest) };
+            let Some(found) = found else {
                 self.at = bytes.len();
                 return Ok(false);
             };
@@ -175,7 +176,7 @@ impl Scan {
     ///
     /// # Errors
     /// When it is no request, or one that others could read in another way.
-    pub(super) fn read(&self, bytes: &Bytes) -> Result<Head, Refused> {
+    pub(super) fn read(&self, mut bytes: Bytes) -> Result<Head, Refused> {
         let mut ends = self.ends.iter().copied();
         let first = ends.next().unwrap_or_default();
         let line = RequestLine::of(bytes.get(self.begin..first).unwrap_or_default())?;
@@ -183,25 +184,29 @@ impl Scan {
             return Err(Refused::TargetTooLong);
         }
         let method = Method::from_bytes(line.method).map_err(|_| Refused::Malformed)?;
-        let mut asked = Asked { old: line.old, bodiless: method == Method::HEAD, ..Asked::default() };
+        let (old, target) = (line.old, self.begin + line.method.len() + 1);
+        let after_target = target + line.target.len();
+        let mut asked = Asked { old, bodiless: method == Method::HEAD, ..Asked::default() };
         let mut framing = Framing::default();
-        let mut headers = HeaderMap::with_capacity(ends.len());
+        let (mut parts, ()) = Request::new(()).into_parts();
+        // More fields than it can hold were refused before.
+        parts.headers.try_reserve(ends.len()).map_err(|_| Refused::TooLarge)?;
         let mut start = first + 2;
         for end in ends {
-            let (name, value) = field(bytes, start, end)?;
+            let (name, value) = field(&bytes, start, end)?;
             framing.take(&name, &value, &mut asked)?;
-            headers.append(name, value);
+            parts.headers.append(name, value);
             start = end + 2;
         }
-        let length = framing.length(line.old)?;
-        asked.keep_alive = !framing.close && (!line.old || framing.keep_alive);
-        asked.expects &= length != Length::None && !line.old;
-        let uri = Uri::from_maybe_shared(bytes.slice_ref(line.target)).map_err(|_| Refused::Malformed)?;
-        let (mut parts, ()) = Request::new(()).into_parts();
+        let length = framing.length(old)?;
+        asked.keep_alive = !framing.close && (!old || framing.keep_alive);
+        asked.expects &= length != Length::None && !old;
+        // What was read last needs no share of the memory: it takes the whole's.
+        bytes.truncate(after_target);
+        bytes.advance(target);
         parts.method = method;
-        parts.uri = uri;
-        parts.version = if line.old { Version::HTTP_10 } else { Version::HTTP_11 };
-        parts.headers = headers;
+        parts.uri = Uri::from_maybe_shared(bytes).map_err(|_| Refused::Malformed)?;
+        parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
         Ok(Head { parts, length, asked })
     }
 }
@@ -402,7 +407,7 @@ mod tests {
             }
             match scan.find(&buffer, 64 * 1024) {
                 Ok(None) => {}
-                Ok(Some(length)) => verdict = Some(scan.read(&buffer.split_to(length).freeze())),
+                Ok(Some(length)) => verdict = Some(scan.read(buffer.split_to(length).freeze())),
                 Err(refused) => verdict = Some(Err(refused)),
             }
         }
@@ -579,7 +584,7 @@ mod tests {
         let mut scan = Scan::default();
         let bytes = Bytes::from(format!("GET /{long} HTTP/1.0\r\n\r\n"));
         assert_eq!(scan.find(&bytes, usize::MAX), Ok(Some(bytes.len())));
-        assert_eq!(scan.read(&bytes).unwrap_err(), Refused::TargetTooLong);
+        assert_eq!(scan.read(bytes).unwrap_err(), Refused::TargetTooLong);
         let request: Vec<u8> = fields(many.trim_end()).replacen("X: y\r\n", "", 1).into_bytes();
         assert!(read([&request[..]]).0.unwrap().is_ok(), "as many fields as there may be");
     }

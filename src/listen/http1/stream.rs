@@ -4,12 +4,14 @@
 //! other is woken.
 
 use std::io::{self, IoSlice};
+use std::ops::{Deref, DerefMut};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::body::{BodyError, Next, Source};
@@ -39,6 +41,19 @@ pub(super) struct Client<S> {
     reader: Option<Waker>,
     /// What the body broke.
     breach: Option<ChunkError>,
+}
+
+/// A client that belongs to the loop alone, until it is lent to the body of a request; from then on the two share it.
+/// Most clients never send a body, and need no lock.
+pub(super) enum Lendable<S> {
+    Own(Client<S>),
+    Lent(Arc<Mutex<Client<S>>>),
+}
+
+/// Access to a client.
+pub(super) enum Access<'c, S> {
+    Own(&'c mut Client<S>),
+    Lent(MutexGuard<'c, Client<S>>),
 }
 
 /// What is to come of a request's body.
@@ -73,10 +88,55 @@ pub(super) enum Left {
     Unread,
 }
 
+impl<S> Lendable<S> {
+    pub(super) const fn new(client: Client<S>) -> Self {
+        Self::Own(client)
+    }
+
+    pub(super) fn get(&mut self) -> Access<'_, S> {
+        match self {
+            Self::Own(client) => Access::Own(client),
+            Self::Lent(shared) => Access::Lent(shared.lock()),
+        }
+    }
+
+    /// A share of it, for a body.
+    pub(super) fn lend(&mut self) -> Arc<Mutex<Client<S>>> {
+        match self {
+            Self::Own(client) => {
+                let shared = Arc::new(Mutex::new(std::mem::replace(client, Client::new(None, BytesMut::new()))));
+                *self = Self::Lent(Arc::clone(&shared));
+                shared
+            }
+            Self::Lent(shared) => Arc::clone(shared),
+        }
+    }
+}
+
+impl<S> Deref for Access<'_, S> {
+    type Target = Client<S>;
+
+    fn deref(&self) -> &Client<S> {
+        match self {
+            Self::Own(client) => client,
+            Self::Lent(client) => client,
+        }
+    }
+}
+
+impl<S> DerefMut for Access<'_, S> {
+    fn deref_mut(&mut self) -> &mut Client<S> {
+        match self {
+            Self::Own(client) => client,
+            Self::Lent(client) => client,
+        }
+    }
+}
+
 impl<S> Client<S> {
-    pub(super) fn new(stream: S, buffer: BytesMut) -> Self {
+    pub(super) fn new(stream: Option<S>, buffer: BytesMut) -> Self {
         Self {
-            stream: Some(stream),
+            stream,
             buffer,
             room: LEAST_ROOM,
             ended: false,

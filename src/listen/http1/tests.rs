@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 
-use http::header;
+use http::{Request, header};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 
-use self::rig::{Handler, Rig, Said, text};
+use self::rig::{Handler, Rig, STORED, Said, text};
 use super::*;
 use crate::clock::Clock;
 use crate::listen::ListenLimits;
@@ -142,7 +143,7 @@ async fn answers_are_framed_for_who_asks() {
             "/fed" => Response::new(Said::Fed(fed)),
             "/preset" => {
                 let head = "HTTP/1.1 299 Set\r\ndate: then\r\ncontent-length: 2\r\n";
-                Response::new(Said::Preset(head, "hi".into()))
+                Response::new(Said::Preset(head.to_owned(), "hi".into()))
             }
             _ => text("hi"),
         };
@@ -199,6 +200,22 @@ async fn answers_are_framed_for_who_asks() {
         rig.send(format!("{line}\r\nHost: a\r\n{extra}\r\n")).await;
         rig.client.shutdown().await.unwrap();
         assert_eq!(rig.rest().await, answer, "{line} {extra}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_goes_whole_and_in_turn() {
+    let handler = Handler::new(|_| async { text("later") });
+    for length in [0, 2, COPIED, COPIED + 1] {
+        let head = format!("HTTP/1.1 299 Set\r\ndate: then\r\ncontent-length: {length}\r\n");
+        let body = "x".repeat(length);
+        let mut rig = Rig::new(handler.clone());
+        let get = format!("GET {STORED}?{length} HTTP/1.1\r\nHost: a\r\n");
+        let others = format!("{}\r\n{GET}", get.replace("GET", "HEAD"));
+        rig.send(format!("{get}\r\n{others}{get}Connection: close\r\n\r\n{GET}")).await;
+        let later = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nlater";
+        let want = format!("{head}\r\n{body}{head}\r\n{later}{head}connection: close\r\n\r\n{body}");
+        assert_eq!(rig.rest().await, want, "{length}");
     }
 }
 

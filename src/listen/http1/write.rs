@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header;
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
+use http_body::Body;
 use hyper::ext::ReasonPhrase;
 
 use super::date::Date;
@@ -37,6 +38,16 @@ pub(super) enum Size {
     Exact(u64),
     /// It ends when it ends.
     Unknown,
+}
+
+impl Size {
+    pub(super) fn of(body: &impl Body) -> Self {
+        match body.size_hint().exact() {
+            _ if body.is_end_stream() => Self::Empty,
+            Some(length) => Self::Exact(length),
+            None => Self::Unknown,
+        }
+    }
 }
 
 /// Frames the body of an answer.
@@ -337,7 +348,7 @@ pub(in crate::listen) fn written(response: Response<Bytes>) -> Bytes {
 }
 
 /// Up to so many bytes a piece of a body is copied behind what stands before it.
-const COPIED: usize = 4 * 1024;
+pub(super) const COPIED: usize = 4 * 1024;
 /// The largest empty buffer that is kept between answers.
 const KEPT: usize = 16 * 1024;
 /// Bytes of a field, to begin with.

@@ -2,8 +2,11 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use http::Request;
+use http::request::Parts;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -22,7 +25,7 @@ pub(super) enum Said {
     /// At hand.
     Text(Bytes),
     /// The same, with a head.
-    Preset(&'static str, Bytes),
+    Preset(String, Bytes),
     /// As it comes.
     Fed(mpsc::UnboundedReceiver<Result<Frame<Bytes>, BoxError>>),
 }
@@ -58,8 +61,18 @@ impl Preset for Said {
         true
     }
 
+    fn whole(&mut self, most: usize) -> Option<&[u8]> {
+        match self {
+            Self::Text(text) | Self::Preset(_, text) => Some(&**text).filter(|text| text.len() <= most),
+            Self::Fed(_) => None,
+        }
+    }
+
     fn beside(&mut self, _: &mut BytesMut) {}
 }
+
+/// A path that is answered at once, by a body that brings its head and is as long as the query says.
+pub(super) const STORED: &str = "/stored";
 
 pub(super) type Answering = Pin<Box<dyn Future<Output = Result<Response<Said>, Infallible>> + Send>>;
 
@@ -91,8 +104,13 @@ impl Service<Request<Incoming>> for Handler {
 impl Answer for Handler {
     type Body = Said;
 
-    fn answer(&self, request: Request<Body>) -> Answering {
-        (self.0)(request)
+    fn answer(&self, head: Parts, body: Body) -> Answered<Said, Answering> {
+        if head.uri.path() == STORED {
+            let text = Bytes::from("x".repeat(head.uri.query().unwrap().parse().unwrap()));
+            let head = format!("HTTP/1.1 299 Set\r\ndate: then\r\ncontent-length: {}\r\n", text.len());
+            return Answered::Preset(Said::Preset(head, text));
+        }
+        Answered::Later((self.0)(Request::from_parts(head, body)))
     }
 }
 
