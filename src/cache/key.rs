@@ -90,12 +90,7 @@ impl KeyParts<'_> {
     /// Hands the pieces of the address to `sink` until it says no; whether it took them all.
     fn each_piece(&self, rule: &QueryRule, sink: &mut impl FnMut(&str) -> bool) -> bool {
         let mut separator = "?";
-        let start: &[_] = match self.scheme {
-            "http" => &["http://"],
-            "https" => &["https://"],
-            other => &[other, "://"],
-        };
-        start.iter().chain(&[self.host, self.path]).all(|piece| sink(piece))
+        [self.scheme, "://", self.host, self.path].into_iter().all(&mut *sink)
             && each_parameter(self.query, rule, &mut |parameter| {
                 sink(std::mem::replace(&mut separator, "&")) && sink(parameter)
             })

@@ -14,7 +14,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Response, StatusCode};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
@@ -24,6 +25,7 @@ use super::drain::Open;
 use super::serve::{Answer, BoxError, Server};
 use super::watch::{Phase, Watch};
 use super::wire::Wire;
+use crate::message::spare;
 use crate::message::switch::{self, Switched, Switching};
 use crate::metrics::ConnectionRefusal;
 
@@ -35,7 +37,7 @@ mod stream;
 mod tests;
 mod write;
 
-use self::head::{Asked, Head, Length, Refused, Scan};
+use self::head::{Asked, Length, Refused, Scan};
 use self::stream::{Client, Leave, Left, Lendable};
 use self::write::{COPIED, Encoder, Out, Size};
 
@@ -214,35 +216,36 @@ where
             return Poll::Ready(Ok(()));
         }
         let bytes = client.buffer.split_to(length).freeze();
-        let head = self.scan.read(bytes);
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.headers = spare::take();
+        let read = self.scan.read(bytes, &mut parts);
         self.scan.clear();
-        match head {
-            Ok(head) => {
-                self.with_body = head.length != Length::None;
+        match read {
+            Ok((length, asked)) => {
+                self.with_body = length != Length::None;
                 if self.with_body {
-                    client.begin(head.length, head.asked.expects);
+                    client.begin(length, asked.expects);
                 }
                 drop(client);
-                return Poll::Ready(self.ask(head, cx));
+                self.heads += 1;
+                self.asked = asked;
+                Poll::Ready(self.ask(parts, length, cx))
             }
             Err(refused) => {
                 drop(client);
                 self.refuse(refused);
+                Poll::Ready(Ok(()))
             }
         }
-        Poll::Ready(Ok(()))
     }
 
-    fn ask(&mut self, head: Head, cx: &mut Context<'_>) -> Result<(), BoxError> {
-        let Head { mut parts, length, asked } = head;
-        self.heads += 1;
-        self.asked = asked;
+    fn ask(&mut self, mut parts: Parts, length: Length, cx: &mut Context<'_>) -> Result<(), BoxError> {
         let body = match length {
             Length::None => Body::none(),
             Length::Exact(length) => Body::new(self.client.lend(), Some(length)),
             Length::Chunked => Body::new(self.client.lend(), None),
         };
-        if asked.upgrade {
+        if self.asked.upgrade {
             let (switching, switch) = switch::pair();
             self.switching = Some(switching);
             parts.extensions.insert(switch);
@@ -331,6 +334,7 @@ where
         } else {
             Encoder::begin(out, (&answer, size), self.asked, keep, date, |text| body.beside(text))
         };
+        spare::give_back(answer.headers);
         self.state = State::Sending(body, encoder);
         Ok(())
     }

@@ -12,6 +12,7 @@
 //! - [`read`]: small pieces, strictly
 //! - [`names`]: of fields that nearly all messages have
 //! - [`present`]: which of the fields that steer a proxy there are
+//! - [`spare`]: maps of fields, to be used again
 //! - [`switch`]: a connection after a switch of protocols
 //! - [`edits`]: header edits and static answers that an operator asked for
 
@@ -26,6 +27,7 @@ pub mod present;
 pub mod read;
 pub mod secrets;
 pub mod short;
+pub mod spare;
 pub mod switch;
 pub mod target;
 pub mod trace;

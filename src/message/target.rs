@@ -70,11 +70,12 @@ pub fn sent(path: &str, is_rewritten: bool) -> Result<Option<String>, Reason> {
 
 /// The one host of a request. `old` is HTTP/1.0, which may come without.
 fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap, old: bool) -> Result<Cow<'a, str>, Reason> {
-    // Where each name stands once, as it mostly does, there is nothing to count.
+    // Where each name stands once, as it mostly does, there is nothing to count; and Host mostly stands first.
     let is_repeated = headers.len() > headers.keys_len() && headers.get_all(header::HOST).iter().nth(1).is_some();
-    let field = match headers.get(header::HOST) {
+    let first = headers.iter().next().filter(|(name, _)| **name == header::HOST);
+    let field = match first.map(|(_, value)| value).or_else(|| headers.get(header::HOST)) {
         Some(_) if is_repeated => return Err(Reason::RequestHost),
-        Some(value) => Some(std::str::from_utf8(value.as_bytes()).map_err(|_| Reason::RequestHost)?),
+        Some(value) => Some(value.to_str().map_err(|_| Reason::RequestHost)?),
         None => None,
     };
     let authority = uri.authority().map(http::uri::Authority::as_str);

@@ -25,6 +25,7 @@ use crate::cache::entry::Entry;
 use crate::consumer::Identity;
 use crate::listen::Peer;
 use crate::message::present::Present;
+use crate::message::spare;
 use crate::message::target::Target;
 use crate::message::trace::TraceId;
 use crate::metrics::{CacheResult, Wait};
@@ -81,7 +82,9 @@ pub(super) fn begin(worker: &Arc<Worker>, mut parts: Parts, body: Inbound, peer:
         if result != CacheResult::Hit {
             exchange.note(&parts);
         }
-        return serve(exchange, route, &parts, None, (entry, result, refresh));
+        let begun = serve(exchange, route, &parts, None, (entry, result, refresh));
+        spare::give_back(parts.headers);
+        return begun;
     }
     exchange.note(&parts);
     match looked {

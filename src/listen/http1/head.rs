@@ -11,7 +11,7 @@
 use bytes::{Buf as _, Bytes};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Uri, Version};
+use http::{Method, Uri, Version};
 
 use crate::message::names;
 use crate::message::read::{decimal, trim};
@@ -31,14 +31,6 @@ pub(super) struct Scan {
     ends: Vec<usize>,
     /// Whether the request line was judged before the rest had come.
     judged: bool,
-}
-
-/// A request's head.
-#[derive(Debug)]
-pub(super) struct Head {
-    pub(super) parts: Parts,
-    pub(super) length: Length,
-    pub(super) asked: Asked,
 }
 
 /// What follows a head.
@@ -172,11 +164,11 @@ impl Scan {
         }
     }
 
-    /// Reads the head that was found; `bytes` are the head's.
+    /// Reads the head that was found into `parts`, which are new; `bytes` are the head's.
     ///
     /// # Errors
     /// When it is no request, or one that others could read in another way.
-    pub(super) fn read(&self, mut bytes: Bytes) -> Result<Head, Refused> {
+    pub(super) fn read(&self, mut bytes: Bytes, parts: &mut Parts) -> Result<(Length, Asked), Refused> {
         let mut ends = self.ends.iter().copied();
         let first = ends.next().unwrap_or_default();
         let line = RequestLine::of(bytes.get(self.begin..first).unwrap_or_default())?;
@@ -188,7 +180,6 @@ impl Scan {
         let after_target = target + line.target.len();
         let mut asked = Asked { old, bodiless: method == Method::HEAD, ..Asked::default() };
         let mut framing = Framing::default();
-        let (mut parts, ()) = Request::new(()).into_parts();
         // More fields than it can hold were refused before.
         parts.headers.try_reserve(ends.len()).map_err(|_| Refused::TooLarge)?;
         let mut start = first + 2;
@@ -207,7 +198,7 @@ impl Scan {
         parts.method = method;
         parts.uri = Uri::from_maybe_shared(bytes).map_err(|_| Refused::Malformed)?;
         parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
-        Ok(Head { parts, length, asked })
+        Ok((length, asked))
     }
 }
 
@@ -390,12 +381,27 @@ const MOST_TARGET: usize = u16::MAX as usize - 1;
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
+    use http::Request;
     use proptest::prelude::*;
 
     use super::*;
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n";
     const POST: &str = "POST /p HTTP/1.1\r\nHost: a\r\n";
+
+    /// A request's head.
+    #[derive(Debug)]
+    struct Head {
+        parts: Parts,
+        length: Length,
+        asked: Asked,
+    }
+
+    fn head(scan: &Scan, bytes: Bytes) -> Result<Head, Refused> {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let (length, asked) = scan.read(bytes, &mut parts)?;
+        Ok(Head { parts, length, asked })
+    }
 
     /// What comes of a head that is fed in pieces; `None` if its end has not come. What follows it is left.
     fn read<'b>(pieces: impl IntoIterator<Item = &'b [u8]>) -> (Option<Result<Head, Refused>>, BytesMut) {
@@ -407,7 +413,7 @@ mod tests {
             }
             match scan.find(&buffer, 64 * 1024) {
                 Ok(None) => {}
-                Ok(Some(length)) => verdict = Some(scan.read(buffer.split_to(length).freeze())),
+                Ok(Some(length)) => verdict = Some(head(&scan, buffer.split_to(length).freeze())),
                 Err(refused) => verdict = Some(Err(refused)),
             }
         }
@@ -584,7 +590,7 @@ mod tests {
         let mut scan = Scan::default();
         let bytes = Bytes::from(format!("GET /{long} HTTP/1.0\r\n\r\n"));
         assert_eq!(scan.find(&bytes, usize::MAX), Ok(Some(bytes.len())));
-        assert_eq!(scan.read(bytes).unwrap_err(), Refused::TargetTooLong);
+        assert_eq!(head(&scan, bytes).unwrap_err(), Refused::TargetTooLong);
         let request: Vec<u8> = fields(many.trim_end()).replacen("X: y\r\n", "", 1).into_bytes();
         assert!(read([&request[..]]).0.unwrap().is_ok(), "as many fields as there may be");
     }
