@@ -1,14 +1,67 @@
-//! Counters that cost a request one uncontended add each.
+//! Counters that cost a request next to nothing.
 //!
 //! Every worker adds into its own shard: a run of whole cache lines that no other worker writes. The sum is made
-//! when it is read. Adds are atomic all the same, since an embedder's thread may have to share a shard.
+//! when it is read.
+//!
+//! An atomic add waits until all that was written before is out of the core's store buffer, which takes longer than much
+//! of what is counted. So a thread that has taken the [`Seat`] of a worker writes what it alone writes by a plain load
+//! and store. All others, threads of an embedder for one, share another shard of that worker, and add atomically.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A block of counters, once per worker.
+use parking_lot::Mutex;
+
+/// The right of one thread to be the only one that writes a worker's own shards, as long as it is held.
 #[derive(Debug)]
-pub(super) struct Shards(Box<[Box<[Line]>]>);
+pub struct Seat {
+    worker: usize,
+    /// It is the thread's, and goes to no other.
+    _thread: PhantomData<*const ()>,
+}
+
+thread_local! {
+    /// Whose seat this thread has; no worker's at first.
+    static SEAT: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Seats that are taken in this process.
+static TAKEN: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+impl Seat {
+    /// Takes the seat of `worker` for this thread; `None` if another thread has it (that of another gateway's worker), or
+    /// this one has one already.
+    pub fn take(worker: usize) -> Option<Self> {
+        if SEAT.get() != usize::MAX || !TAKEN.lock().insert(worker) {
+            return None;
+        }
+        SEAT.set(worker);
+        Some(Self { worker, _thread: PhantomData })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        SEAT.set(usize::MAX);
+        // Who takes it next sees what was counted: the lock orders the two.
+        TAKEN.lock().remove(&self.worker);
+    }
+}
+
+/// A block of counters for each worker: one that its thread writes alone, and one for whoever else counts for it.
+#[derive(Debug)]
+pub(super) struct Shards {
+    counters: usize,
+    own: Box<[Block]>,
+    shared: Box<[Block]>,
+}
+
+/// Made by the first who counts.
+type Block = OnceLock<Box<[Line]>>;
 
 /// Two cache lines, since the prefetcher of common CPUs fetches lines in pairs.
 #[derive(Debug, Default)]
@@ -18,8 +71,8 @@ struct Line([AtomicU64; LINE]);
 impl Shards {
     /// `counters` counters for each of `workers` workers, all zero.
     pub(super) fn new(workers: usize, counters: usize) -> Self {
-        let shard = || (0..counters.div_ceil(LINE)).map(|_| Line::default()).collect();
-        Self((0..workers.max(1)).map(|_| shard()).collect())
+        let blocks = || (0..workers.max(1)).map(|_| Block::new()).collect();
+        Self { counters, own: blocks(), shared: blocks() }
     }
 
     /// Adds to the counter `index` in the shard of `worker`.
@@ -27,30 +80,40 @@ impl Shards {
         self.of(worker).add(index, amount);
     }
 
-    /// The shard of `worker`. One that does not exist (the thread of an embedder) shares a shard.
+    /// The shard of `worker` that this thread may write. One that does not exist shares that of another.
     pub(super) fn of(&self, worker: usize) -> Shard<'_> {
-        let lines = self.0.get(worker).or_else(|| self.0.get(worker % self.0.len()));
-        Shard(lines.map_or(&[], |lines| lines))
+        let own = if SEAT.get() == worker { self.own.get(worker) } else { None };
+        let block = own.or_else(|| self.shared.get(worker)).or_else(|| self.shared.get(worker % self.shared.len()));
+        let make = || (0..self.counters.div_ceil(LINE)).map(|_| Line::default()).collect();
+        Shard { lines: block.map_or(&[], |block| block.get_or_init(make)), is_own: own.is_some() }
     }
 
     /// The sum of the counter `index` over all shards.
     pub(super) fn sum(&self, index: usize) -> u64 {
-        self.0
-            .iter()
-            .filter_map(|lines| counter(lines, index))
+        let blocks = self.own.iter().chain(&self.shared);
+        blocks
+            .filter_map(|block| counter(block.get()?, index))
             .fold(0, |sum, counter| sum.wrapping_add(counter.load(Ordering::Relaxed)))
     }
 }
 
 /// The counters of one worker.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shard<'a>(&'a [Line]);
+pub(super) struct Shard<'a> {
+    lines: &'a [Line],
+    /// Nobody else writes them.
+    is_own: bool,
+}
 
 impl Shard<'_> {
     /// Adds to the counter `index`. One that does not exist counts nothing.
     pub(super) fn add(self, index: usize, amount: u64) {
-        if let Some(counter) = counter(self.0, index) {
-            counter.fetch_add(amount, Ordering::Relaxed);
+        match counter(self.lines, index) {
+            Some(counter) if self.is_own => {
+                counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+            }
+            Some(counter) => drop(counter.fetch_add(amount, Ordering::Relaxed)),
+            None => {}
         }
     }
 }
@@ -131,6 +194,35 @@ mod tests {
             shards.add(worker, 17, 2);
         }
         assert_eq!((shards.sum(17), shards.sum(16), shards.sum(18)), (14, 0, 0));
+    }
+
+    #[test]
+    fn nothing_is_lost_whoever_counts() {
+        // Of one worker, two at a time want the seat; a third counts without.
+        let shards = Shards::new(2, 1);
+        let count = |seat: bool| {
+            for _ in 0..100 {
+                let _seat = seat.then(|| Seat::take(1));
+                (0..100).for_each(|_| shards.add(1, 0, 1));
+            }
+        };
+        std::thread::scope(|scope| {
+            for seat in [true, true, false] {
+                scope.spawn(move || count(seat));
+            }
+        });
+        assert_eq!(shards.sum(0), 30_000);
+    }
+
+    #[test]
+    fn a_seat_is_one_threads_and_a_thread_has_one() {
+        let seat = Seat::take(70).unwrap();
+        assert!(Seat::take(71).is_none(), "a second one");
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(Seat::take(70).is_none(), "another thread's"));
+        });
+        drop(seat);
+        assert!(Seat::take(70).is_some());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::listen::http1::Date;
 use crate::listen::serve::{self, Place, Server, Tally};
 use crate::listen::tls::TlsError;
 use crate::listen::{Accept, Callers, Peer, socket};
-use crate::metrics::WorkerMeter;
+use crate::metrics::{Seat, WorkerMeter};
 use crate::proxy::access_log::{AccessLog, LogWriter};
 use crate::traces::Tracer;
 
@@ -300,6 +300,7 @@ fn spawn_worker(index: usize, shares: Vec<Share>, handle: &Handle, drain: Drain)
     let event_loop = runtime.metrics();
     meter.watch_busy(move || event_loop.worker_total_busy_duration(0));
     let work = move || {
+        let _seat = Seat::take(index);
         runtime.block_on(async {
             tokio::spawn(measure_lag(meter, clock));
             for share in shares {
