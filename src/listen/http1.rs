@@ -258,22 +258,27 @@ where
                     return self.begin(answer.map_err(Into::into)?, cx);
                 }
                 self.state = State::Answering(answer);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Begins an answer whose head comes with its body; a short one is said whole.
-    fn begin_preset(&mut self, mut body: A::Body, cx: &mut Context<'_>) {
-        let keep = self.keeps(cx);
-        body.preset(self.out.text());
-        let encoder = Encoder::preset(&mut self.out, Size::of(&body), self.asked, keep);
-        if let Some(data) = body.whole(COPIED) {
-            self.out.text().extend_from_slice(if self.asked.bodiless { &[] } else { data });
-            self.state = State::Ending(!keep);
-        } else {
-            self.state = State::Sending(body, encoder);
+    fn begin_preset(&mut self, mut body: A::Body, cx: &mut Context<'_>) -> Result<(), BoxError> {
+        let (keep, size) = (self.keeps(cx), Size::of(&body));
+        if !body.preset(self.out.text()) {
+            return Err("the answer has no head".into());
         }
+        let encoder = Encoder::preset(&mut self.out, size, self.asked, keep);
+        let whole = if size == Size::Unknown { None } else { body.whole(COPIED) };
+        self.state = match whole {
+            Some(data) => {
+                self.out.text().extend_from_slice(if self.asked.bodiless { &[] } else { data });
+                State::Ending(!keep)
+            }
+            None => State::Sending(body, encoder),
+        };
+        Ok(())
     }
 
     /// Whether the connection may go on after the answer that begins now.

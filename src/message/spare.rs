@@ -55,8 +55,7 @@ mod tests {
             assert!(map.is_empty() && (USUAL..=LARGEST).contains(&map.capacity()), "{map:?}");
             assert!(map.iter().next().is_none() && !map.contains_key("x-0"));
         }
-        let taken: Vec<_> = (0..=MOST).map(|_| take()).collect();
-        taken.into_iter().for_each(give_back);
+        [(); MOST + 1].map(|()| take()).into_iter().for_each(give_back);
         SPARE.with_borrow(|spare| assert_eq!(spare.len(), MOST));
     }
 }

@@ -35,7 +35,6 @@ use crate::throttle::rate::{Come, RateLimiter, Rated, Reservation};
 use crate::upstream::body::Inbound;
 
 /// How far a request came without waiting.
-#[expect(clippy::large_enum_variant, reason = "the large one is the hot one, and is moved out at once")]
 pub(super) enum Begun {
     /// All the way.
     Answered(Response<ResponseBody>),
