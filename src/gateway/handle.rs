@@ -109,6 +109,7 @@ impl Handle {
                     index,
                     snapshot: ArcSwap::from(snapshot::view(&core, &built, &settings)),
                     hot: Hot::new(),
+                    alarms: Arc::default(),
                     journal: Journal::default(),
                     tracer: tracer.clone(),
                     log: log.as_ref().map(crate::proxy::access_log::AccessLog::worker),

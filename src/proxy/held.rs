@@ -18,6 +18,7 @@ use http_body::Frame;
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep_until};
 
+use super::alarms::Alarm;
 use super::snapshot::Worker;
 use crate::breaker::Pass;
 use crate::message::trace::TraceId;
@@ -66,7 +67,7 @@ pub(super) struct InFlight {
     since: Instant,
     patience: Patience,
     /// Made by the first poll that has to wait.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Alarm>,
     /// Bytes of the request's body that had been read when the timer was last set.
     uploaded: Option<u64>,
 }
@@ -273,15 +274,15 @@ impl InFlight {
     }
 
     /// Why nobody waits any longer, once that is so.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<OriginError> {
+    fn poll_patience(&mut self, cx: &Context<'_>) -> Poll<OriginError> {
         let Patience { silence, deadline, request } = &self.patience;
-        let deadline = deadline.map(tokio::time::Instant::from);
-        let until = |silent| deadline.map_or(silent, |at| at.min(silent));
+        let Some((_, held)) = &mut self.sending else { return Poll::Ready(timeout()) };
+        let until = |silent: Instant| deadline.map_or(silent, |at| at.min(silent));
         let since = self.since;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until((since + *silence).into()))));
+        let timer = self.timer.get_or_insert_with(|| Alarm::new(&held.worker.alarms, until(since + *silence)));
         loop {
-            std::task::ready!(timer.as_mut().poll(cx));
-            let now = timer.deadline();
+            std::task::ready!(timer.poll(cx));
+            let now = timer.at();
             if deadline.is_some_and(|at| at <= now) {
                 return Poll::Ready(OriginError::late());
             }
@@ -289,13 +290,11 @@ impl InFlight {
             let read = request.as_ref().filter(|body| body.progress() == Progress::Unfinished).map(|body| body.bytes());
             let moves = read.zip(self.uploaded).is_none_or(|(read, before)| read >= before + UPLOAD_AT_LEAST);
             if read.is_none() || !moves {
-                if let Some((_, held)) = &mut self.sending {
-                    held.fail(Outcome::Broken);
-                }
+                held.fail(Outcome::Broken);
                 return Poll::Ready(timeout());
             }
             self.uploaded = read;
-            timer.as_mut().reset(until(now + *silence));
+            timer.put_off(until(now + *silence));
         }
     }
 }

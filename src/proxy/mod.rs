@@ -29,6 +29,7 @@ use crate::upstream::body::Inbound;
 
 pub mod access_log;
 mod admit;
+pub mod alarms;
 mod attempt;
 mod body;
 mod cache_status;

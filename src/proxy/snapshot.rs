@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
 use super::access_log::WorkerLog;
+use super::alarms::Alarms;
 use super::hooks::Hooks;
 use super::journal::Journal;
 use super::limits::Told;
@@ -168,6 +169,8 @@ pub struct Worker {
     pub snapshot: ArcSwap<Snapshot>,
     /// What it finds again and again.
     pub hot: Hot,
+    /// Until when its attempts wait.
+    pub alarms: Arc<Alarms>,
     /// What became of its requests, of those somebody may ask about.
     pub journal: Journal,
     /// Where its access log lines go.
