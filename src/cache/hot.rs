@@ -5,8 +5,9 @@
 //! goes to the store.
 //!
 //! Nothing is valid because it is here. An answer that the store has given up, for whatever reason, says so itself
-//! ([`Entry::is_retired`]), in the moment in which it is given up; and it is not kept alive. Answers with Vary are not
-//! here: which of them answers is for the list of variants to say.
+//! ([`Entry::is_retired`]), in the moment in which it is given up; and it is not kept alive. So does the mark that answers
+//! may not be shared ([`Mark::is_at`]). Answers with Vary are not here: which of them answers is for the list of variants
+//! to say.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -14,17 +15,25 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::cache::entry::Entry;
-use crate::cache::store::{Found, FoundSlot, Lookup, Store};
+use crate::cache::store::{Found, FoundSlot, Lookup, Mark, Store};
 
-/// A few answers that were found of late; each worker has its own.
+/// A few answers and marks that were found of late; each worker has its own.
 #[derive(Debug)]
 pub struct Hot(Mutex<Box<[Place]>>);
 
 #[derive(Debug, Default)]
 struct Place {
-    entry: Weak<Entry>,
+    kept: Kept,
     /// How often it was asked for.
     looks: u32,
+}
+
+#[derive(Debug, Default)]
+enum Kept {
+    #[default]
+    Nothing,
+    Entry(Weak<Entry>),
+    Mark(Arc<Mark>),
 }
 
 impl Hot {
@@ -37,14 +46,16 @@ impl Hot {
     pub fn find(&self, store: &Store, asked: &Lookup<'_>, now: Instant) -> Found {
         let mut places = self.0.lock();
         let place = places.get_mut(asked.primary.0 as usize % PLACES).expect("a remainder is less than its divisor");
-        if let Some(entry) = place.look(asked) {
-            return Found { key: asked.primary, slot: FoundSlot::Entry(entry) };
+        if let Some(slot) = place.look(asked, now) {
+            return Found { key: asked.primary, slot };
         }
-        let found = store.find(asked, now);
-        if let FoundSlot::Entry(entry) = &found.slot
-            && found.key == asked.primary
-        {
-            place.keep(entry);
+        let (found, mark) = store.find_marked(asked, now);
+        match (&found.slot, mark) {
+            (_, Some(mark)) => place.keep(Kept::Mark(mark)),
+            (FoundSlot::Entry(entry), None) if found.key == asked.primary => {
+                place.keep(Kept::Entry(Arc::downgrade(entry)));
+            }
+            _ => {}
         }
         found
     }
@@ -57,22 +68,39 @@ impl Default for Hot {
 }
 
 impl Place {
-    fn look(&mut self, asked: &Lookup<'_>) -> Option<Arc<Entry>> {
+    fn look(&mut self, asked: &Lookup<'_>, now: Instant) -> Option<FoundSlot> {
         self.looks = self.looks.wrapping_add(1);
         if self.looks <= COUNTED || self.looks.is_multiple_of(TOLD) {
             return None;
         }
-        self.entry.upgrade().filter(|entry| !entry.is_retired() && asked.is_answered_by(entry))
+        match &self.kept {
+            Kept::Nothing => None,
+            Kept::Entry(entry) => {
+                let entry = entry.upgrade().filter(|entry| !entry.is_retired() && asked.is_answered_by(entry))?;
+                Some(FoundSlot::Entry(entry))
+            }
+            Kept::Mark(mark) => mark.is_at(asked.primary, now).then_some(FoundSlot::Uncacheable),
+        }
     }
 
-    fn keep(&mut self, entry: &Arc<Entry>) {
-        if !std::ptr::eq(self.entry.as_ptr(), Arc::as_ptr(entry)) {
-            *self = Self { entry: Arc::downgrade(entry), looks: 0 };
+    fn keep(&mut self, kept: Kept) {
+        if !self.kept.is(&kept) {
+            *self = Self { kept, looks: 0 };
         }
     }
 }
 
-/// 16 bytes each.
+impl Kept {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Entry(one), Self::Entry(other)) => one.ptr_eq(other),
+            (Self::Mark(one), Self::Mark(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// 24 bytes each; a mark has 64 more.
 const PLACES: usize = 256;
 
 /// Looks that the store is told of one by one: more than its counters tell apart.
@@ -83,6 +111,8 @@ const TOLD: u32 = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -93,10 +123,14 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Event {
-        Put { varies: bool },
+        Put {
+            varies: bool,
+        },
         Purge(Depth),
         PurgeAll(Depth),
         Uncacheable,
+        /// A minute passes: a mark stands for two.
+        Minute,
     }
 
     fn event() -> impl Strategy<Value = Event> {
@@ -106,6 +140,7 @@ mod tests {
             depth().prop_map(Event::Purge),
             depth().prop_map(Event::PurgeAll),
             Just(Event::Uncacheable),
+            Just(Event::Minute),
         ]
     }
 
@@ -117,6 +152,7 @@ mod tests {
             Event::Purge(depth) => drop(world.store.purge(Purge::Key(key), *depth, now)),
             Event::PurgeAll(depth) => drop(world.store.purge(Purge::All, *depth, now)),
             Event::Uncacheable => world.store.mark_uncacheable(key, now),
+            Event::Minute => world.now += Duration::from_secs(60),
         }
     }
 
@@ -145,6 +181,27 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_mark_is_known_here_until_the_store_gives_it_up() {
+        for replaced in [true, false] {
+            let (mut world, hot) = (World::new(1 << 20), Hot::new());
+            let key = world.key("/a");
+            let finds = |world: &World| world.asked("/a", &[], |asked, now| hot.find(&world.store, asked, now).slot);
+            world.store.mark_uncacheable(key, world.now);
+            assert!((0..100).all(|_| matches!(finds(&world), FoundSlot::Uncacheable)));
+            let kept = std::mem::take(&mut hot.0.lock()[key.0 as usize % PLACES].kept);
+            let Kept::Mark(mark) = kept else { panic!("{kept:?}") };
+            assert!(mark.is_at(key, world.now) && !mark.is_at(world.key("/b"), world.now));
+            assert!(!mark.is_at(key, world.now + Duration::from_secs(120)), "its time is over");
+            if replaced {
+                world.put("/a", "", &[]);
+            } else {
+                world.store.invalidate(key, world.later());
+            }
+            assert!(!mark.is_at(key, world.now));
         }
     }
 

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName};
@@ -87,9 +87,13 @@ impl Store {
             .weigher(|_, slot: &Slot| slot.weight())
             .eviction_listener(move |_, slot: Slot, cause| {
                 // It hears of every end: eviction, removal, and replacement.
-                if let Slot::Entry(entry) = slot {
-                    entry.retire();
-                    count.fetch_add(u64::from(cause == RemovalCause::Size), Ordering::Relaxed);
+                match slot {
+                    Slot::Entry(entry) => {
+                        entry.retire();
+                        count.fetch_add(u64::from(cause == RemovalCause::Size), Ordering::Relaxed);
+                    }
+                    Slot::Uncacheable(mark) => mark.retired.store(true, Ordering::Release),
+                    Slot::Vary(_) => {}
                 }
             })
             .build_with_hasher(BuildKeyHasher::default());
@@ -115,14 +119,22 @@ impl Store {
     /// Finds what there is for a request. An answer found is one to this very request: its address and the fields
     /// that selected it were compared, so that a collision of hashes is a miss.
     pub fn find(&self, asked: &Lookup<'_>, now: Instant) -> Found {
+        self.find_marked(asked, now).0
+    }
+
+    /// The same, and the mark, if that is what there is for all requests with this primary key.
+    pub(super) fn find_marked(&self, asked: &Lookup<'_>, now: Instant) -> (Found, Option<Arc<Mark>>) {
         let primary = asked.primary;
         match self.slots.get(&primary) {
             Some(Slot::Vary(variants)) => {
                 let key = variants.salted(self.keyer.variant(primary, &variants.vary, asked.headers));
-                let slot = self.slots.get(&key);
-                Found { key, slot: asked.judge(slot, now).unwrap_or(FoundSlot::VaryMiss) }
+                let slot = asked.judge(self.slots.get(&key), now);
+                (Found { key, slot: slot.unwrap_or(FoundSlot::VaryMiss) }, None)
             }
-            slot => Found { key: primary, slot: asked.judge(slot, now).unwrap_or(FoundSlot::Miss) },
+            Some(Slot::Uncacheable(mark)) if mark.stands(now) => {
+                (Found { key: primary, slot: FoundSlot::Uncacheable }, Some(mark))
+            }
+            slot => (Found { key: primary, slot: asked.judge(slot, now).unwrap_or(FoundSlot::Miss) }, None),
         }
     }
 
@@ -211,7 +223,8 @@ impl Store {
         let _stripe = self.stripe(key);
         // One variant that may not be shared says nothing about the others.
         if !matches!(self.slots.get(&key), Some(Slot::Vary(_))) {
-            self.slots.insert(key, Slot::Uncacheable { until: now + UNCACHEABLE });
+            let mark = Mark { key, until: now + UNCACHEABLE, retired: AtomicBool::new(false) };
+            self.slots.insert(key, Slot::Uncacheable(Arc::new(mark)));
             self.make_room(OVERHEAD.into());
         }
     }
@@ -260,8 +273,8 @@ impl Lookup<'_> {
     fn judge(&self, slot: Option<Slot>, now: Instant) -> Option<FoundSlot> {
         match slot? {
             Slot::Entry(entry) if self.is_answered_by(&entry) => Some(FoundSlot::Entry(entry)),
-            Slot::Uncacheable { until } if now < until => Some(FoundSlot::Uncacheable),
-            Slot::Entry(_) | Slot::Uncacheable { .. } | Slot::Vary(_) => None,
+            Slot::Uncacheable(mark) if mark.stands(now) => Some(FoundSlot::Uncacheable),
+            Slot::Entry(_) | Slot::Uncacheable(_) | Slot::Vary(_) => None,
         }
     }
 
@@ -288,7 +301,27 @@ pub struct StoreStats {
 pub(super) enum Slot {
     Entry(Arc<Entry>),
     Vary(Arc<Variants>),
-    Uncacheable { until: Instant },
+    Uncacheable(Arc<Mark>),
+}
+
+/// The remembrance that answers at a place may not be shared.
+#[derive(Debug)]
+pub(super) struct Mark {
+    key: Key,
+    until: Instant,
+    /// It is not in the map any more.
+    retired: AtomicBool,
+}
+
+impl Mark {
+    /// Whether it is the one at `key`, and the store still has it.
+    pub(super) fn is_at(&self, key: Key, now: Instant) -> bool {
+        self.key == key && self.stands(now) && !self.retired.load(Ordering::Acquire)
+    }
+
+    fn stands(&self, now: Instant) -> bool {
+        now < self.until
+    }
 }
 
 impl Slot {
@@ -296,7 +329,7 @@ impl Slot {
         match self {
             Self::Entry(entry) => entry.weight(),
             Self::Vary(variants) => variants.weight(),
-            Self::Uncacheable { .. } => OVERHEAD,
+            Self::Uncacheable(_) => OVERHEAD,
         }
     }
 
@@ -306,7 +339,7 @@ impl Slot {
         match self {
             Self::Entry(old) => old.head.received <= entry.head.received || old.head.address != entry.head.address,
             Self::Vary(old) => old.vary == entry.head.vary || old.is_older_than(entry.head.received),
-            Self::Uncacheable { .. } => true,
+            Self::Uncacheable(_) => true,
         }
     }
 }
