@@ -93,7 +93,7 @@ impl Breaker {
 
     /// Takes new parameters at a reload. The state is carried over; a window of another length starts empty.
     pub fn retune(&mut self, params: BreakerParams, now: Instant) {
-        self.stand = self.stand_at(now);
+        self.pass_time(now);
         if params.window != self.params.window {
             self.window = Window::new(params.window, now);
         }
@@ -106,7 +106,7 @@ impl Breaker {
     /// # Errors
     /// How long to wait before it makes sense to ask again.
     pub fn enter(&mut self, safe: bool, now: Instant) -> Result<Pass, Duration> {
-        self.stand = self.stand_at(now);
+        self.pass_time(now);
         let generation = self.stand.generation;
         if safe && let Phase::HalfOpen(trials) = &mut self.stand.phase {
             trials.safe_asked = now;
@@ -125,7 +125,7 @@ impl Breaker {
 
     /// Takes the right to one probe as a trial; nothing while no probe is asked for.
     pub fn enter_probe(&mut self, now: Instant) -> Option<Pass> {
-        self.stand = self.stand_at(now);
+        self.pass_time(now);
         let Phase::HalfOpen(trials) = &mut self.stand.phase else { return None };
         if self.params.trial != Trial::Probe {
             return None;
@@ -152,7 +152,7 @@ impl Breaker {
     /// time alone makes (open to half-open, half-open given up) are seen in [`Breaker::state`], and told by
     /// [`Breaker::elapsed`].
     pub fn record(&mut self, pass: Pass, outcome: Outcome, took: Duration, now: Instant) -> Option<Shift> {
-        self.stand = self.stand_at(now);
+        self.pass_time(now);
         if pass.generation != self.stand.generation {
             return None;
         }
@@ -177,7 +177,7 @@ impl Breaker {
     ///
     /// A single zombie opens nothing, whatever its share: one impatient client must not shut out the others.
     pub fn haunted(&mut self, zombies: u32, slots: u32, now: Instant) -> Option<Shift> {
-        self.stand = self.stand_at(now);
+        self.pass_time(now);
         let many = zombies > 1 && f64::from(zombies) > self.params.zombie_share * f64::from(slots);
         if many && matches!(self.stand.phase, Phase::Closed { .. }) { self.open(Cause::Zombies, now) } else { None }
     }
@@ -206,19 +206,18 @@ impl Breaker {
     /// # Errors
     /// How long to wait before it makes sense to ask again.
     pub fn peek(&self, now: Instant) -> Result<(), Duration> {
-        let stand = self.stand_at(now);
-        match stand.phase {
+        self.at(now, |phase| match phase {
             Phase::Closed { .. } | Phase::Forced(Hold::Closed) => Ok(()),
             Phase::Open { until } => Err(until.saturating_duration_since(now)),
             Phase::Forced(Hold::Open) => Err(HELD),
-            Phase::HalfOpen(trials) if trials.left > 0 && !self.asks_probes(&trials, now) => Ok(()),
+            Phase::HalfOpen(trials) if trials.left > 0 && !self.asks_probes(trials, now) => Ok(()),
             Phase::HalfOpen(_) => Err(TRIALS_OUT),
-        }
+        })
     }
 
     /// The state at `now`.
     pub fn state(&self, now: Instant) -> State {
-        self.stand_at(now).phase.state()
+        self.at(now, Phase::state)
     }
 
     /// The shift that time alone has made since the last one was told, to be asked for now and then.
@@ -231,7 +230,7 @@ impl Breaker {
     /// The share of the upstream's slots that may be used (0.1 to 1): low while it is not closed, growing for
     /// [`RAMP`] after it closed. At least one slot should be left whatever the share.
     pub fn share(&self, now: Instant) -> f64 {
-        match self.stand_at(now).phase {
+        self.at(now, |phase| match *phase {
             _ if !self.counts() => 1.0,
             Phase::Closed { ramp: None } | Phase::Forced(Hold::Closed) => 1.0,
             Phase::Closed { ramp: Some(since) } => {
@@ -239,7 +238,7 @@ impl Breaker {
                 (RAMP_FLOOR + (1.0 - RAMP_FLOOR) * done).min(1.0)
             }
             Phase::Open { .. } | Phase::HalfOpen(_) | Phase::Forced(Hold::Open) => RAMP_FLOOR,
-        }
+        })
     }
 
     /// The shares (0 to 1) of broken and of slow calls that are a strain now: as large as in the window, but no larger than
@@ -364,6 +363,17 @@ impl Breaker {
         }
         stand
     }
+
+    /// Reads its phase at `now`, without copying it where time has changed nothing.
+    fn at<T>(&self, now: Instant, read: impl FnOnce(&Phase) -> T) -> T {
+        if self.stand.is_timeless() { read(&self.stand.phase) } else { read(&self.stand_at(now).phase) }
+    }
+
+    fn pass_time(&mut self, now: Instant) {
+        if !self.stand.is_timeless() {
+            self.stand = self.stand_at(now);
+        }
+    }
 }
 
 /// All that time alone can change; small and `Copy`, so that looking ahead costs nothing and changes nothing.
@@ -373,6 +383,13 @@ struct Stand {
     generation: u32,
     /// How often it opened since the backend was last well.
     strikes: u32,
+}
+
+impl Stand {
+    /// Whether time alone does not change it.
+    const fn is_timeless(&self) -> bool {
+        matches!(self.phase, Phase::Closed { .. } | Phase::Forced(_))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -389,7 +406,7 @@ enum Phase {
 }
 
 impl Phase {
-    const fn state(self) -> State {
+    const fn state(&self) -> State {
         match self {
             Self::Closed { .. } => State::Closed,
             Self::Open { .. } => State::Open,
