@@ -349,6 +349,10 @@ impl Tries {
     /// One begins.
     pub(super) fn begin(&mut self, place: Place, now: Instant) {
         let asked = self.asked.take();
+        if self.made.is_empty() {
+            // It is nearly always the only one.
+            self.made = Vec::with_capacity(1);
+        }
         if self.made.len() < TRIES {
             self.made.push(Try { place, asked, began: now, end: None, error: None, pause: None });
         }
