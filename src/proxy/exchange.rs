@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::access_log::Line;
@@ -128,8 +129,8 @@ pub(super) struct Tally {
 
 /// What access log and journal want of a request.
 pub(super) struct Noted {
-    /// Its target.
-    pub(super) uri: Uri,
+    /// Its path and query, if it has them.
+    pub(super) target: Option<PathAndQuery>,
     /// Its Host.
     pub(super) host: Option<HeaderValue>,
     /// Its User-Agent.
@@ -143,7 +144,8 @@ pub(super) struct Noted {
 impl Noted {
     /// Keeps what they want; reference counts, no copies, and one pass over the names.
     pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Box<Self> {
-        let mut noted = Self { uri: uri.clone(), host: None, user_agent: None, trace: None, named: None };
+        let target = uri.path_and_query().cloned();
+        let mut noted = Self { target, host: None, user_agent: None, trace: None, named: None };
         for (name, value) in headers {
             let place = match name.as_str() {
                 "host" => &mut noted.host,
@@ -155,6 +157,11 @@ impl Noted {
             place.get_or_insert_with(|| value.clone());
         }
         Box::new(noted)
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &str {
+        self.target.as_ref().map_or("", PathAndQuery::path)
     }
 }
 
@@ -235,8 +242,8 @@ impl Exchange {
                 request_id: hexadecimal(self.request_id.unwrap_or_default(), &mut id),
                 client: self.client,
                 host: noted.host.as_ref().and_then(|host| host.to_str().ok()),
-                path: noted.uri.path(),
-                query: noted.uri.query(),
+                path: noted.path(),
+                query: noted.target.as_ref().and_then(PathAndQuery::query),
                 version: self.version,
                 route: parties.route,
                 upstream: parties.upstream,
@@ -277,7 +284,7 @@ impl Exchange {
             client: self.client,
             method: self.method.clone(),
             host: noted.host.as_ref().and_then(|host| host.to_str().ok()).map(|host| cut(host, TEXT)),
-            path: cut(&hide(noted.uri.path()), TEXT),
+            path: cut(&hide(noted.path()), TEXT),
             route: parties.route.map(Box::from),
             upstream: parties.upstream.map(Box::from),
             consumer: self.caller().0.name.clone(),

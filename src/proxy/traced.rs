@@ -144,7 +144,7 @@ impl Tale<'_> {
             text("http.request.method", method.or(Some("_OTHER"))),
             text("http.request.method_original", method.is_none().then_some(facts.method.as_str())),
             text("url.scheme", Some(if exchange.https { "https" } else { "http" })),
-            text("url.path", Some(&hide(noted.uri.path()))),
+            text("url.path", Some(&hide(noted.path()))),
             text("http.route", route.map(|route| &*route.pattern)),
             text("server.address", authority.as_ref().map(Authority::host)),
             authority.and_then(|host| host.port_u16()).map(|port| KeyValue::new("server.port", u64::from(port))),
@@ -220,7 +220,7 @@ impl Tale<'_> {
             let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
             add("server.address", uri.host().unwrap_or(endpoint).into());
             add("server.port", u64::from(uri.port_u16().unwrap_or(default)).into());
-            add("url.full", format!("{endpoint}{}", cut(&hide(self.noted.uri.path()), TEXT)).into());
+            add("url.full", format!("{endpoint}{}", cut(&hide(self.noted.path()), TEXT)).into());
         }
         if index > 0 {
             add("http.request.resend_count", (index as u64).into());
