@@ -36,6 +36,8 @@ impl Present {
     pub const FORWARDED: Self = Self(1 << 11);
     /// `Expect`.
     pub const EXPECT: Self = Self(1 << 12);
+    /// `Content-Length`.
+    pub const LENGTH: Self = Self(1 << 13);
 
     /// What stands in `headers`.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -63,6 +65,7 @@ impl Present {
             "proxy-connection" | "http2-settings" | "proxy-authorization" => Self::HOP,
             "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "forwarded" => Self::FORWARDED,
             "expect" => Self::EXPECT,
+            "content-length" => Self::LENGTH,
             _ => Self::default(),
         }
     }
@@ -104,6 +107,7 @@ mod tests {
             (Present::HOP, &["proxy-connection", "http2-settings", "proxy-authorization"]),
             (Present::FORWARDED, &["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"]),
             (Present::EXPECT, &["expect"]),
+            (Present::LENGTH, &["content-length"]),
         ] {
             for name in names {
                 check(&["host", *name], kind);

@@ -15,7 +15,7 @@ use super::gate::{self, Passed, Passing};
 use super::held::{Held, InFlight, Late, Patience};
 use super::journal::{End, Place};
 use super::look;
-use super::outgoing::AsItIs;
+use super::outgoing::{self, AsItIs};
 use super::snapshot::{Route, Worker};
 use super::traced;
 use super::tunnel::{self, Side};
@@ -322,7 +322,7 @@ impl Outgoing {
     /// Sends it as it is, if it may and can.
     fn relay(&self, worker: &Worker, upstream: &Upstream, endpoint: &Endpoint, call: Call) -> Option<Sending> {
         let as_it_is = self.as_it_is.as_ref()?;
-        let asked = self.headers.get(header::HOST)?;
+        let asked = outgoing::host_of(&self.headers)?;
         let head = Relayed {
             method: &self.method,
             target: &self.target,

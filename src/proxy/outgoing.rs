@@ -38,7 +38,7 @@ impl AsItIs {
         let is_plain = parts.version == Version::HTTP_11
             && !STEERS.into_iter().any(|kind| present.has(kind))
             && (!present.has(Present::CONNECTION) || hop::nominates_none(&parts.headers))
-            && parts.headers.contains_key(header::HOST);
+            && host_of(&parts.headers).is_some();
         let is_looked_at = exchange.traced.is_some()
             || exchange.worker.core.hooks.is_some()
             || route.deadline.is_some()
@@ -76,7 +76,8 @@ pub(super) fn prepare(
 ) -> Result<Outgoing, Refusal> {
     let target = path(route, &parts)?;
     if as_it_is.is_some() {
-        let body = source(route, &parts.headers, body, safe || parts.method.is_idempotent())?;
+        let is_announced = exchange.present.has(Present::LENGTH);
+        let body = source(route, is_announced, body, safe || parts.method.is_idempotent())?;
         exchange.body.clone_from(&body);
         let Parts { method, headers, .. } = parts;
         let (trace, span, upgrade, deadline) = (exchange.trace, None, None, None);
@@ -117,7 +118,8 @@ pub(super) fn prepare(
         headers.insert(TRACEPARENT, traced::field(traced.context));
     }
     route.request_headers.apply(headers);
-    let body = source(route, headers, body, safe || parts.method.is_idempotent())?;
+    let is_announced = headers.contains_key(header::CONTENT_LENGTH);
+    let body = source(route, is_announced, body, safe || parts.method.is_idempotent())?;
     exchange.body.clone_from(&body);
     let (trace, span) = (exchange.trace, exchange.traced.as_ref().map(|traced| traced.asking()));
     let Parts { method, headers, .. } = parts;
@@ -140,6 +142,11 @@ fn path(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {
         None => sent,
     };
     sent.parse().map_err(|_| Reason::RequestTarget.into())
+}
+
+/// Its Host. It mostly stands first, and names are compared faster than looked up.
+pub(super) fn host_of(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.iter().find(|(name, _)| *name == header::HOST).map(|(_, host)| host)
 }
 
 /// HTTP/2 has `:authority` in place of Host (RFC 9113 section 8.3.1).
@@ -168,8 +175,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn source(route: &Route, headers: &HeaderMap, body: Inbound, idempotent: bool) -> Result<Option<Arc<Source>>, Refusal> {
-    if body.is_end_stream() && !headers.contains_key(header::CONTENT_LENGTH) {
+fn source(route: &Route, is_announced: bool, body: Inbound, idempotent: bool) -> Result<Option<Arc<Source>>, Refusal> {
+    if body.is_end_stream() && !is_announced {
         return Ok(None);
     }
     if body.size_hint().lower() > route.body.limit {
