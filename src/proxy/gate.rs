@@ -12,7 +12,7 @@ use crate::gear::Gear;
 use crate::metrics::Wait;
 use crate::refusal::{Reason, Refusal};
 use crate::throttle::Acquire;
-use crate::throttle::slots::{Excess, Permit};
+use crate::throttle::slots::{Entered, Excess, Permit};
 
 /// How the gate was passed.
 pub(super) enum Passing {
@@ -65,14 +65,14 @@ pub(super) fn pass(ask: Ask<'_>, safe: bool, deadline: Option<Instant>, tally: &
         upstream.let_out(share);
     }
     let patience = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
-    let acquire = upstream.slots.acquire_within(ticket, now, patience);
-    stood.ahead = Some(acquire.ahead());
-    match acquire.at_once() {
-        Ok(permit) => {
-            let (permit, pass) = passed(ask, safe, permit?, now, tally)?;
+    let (entered, ahead) = upstream.slots.enter(ticket, now, patience);
+    stood.ahead = Some(ahead);
+    match entered? {
+        Entered::Granted(permit) => {
+            let pass = passed(ask, safe, &permit, now, tally)?;
             Ok(Passing::Passed(Passed { permit, pass, at: now }))
         }
-        Err(acquire) => Ok(Passing::Waits(Waiting { acquire, since: now })),
+        Entered::Waits(acquire) => Ok(Passing::Waits(Waiting { acquire, since: now })),
     }
 }
 
@@ -92,7 +92,7 @@ impl Waiting {
         let clock = &ask.worker.core.clock;
         match acquire.await {
             Ok(permit) => {
-                let (permit, pass) = passed(ask, safe, permit, since, tally)?;
+                let pass = passed(ask, safe, &permit, since, tally)?;
                 Ok(Passed { permit, pass, at: clock.now() })
             }
             Err(refusal) => {
@@ -113,10 +113,10 @@ impl Waiting {
 fn passed(
     ask: Ask<'_>,
     safe: bool,
-    permit: Permit,
+    permit: &Permit,
     since: Instant,
     tally: &mut Tally,
-) -> Result<(Permit, Option<Pass>), Refusal> {
+) -> Result<Option<Pass>, Refusal> {
     let Ask { worker, upstream, ticket, .. } = ask;
     let waited = permit.waited();
     *tally.queued.get_or_insert_default() += waited;
@@ -132,14 +132,14 @@ fn passed(
         Some(Excess::Refused(reason)) => ask.route.meter.shadow(worker.index, reason),
         None => {}
     }
-    let Some(breaker) = &upstream.breaker else { return Ok((permit, None)) };
+    let Some(breaker) = &upstream.breaker else { return Ok(None) };
     let mut breaker = breaker.lock();
     if stood.shadowed {
-        return Ok((permit, Some(breaker.bystander().of(ticket.operation))));
+        return Ok(Some(breaker.bystander().of(ticket.operation)));
     }
     let entered = breaker.enter(safe, since + waited);
     let pass = heed(ask, &breaker, entered)?.unwrap_or_else(|| breaker.bystander());
-    Ok((permit, Some(pass.of(ticket.operation))))
+    Ok(Some(pass.of(ticket.operation)))
 }
 
 /// What the breaker says; `None`: it would refuse, but is in shadow mode and only counts.

@@ -21,7 +21,6 @@ use crate::throttle::slots::{Begun, Slots};
 #[must_use = "a dropped Acquire leaves the queue"]
 pub struct Acquire {
     step: Step,
-    ahead: usize,
 }
 
 #[derive(Debug)]
@@ -45,38 +44,22 @@ struct Place {
 }
 
 impl Acquire {
-    pub(super) fn new(slots: &Arc<Slots>, begun: Begun, deadline: Instant, ahead: usize) -> Self {
+    pub(super) fn new(slots: &Arc<Slots>, begun: Begun) -> Self {
         let step = match begun {
             Begun::Granted(permit) => Step::Known(Some(Ok(permit))),
             Begun::Refused(refusal) => Step::Known(Some(Err(refusal))),
-            Begun::Queued(id) => {
+            Begun::Queued(id, deadline) => {
                 let place = Place { slots: Arc::clone(slots), id, left: false };
                 Step::Waiting { place, deadline, timer: None }
             }
         };
-        Self { step, ahead }
-    }
-
-    /// Requests of whatever class that waited already when it came. Not all of them are served before it.
-    pub const fn ahead(&self) -> usize {
-        self.ahead
+        Self { step }
     }
 
     /// True if it has to wait: the next poll may be pending.
     #[cfg(test)]
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.step, Step::Waiting { .. })
-    }
-
-    /// What is known without waiting.
-    ///
-    /// # Errors
-    /// Itself, if it has to wait.
-    pub fn at_once(mut self) -> Result<Result<Permit, Refusal>, Box<Self>> {
-        match &mut self.step {
-            Step::Known(result) => result.take().ok_or_else(|| Box::new(self)),
-            Step::Waiting { .. } => Err(Box::new(self)),
-        }
     }
 }
 

@@ -62,14 +62,23 @@ pub enum Excess {
     Refused(Reason),
 }
 
+/// What is known without waiting.
+#[derive(Debug)]
+pub enum Entered {
+    /// There was a slot.
+    Granted(Permit),
+    /// There is none yet.
+    Waits(Box<Acquire>),
+}
+
 /// How an attempt to acquire began.
 pub(super) enum Begun {
     /// With a slot.
     Granted(Permit),
     /// With a refusal.
     Refused(Refusal),
-    /// With a place in the queue.
-    Queued(WaiterId),
+    /// With a place in the queue, until then.
+    Queued(WaiterId, Instant),
 }
 
 impl Slots {
@@ -93,8 +102,24 @@ impl Slots {
 
     /// As [`Slots::acquire`], but waits no longer than `patience` even if the queue's timeout is longer.
     pub fn acquire_within(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> Acquire {
-        let (begun, deadline, ahead) = self.begin(ticket, now, patience);
-        Acquire::new(self, begun, deadline, ahead)
+        Acquire::new(self, self.begin(ticket, now, patience).0)
+    }
+
+    /// The same for whoever mostly gets it at once; and how many wait already, of whatever class. Not all of those are
+    /// served before it.
+    pub fn enter(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        now: Instant,
+        patience: Duration,
+    ) -> (Result<Entered, Refusal>, usize) {
+        let (begun, ahead) = self.begin(ticket, now, patience);
+        let entered = match begun {
+            Begun::Granted(permit) => Ok(Entered::Granted(permit)),
+            Begun::Refused(refusal) => Err(refusal),
+            Begun::Queued(..) => Ok(Entered::Waits(Box::new(Acquire::new(self, begun)))),
+        };
+        (entered, ahead)
     }
 
     /// Changes the parameters. Counts survive, and so does what an adaptive limit has learned. Where there are fewer slots
@@ -213,19 +238,19 @@ impl Slots {
         drop(decision.map(|decision| self.honour(decision)));
     }
 
-    /// Takes a slot, a place in the queue with its deadline and the number of those who wait already, or neither.
-    fn begin(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> (Begun, Instant, usize) {
+    /// Takes a slot, a place in the queue, or neither; and says how many wait already.
+    fn begin(self: &Arc<Self>, ticket: Ticket, now: Instant, patience: Duration) -> (Begun, usize) {
         self.with(|state, wakes| {
             let (patience, ahead) = (patience.min(state.params.timeout), state.queue.len());
             let begun = match state.take_free(&ticket, now) {
                 Some(taken) => Begun::Granted(Permit::new(self, taken)),
                 None if !state.counts() => Begun::Granted(Permit::new(self, state.overdraw(&ticket, now, patience))),
                 None => match state.enqueue(ticket, now, patience, wakes) {
-                    Ok(id) => Begun::Queued(id),
+                    Ok(id) => Begun::Queued(id, now.checked_add(patience).unwrap_or(now + FOREVER)),
                     Err(refusal) => Begun::Refused(refusal),
                 },
             };
-            (begun, now.checked_add(patience).unwrap_or(now + FOREVER), ahead)
+            (begun, ahead)
         })
     }
 
@@ -428,7 +453,7 @@ mod tests {
     async fn a_slot_handed_over_just_before_the_timeout_counts() {
         let slots = slots(1, 10);
         let permit = take(&slots);
-        let Begun::Queued(id) = slots.begin(Ticket::default(), slots.clock.now(), Duration::MAX).0 else {
+        let Begun::Queued(id, _) = slots.begin(Ticket::default(), slots.clock.now(), Duration::MAX).0 else {
             panic!("no slot is free")
         };
         drop(permit);

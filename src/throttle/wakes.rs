@@ -22,8 +22,10 @@ impl Wakes {
         }
     }
 
-    /// Calls them all.
+    /// Calls them all. Mostly there is none.
     pub(crate) fn wake(self) {
-        self.first.into_iter().chain(self.rest).for_each(Waker::wake);
+        let Some(first) = self.first else { return };
+        first.wake();
+        self.rest.into_iter().for_each(Waker::wake);
     }
 }
