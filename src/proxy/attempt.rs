@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use http::header;
 use http::response::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
 use super::deadline::{self, Deadline};
 use super::exchange::Tally;
 use super::gate::{self, Passed, Passing};
-use super::held::{Held, InFlight, Late, Patience};
+use super::held::{Answer, Came, Held, InFlight, Late, Patience};
 use super::journal::{End, Place};
 use super::look;
 use super::outgoing::{self, AsItIs};
@@ -70,73 +70,67 @@ pub(super) struct Ask<'a> {
 /// A reply with what it holds; nothing after a switch of protocols, whose tunnel holds it.
 pub(super) type Reply = (Parts, ReplyBody, Option<Box<Held>>);
 
-/// Tries until there is a reply, or no further try is right.
+/// Tries until there is a reply, or no further try is right; begun at `now`.
 ///
 /// # Errors
 /// What the gate says, or the reason of the last failure.
-pub(super) async fn attempts(
-    ask: Ask<'_>,
-    outgoing: &mut Outgoing,
-    tally: &mut Tally,
-    late: impl Fn() -> Option<Late>,
-) -> Result<Reply, Refusal> {
+pub(super) fn attempts<'a>(
+    ask: Ask<'a>,
+    outgoing: &'a mut Outgoing,
+    tally: &'a mut Tally,
+    now: Instant,
+    late: impl Fn() -> Option<Late> + Send + 'a,
+) -> impl Future<Output = Result<Reply, Refusal>> + Send + 'a {
     let deadline = outgoing.deadline.as_ref().map(|deadline| deadline.at);
-    let mut course = Course { ask, deadline, begun: None, endpoint: usize::MAX, tries: Tries::default(), fresh: false };
-    loop {
-        let passed = match gate::pass(ask, outgoing.safe, deadline, tally)? {
-            Passing::Passed(passed) => passed,
-            // Boxed: most find a slot at once.
-            Passing::Waits(waiting) => Box::pin(waiting.pass(ask, outgoing.safe, deadline, tally)).await?,
-        };
-        let flight = course.launch(outgoing, tally, passed, &late)?;
-        let (head, now) = match judged(ask, flight.await) {
-            Judged::Known(head, now) => (head, now),
-            Judged::Unknown(head) => (Box::pin(looked(ask, head, deadline)).await, ask.worker.core.clock.now()),
-        };
-        match course.land(outgoing, tally, head, now) {
-            Landed::Over(result) => return result,
-            Landed::Again(wait) => {
-                tally.tries.again(wait);
-                Box::pin(pause(ask.worker, ask.upstream, wait)).await;
-            }
+    let mut course =
+        Course { ask, deadline, now, begun: None, endpoint: usize::MAX, tries: Tries::default(), fresh: false };
+    // No `async fn`, as that keeps its arguments twice; and nothing large is left over where it waits.
+    async move {
+        loop {
+            let passing = gate::pass(course.ask, outgoing.safe, course.deadline, course.now, tally)?;
+            let passed = match passing {
+                Passing::Passed(passed) => passed,
+                // Boxed: most find a slot at once.
+                Passing::Waits(waiting) => {
+                    Box::pin(waiting.pass(course.ask, outgoing.safe, course.deadline, tally)).await?
+                }
+            };
+            // A scope of its own: after a timeout the exchange goes on as a zombie at once, not after a pause.
+            let came = {
+                let mut flight = course.launch(outgoing, tally, passed, &late)?;
+                (&mut flight).await
+            };
+            let wait = {
+                let head = match came {
+                    Came::Judged(answer, at) => {
+                        course.now = at;
+                        Ok(answer)
+                    }
+                    came => Box::pin(course.looked(came)).await,
+                };
+                match head {
+                    Ok((response, held)) => match course.answered(outgoing, tally, &response, &held) {
+                        None => return Ok(received(response, held, outgoing.upgrade.take())),
+                        Some(wait) => {
+                            held.leave(response.into_body(), false);
+                            wait
+                        }
+                    },
+                    Err(error) => course.failed(outgoing, tally, &error)?,
+                }
+            };
+            tally.tries.again(wait);
+            Box::pin(course.pause(wait)).await;
         }
     }
 }
-
-/// What came, and when.
-fn judged(ask: Ask<'_>, mut head: Headed) -> Judged {
-    let now = match &mut head {
-        Ok((response, held)) => {
-            if !look::judges(&ask.route.classes, response, held) {
-                return Judged::Unknown(head);
-            }
-            held.answered_at()
-        }
-        Err(_) => None,
-    };
-    Judged::Known(head, now.unwrap_or_else(|| ask.worker.core.clock.now()))
-}
-
-/// Whether it is known what an answer means.
-enum Judged {
-    Known(Headed, Instant),
-    Unknown(Headed),
-}
-
-/// What came, after a look at its body.
-async fn looked(ask: Ask<'_>, head: Headed, deadline: Option<Instant>) -> Headed {
-    let (response, held) = head?;
-    let looked = deadline::within(deadline, look::into(&ask.route.classes, response, held)).await;
-    looked.map_err(|_| OriginError::late())
-}
-
-/// What an attempt brought.
-type Headed = Result<(Response<ReplyBody>, Box<Held>), OriginError>;
 
 /// One request's tries.
 struct Course<'a> {
     ask: Ask<'a>,
     deadline: Option<Instant>,
+    /// When its present step began.
+    now: Instant,
     begun: Option<Instant>,
     /// The endpoint of the last one.
     endpoint: usize,
@@ -144,15 +138,7 @@ struct Course<'a> {
     fresh: bool,
 }
 
-/// How an attempt ended.
-enum Landed {
-    /// It was the last.
-    Over(Result<Reply, Refusal>),
-    /// There is another one after so long.
-    Again(Duration),
-}
-
-impl Course<'_> {
+impl<'a> Course<'a> {
     /// What stands in for the upstream is asked once.
     fn is_once(&self) -> bool {
         !Arc::ptr_eq(self.ask.upstream, &self.ask.route.upstream)
@@ -165,7 +151,7 @@ impl Course<'_> {
         tally: &mut Tally,
         Passed { permit, pass, at: now }: Passed,
         late: impl Fn() -> Option<Late>,
-    ) -> Result<InFlight, Refusal> {
+    ) -> Result<InFlight<'a>, Refusal> {
         let Ask { worker, upstream, .. } = self.ask;
         self.begun.get_or_insert_with(|| {
             upstream.budget.lock().deposit(now);
@@ -185,35 +171,62 @@ impl Course<'_> {
         tally.tries.begin(Place { is_spare: self.is_once(), endpoint: self.endpoint }, now);
         let silence = upstream.timeouts.head.min(self.total_left(now));
         let patience = Patience { silence, deadline: self.deadline, request: outgoing.body.clone() };
-        Ok(InFlight::new(sending, held, late(), patience))
+        Ok(InFlight::new(sending, held, &self.ask.route.classes, late(), patience))
     }
 
-    /// An answer has come at `now`, or none will.
-    fn land(&mut self, outgoing: &mut Outgoing, tally: &mut Tally, head: Headed, now: Instant) -> Landed {
-        tally.upstream = self.begun.map(|begun| now.saturating_duration_since(begun));
-        tally.reached |= head.as_ref().map_or_else(|error| error.failure.sent, |_| true);
-        match head {
-            Ok((response, held)) => {
-                tally.tries.end(End::Answered(response.status()), now);
-                match self.after_answer(outgoing, &response, held.verdict().outcome, now) {
-                    None => Landed::Over(Ok(received(response, held, outgoing.upgrade.take()))),
-                    Some(wait) => {
-                        held.leave(response.into_body(), false);
-                        Landed::Again(wait)
-                    }
-                }
+    /// What came, after a look at its body where its head does not say what it means.
+    async fn looked(&mut self, came: Came) -> Result<Answer, OriginError> {
+        let looked = match came {
+            Came::Judged(answer, _) => Ok(answer),
+            Came::Unknown((response, held)) => {
+                let look = look::into(&self.ask.route.classes, response, held);
+                deadline::within(self.deadline, look).await.map_err(|_| OriginError::late())
             }
-            Err(error) => {
-                tally.tries.failed(&error, now);
-                let upstream = self.ask.upstream;
-                let endpoint = upstream.endpoints.get(self.endpoint).map(|endpoint| &*endpoint.name);
-                tracing::debug!(upstream = %upstream.name, endpoint, error = chain(&error), "attempt failed");
-                match self.again(outgoing, Ended::Failure(error.failure), now) {
-                    Some(wait) => Landed::Again(wait),
-                    None => Landed::Over(Err(refusal(error.failure, outgoing.body.as_deref()))),
-                }
-            }
+            Came::Failed(error) => Err(error),
+        };
+        self.now = self.ask.worker.core.clock.now();
+        looked
+    }
+
+    /// Waits before another attempt.
+    async fn pause(&mut self, wait: Duration) {
+        let Ask { worker, upstream, .. } = self.ask;
+        upstream.meter.retry(worker.index);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
+        self.now = worker.core.clock.now();
+    }
+
+    /// An answer has come: there is another attempt after so long, if there is.
+    fn answered(
+        &mut self,
+        outgoing: &Outgoing,
+        tally: &mut Tally,
+        response: &Response<ReplyBody>,
+        held: &Held,
+    ) -> Option<Duration> {
+        let now = self.now;
+        tally.upstream = self.begun.map(|begun| now.saturating_duration_since(begun));
+        tally.reached = true;
+        tally.tries.end(End::Answered(response.status()), now);
+        self.after_answer(outgoing, response, held.verdict().outcome, now)
+    }
+
+    /// There will be none: there is another attempt after so long.
+    ///
+    /// # Errors
+    /// There is none.
+    fn failed(&mut self, outgoing: &Outgoing, tally: &mut Tally, error: &OriginError) -> Result<Duration, Refusal> {
+        let now = self.now;
+        tally.upstream = self.begun.map(|begun| now.saturating_duration_since(begun));
+        tally.reached |= error.failure.sent;
+        tally.tries.failed(error, now);
+        let upstream = self.ask.upstream;
+        let endpoint = upstream.endpoints.get(self.endpoint).map(|endpoint| &*endpoint.name);
+        tracing::debug!(upstream = %upstream.name, endpoint, error = chain(error), "attempt failed");
+        let again = self.again(outgoing, Ended::Failure(error.failure), now);
+        again.ok_or_else(|| refusal(error.failure, outgoing.body.as_deref()))
     }
 
     /// Until the exchange has taken too long: the upstream's fault.
@@ -270,13 +283,6 @@ impl Course<'_> {
     }
 }
 
-async fn pause(worker: &Worker, upstream: &Upstream, wait: Duration) {
-    upstream.meter.retry(worker.index);
-    if !wait.is_zero() {
-        tokio::time::sleep(wait).await;
-    }
-}
-
 /// The client's reason for a failed attempt.
 fn refusal(failure: Failure, body: Option<&Source>) -> Refusal {
     match body.map(Source::progress) {
@@ -288,8 +294,8 @@ fn refusal(failure: Failure, body: Option<&Source>) -> Refusal {
 /// A reply; a switch of protocols joins both sides and takes the slot along.
 fn received(response: Response<ReplyBody>, held: Box<Held>, client: Option<Side>) -> Reply {
     let (mut parts, body) = response.into_parts();
-    if let (http::StatusCode::SWITCHING_PROTOCOLS, Some(client), Some(upstream)) =
-        (parts.status, client, Side::take(&mut parts.extensions))
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS
+        && let (Some(client), Some(upstream)) = (client, Side::take(&mut parts.extensions))
     {
         tunnel::join(client, upstream, held);
         return (parts, body, None);

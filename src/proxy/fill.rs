@@ -117,7 +117,8 @@ impl Errand {
             lead.found(Arc::clone(&entry));
             return tell(self.tell, Brought::Found(entry, CacheResult::Collapsed), tally);
         }
-        let Some(read) = Read::now(&worker, route, &self.wanted.address) else { return };
+        let now = worker.core.clock.now();
+        let Some(read) = Read::at(&worker, route, &self.wanted.address, now) else { return };
         let Some(mut result) = self.first_attempt(route, &lead, &mut tally).await else { return };
         if let Ok((parts, _, _)) = &result
             && parts.status == StatusCode::NOT_MODIFIED
@@ -204,7 +205,8 @@ impl Errand {
             upgrade: None,
             deadline: None,
         };
-        let (parts, body, held) = attempt::attempts(ask, &mut outgoing, tally, || {
+        let now = self.worker.core.clock.now();
+        let (parts, body, held) = attempt::attempts(ask, &mut outgoing, tally, now, || {
             self.asked_upstream.store(true, Ordering::Relaxed);
             self.harvest(route)
         })
@@ -217,7 +219,8 @@ impl Errand {
     /// Stores an answer that comes too late for everybody who waited.
     fn harvest(&self, route: &Route) -> Option<Late> {
         let (wanted, identity) = (Arc::clone(&self.wanted), self.identity);
-        let place = self.place(Read::now(&self.worker, route, &wanted.address)?);
+        let now = self.worker.core.clock.now();
+        let place = self.place(Read::at(&self.worker, route, &wanted.address, now)?);
         Some(Box::new(move |response| {
             Box::pin(async move {
                 let (parts, mut body) = response.into_parts();

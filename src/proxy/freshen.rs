@@ -44,10 +44,11 @@ pub(super) async fn head(
     };
     let worker = Arc::clone(&exchange.worker);
     let ask = Ask { worker: &worker, route, upstream: &route.upstream, ticket: exchange.ticket(route) };
-    let Some(read) = Read::now(&worker, route, &wanted.address) else {
+    let now = worker.core.clock.now();
+    let Some(read) = Read::at(&worker, route, &wanted.address, now) else {
         return respond::refuse(exchange, Reason::Internal.into());
     };
-    let (parts, body, held) = match attempt::attempts(ask, &mut outgoing, &mut exchange.tally, || None).await {
+    let (parts, body, held) = match attempt::attempts(ask, &mut outgoing, &mut exchange.tally, now, || None).await {
         Ok(reply) => reply,
         Err(refusal) => {
             return Box::pin(trip::stand_in(exchange, Some(outgoing), &asked, wanted, forward, refusal)).await;

@@ -37,13 +37,18 @@ pub(super) struct Waiting {
     since: Instant,
 }
 
-/// Acquires a slot and the breaker's pass.
+/// Acquires a slot and the breaker's pass, asked for at `now`.
 ///
 /// # Errors
 /// `gear.park`, `gear.limp`, `window.writes`, `breaker.open`, `queue.full`, `queue.hopeless`.
-pub(super) fn pass(ask: Ask<'_>, safe: bool, deadline: Option<Instant>, tally: &mut Tally) -> Result<Passing, Refusal> {
-    let Ask { worker, upstream, ticket, .. } = ask;
-    let now = worker.core.clock.now();
+pub(super) fn pass(
+    ask: Ask<'_>,
+    safe: bool,
+    deadline: Option<Instant>,
+    now: Instant,
+    tally: &mut Tally,
+) -> Result<Passing, Refusal> {
+    let Ask { upstream, ticket, .. } = ask;
     tally.tries.ask(now);
     let stood = tally.gate.insert(Stood {
         class: ticket.class,

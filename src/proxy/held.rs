@@ -19,11 +19,12 @@ use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep_until};
 
 use super::alarms::Alarm;
+use super::look;
 use super::snapshot::Worker;
 use crate::breaker::Pass;
 use crate::message::trace::TraceId;
 use crate::metrics::Traced;
-use crate::outcome::classes::Verdict;
+use crate::outcome::classes::{Classes, Verdict};
 use crate::outcome::{Failure, FailureKind, Outcome, Stage};
 use crate::throttle::limit;
 use crate::throttle::slots::Permit;
@@ -61,7 +62,8 @@ struct Silence {
 }
 
 /// An attempt that waits for its head. Dropped while it waits, it becomes a zombie.
-pub(super) struct InFlight {
+pub(super) struct InFlight<'a> {
+    classes: &'a Classes,
     sending: Option<(Sending, Box<Held>)>,
     late: Option<Late>,
     since: Instant,
@@ -70,6 +72,19 @@ pub(super) struct InFlight {
     timer: Option<Alarm>,
     /// Bytes of the request's body that had been read when the timer was last set.
     uploaded: Option<u64>,
+}
+
+/// The head of an answer.
+pub(super) type Answer = (Response<ReplyBody>, Box<Held>);
+
+/// What an attempt brought.
+pub(super) enum Came {
+    /// An answer of which it is known what it means, and when its head came.
+    Judged(Answer, Instant),
+    /// One whose body is to be looked at for that.
+    Unknown(Answer),
+    /// What the origin says, or a timeout; then the exchange goes on as a zombie.
+    Failed(OriginError),
 }
 
 /// How long a head is waited for.
@@ -117,11 +132,6 @@ impl Held {
     /// What the answer means.
     pub(super) const fn verdict(&self) -> Verdict {
         self.verdict
-    }
-
-    /// When the head came.
-    pub(super) fn answered_at(&self) -> Option<Instant> {
-        Some(self.sent_at + self.took?)
     }
 
     /// The answer was judged.
@@ -266,11 +276,17 @@ impl Drop for Held {
     }
 }
 
-impl InFlight {
-    /// An attempt under way. `late` takes the answer if it comes when nobody waits any more.
-    pub(super) fn new(sending: Sending, held: Box<Held>, late: Option<Late>, patience: Patience) -> Self {
+impl<'a> InFlight<'a> {
+    /// An attempt under way, whose answer is read by `classes`. `late` takes it if it comes when nobody waits any more.
+    pub(super) fn new(
+        sending: Sending,
+        held: Box<Held>,
+        classes: &'a Classes,
+        late: Option<Late>,
+        patience: Patience,
+    ) -> Self {
         let since = held.sent_at;
-        Self { sending: Some((sending, held)), late, since, patience, timer: None, uploaded: None }
+        Self { classes, sending: Some((sending, held)), late, since, patience, timer: None, uploaded: None }
     }
 
     /// Why nobody waits any longer, once that is so.
@@ -299,22 +315,26 @@ impl InFlight {
     }
 }
 
-impl Future for InFlight {
-    /// The head, or what the origin says, or a timeout; then the exchange goes on as a zombie.
-    type Output = Result<(Response<ReplyBody>, Box<Held>), OriginError>;
+impl Future for InFlight<'_> {
+    type Output = Came;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some((sending, _)) = &mut self.sending else { return Poll::Ready(Err(timeout())) };
-        let Poll::Ready(answer) = sending.as_mut().poll(cx) else { return self.poll_patience(cx).map(Err) };
-        let Some((_, mut held)) = self.sending.take() else { return Poll::Ready(Err(timeout())) };
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Came> {
+        let Some((sending, _)) = &mut self.sending else { return Poll::Ready(Came::Failed(timeout())) };
+        let Poll::Ready(answer) = sending.as_mut().poll(cx) else { return self.poll_patience(cx).map(Came::Failed) };
+        let Some((_, mut held)) = self.sending.take() else { return Poll::Ready(Came::Failed(timeout())) };
         Poll::Ready(match answer {
             Ok(response) => {
-                held.took = Some(held.worker.core.clock.now().saturating_duration_since(held.sent_at));
-                Ok((response, held))
+                let now = held.worker.core.clock.now();
+                held.took = Some(now.saturating_duration_since(held.sent_at));
+                if look::judges(self.classes, &response, &mut held) {
+                    Came::Judged((response, held), now)
+                } else {
+                    Came::Unknown((response, held))
+                }
             }
             Err(error) => {
                 held.settle(error.failure.outcome());
-                Err(error)
+                Came::Failed(error)
             }
         })
     }
@@ -348,7 +368,7 @@ impl Held {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let Some((sending, mut held)) = self.sending.take() else { return };
         let Ok(runtime) = Handle::try_current() else { return };

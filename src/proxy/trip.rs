@@ -107,15 +107,16 @@ async fn alone(mut trip: Box<Trip>) -> Response<ResponseBody> {
     let Some(route) = trip.exchange.route.and_then(|index| snapshot.routes.get(index)) else {
         return respond::refuse(trip.exchange, Reason::Internal.into());
     };
-    if let Err(refusal) = deadline::check(trip.exchange.deadline, || worker.core.clock.now()) {
+    let now = worker.core.clock.now();
+    if let Err(refusal) = deadline::check(trip.exchange.deadline, move || now) {
         return respond::fallback(trip.exchange, refusal);
     }
     let Trip { exchange, outgoing, plan, .. } = &mut *trip;
     let ask = Ask { worker: &worker, route, upstream: &route.upstream, ticket: exchange.ticket(route) };
     let write = if outgoing.safe { None } else { Write::of(exchange, route, plan.address()) };
     let read = plan.address().filter(|_| outgoing.safe);
-    let read = read.and_then(|(_, address)| Read::now(&worker, route, address));
-    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, || Some(write.as_ref()?.sent())).await;
+    let read = read.and_then(|(_, address)| Read::at(&worker, route, address, now));
+    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, now, || Some(write.as_ref()?.sent())).await;
     let rest = match result {
         Ok(reply) => match arrived(trip, route, reply, write, read) {
             Ok(response) => return response,
@@ -396,7 +397,8 @@ async fn last_resorts(
         && let Some(mut outgoing) = outgoing.filter(Outgoing::may_go_elsewhere)
     {
         let ask = Ask { worker: &worker, route, upstream, ticket: exchange.ticket(route) };
-        match attempt::attempts(ask, &mut outgoing, &mut exchange.tally, || None).await {
+        let now = worker.core.clock.now();
+        match attempt::attempts(ask, &mut outgoing, &mut exchange.tally, now, || None).await {
             Ok((parts, body, Some(held))) if held.verdict().outcome.is_success() => {
                 return respond::stood_in(exchange, refusal.reason, (parts, body, held));
             }

@@ -24,11 +24,10 @@ pub(in crate::proxy) struct Read {
 }
 
 impl Read {
-    /// A request for `address` is about to be sent; `None`: its route stores nothing.
-    pub(in crate::proxy) fn now(worker: &Worker, route: &Route, address: &Address) -> Option<Self> {
-        let core = &worker.core;
-        let mark = lookup::fences(core, route, route.cache.as_ref()?, address.url()).mark();
-        Some(Self { sent: core.clock.now(), mark })
+    /// A request for `address` is about to be sent, at `now`; `None`: its route stores nothing.
+    pub(in crate::proxy) fn at(worker: &Worker, route: &Route, address: &Address, now: Instant) -> Option<Self> {
+        let mark = lookup::fences(&worker.core, route, route.cache.as_ref()?, address.url()).mark();
+        Some(Self { sent: now, mark })
     }
 }
 
