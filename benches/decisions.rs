@@ -79,7 +79,7 @@ fn caching(criterion: &mut Criterion) {
         bencher.iter(|| keyer.variant(black_box(primary), &vary, black_box(&request)));
     });
     let asked = Asked { method: &Method::GET, headers: &request, parts };
-    let store = || storing::decide(&asked, StatusCode::OK, black_box(&answer), &params, moment, moment.mono);
+    let store = || storing::decide(&asked, StatusCode::OK, black_box(&answer), &params, &|| moment, moment.mono);
     criterion.bench_function("storing decide", |bencher| bencher.iter(store));
     criterion.bench_function("freshness lifetime", |bencher| {
         bencher.iter(|| {

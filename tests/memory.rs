@@ -79,7 +79,7 @@ fn store(store: &Store, clock: &Clock, dice: &mut Dice, kind: &Kind, number: u64
     let request = Asked { method: &Method::GET, headers: &asked, parts };
     let moment = clock.moment();
     let params = CacheParams::default();
-    let head = storing::decide(&request, StatusCode::OK, &headers, &params, moment, moment.mono).unwrap();
+    let head = storing::decide(&request, StatusCode::OK, &headers, &params, &|| moment, moment.mono).unwrap();
     let primary = store.keyer().primary(&parts, &QueryRule::default());
     // As a request does: what nobody asks for is not admitted.
     let rule = QueryRule::default();

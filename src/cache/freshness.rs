@@ -515,7 +515,8 @@ mod tests {
             KeyParts { scheme: "http", host: "a", path: "/", query: None, upstream: "u", partition: None, body: None };
         let asked = Asked { method: &Method::GET, headers: &request, parts };
         let arrival = moment();
-        storing::decide(&asked, StatusCode::OK, &fields(text), &CacheParams::default(), arrival, arrival.mono).unwrap()
+        storing::decide(&asked, StatusCode::OK, &fields(text), &CacheParams::default(), &|| arrival, arrival.mono)
+            .unwrap()
     }
 
     fn refresh(head: &Head, text: &str) -> Option<Head> {

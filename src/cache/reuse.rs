@@ -305,7 +305,7 @@ mod tests {
         let asked = Asked { method: &Method::GET, headers: &request, parts };
         let moment = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(60)).moment();
         let status = StatusCode::from_u16(status).unwrap();
-        storing::decide(&asked, status, &fields(answer), params, moment, moment.mono).unwrap()
+        storing::decide(&asked, status, &fields(answer), params, &|| moment, moment.mono).unwrap()
     }
 
     fn stored(answer: &str) -> Head {

@@ -93,7 +93,8 @@ impl Unstorable {
     }
 }
 
-/// Judges the head of an answer that arrived at `moment` to a request sent at `request_sent`; gives what is stored.
+/// Judges the head of an answer that arrived at `moment` to a request sent at `request_sent`; gives what is stored. Most
+/// often that is nothing, and the moment need not be known.
 ///
 /// # Errors
 /// Why it may not be stored. The answer itself is good for this client in any case.
@@ -102,7 +103,7 @@ pub fn decide(
     status: StatusCode,
     headers: &HeaderMap,
     params: &CacheParams,
-    moment: Moment,
+    moment: &dyn Fn() -> Moment,
     request_sent: Instant,
 ) -> Result<Head, Unstorable> {
     let control = ResponseControl::parse(headers, &params.targeted);
@@ -110,6 +111,7 @@ pub fn decide(
     if control.no_store && !control.must_understand && !freshness::is_overridden(params) {
         return Err(Unstorable::NoStore);
     }
+    let moment = moment();
     let date = freshness::date(headers, moment);
     let lifetime = freshness::lifetime(status, headers, &control, params, date);
     // A POST is read like a GET where the route says so, but it has no conditions, and RFC 9110 section 9.3.3 asks for an
@@ -438,7 +440,7 @@ mod tests {
             let asked = Asked { method: &self.method, headers: &request, parts };
             let moment = Clock::anchored(SystemTime::UNIX_EPOCH).moment();
             let status = StatusCode::from_u16(self.status).unwrap();
-            decide(&asked, status, &fields(answer), &self.params, moment, moment.mono)
+            decide(&asked, status, &fields(answer), &self.params, &|| moment, moment.mono)
         }
 
         fn check(&self, request: &str, answer: &str, expected: Option<Unstorable>) {

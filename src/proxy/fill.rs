@@ -437,7 +437,7 @@ fn head(
         return Err(Unstorable::Error);
     }
     let asked = Asked { method, headers: asked, parts: address.parts() };
-    storing::decide(&asked, parts.status, &parts.headers, params, worker.core.clock.moment(), sent)
+    storing::decide(&asked, parts.status, &parts.headers, params, &|| worker.core.clock.moment(), sent)
 }
 
 /// Stores an entry that was made for `wanted` from what is stored there.

@@ -95,7 +95,7 @@ fn freshened(
     let params = route.cache.as_ref().filter(|_| parts.status == StatusCode::OK)?;
     let moment = exchange.worker.core.clock.moment();
     let as_get = Asked { method: &Method::GET, headers: asked, parts: wanted.address.parts() };
-    let judged = storing::decide(&as_get, parts.status, &parts.headers, params, moment, read.sent);
+    let judged = storing::decide(&as_get, parts.status, &parts.headers, params, &|| moment, read.sent);
     if judged.is_err_and(|why| why != Unstorable::Useless) {
         return None;
     }

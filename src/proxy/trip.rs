@@ -76,9 +76,9 @@ impl Plan {
 }
 
 impl Trip {
-    /// Whether the client's own fields are still known.
-    const fn has_asked(&self) -> bool {
-        self.asked.is_some() || self.outgoing.as_it_is.is_some()
+    /// The client's own fields, if they are still known.
+    fn asked(&self) -> Option<&HeaderMap> {
+        self.asked.as_ref().or_else(|| self.outgoing.as_it_is.is_some().then_some(&self.outgoing.headers))
     }
 
     /// Travels to the end.
@@ -139,19 +139,17 @@ type Rest<'a> = Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send + 'a>
 fn arrived(
     trip: Box<Trip>,
     route: &Route,
-    (parts, body, held): attempt::Reply,
+    (parts, body, mut held): attempt::Reply,
     write: Option<Arc<Write>>,
     read: Option<Read>,
 ) -> Result<Response<ResponseBody>, Rest<'_>> {
-    let (body, held) = match held {
-        Some(held)
-            if route.spare.is_some() && trip.outgoing.may_go_elsewhere() && !held.verdict().outcome.is_success() =>
-        {
-            held.leave(body, false);
-            return Err(Box::pin(failed(trip, Reason::UpstreamStatus.into())));
-        }
-        held => (body, held),
-    };
+    if route.spare.is_some()
+        && trip.outgoing.may_go_elsewhere()
+        && let Some(held) = held.take_if(|held| !held.verdict().outcome.is_success())
+    {
+        held.leave(body, false);
+        return Err(Box::pin(failed(trip, Reason::UpstreamStatus.into())));
+    }
     if let Some(write) = write {
         write.ended(&parts);
     }
@@ -160,7 +158,7 @@ fn arrived(
         standing::witness(&exchange.worker, route, exchange.identity, parts.status);
     }
     match (held, read) {
-        (Some(held), Some(read)) if trip.has_asked() && trip.plan.address().is_some() => {
+        (Some(held), Some(read)) if trip.asked().is_some() && trip.plan.address().is_some() => {
             if expect::of(route, &exchange.method, &parts).is_some() {
                 return Err(Box::pin(expected(trip, route, (parts, body, held), read)));
             }
@@ -200,18 +198,29 @@ async fn expected(
 
 /// What was not expected to be for everybody may be after all.
 fn adopt(trip: Box<Trip>, route: &Route, (parts, body, held): fill::Reply, read: Read) -> Response<ResponseBody> {
-    let Trip { exchange, outgoing, asked, plan } = *trip;
-    let asked = asked.or_else(|| outgoing.as_it_is.is_some().then_some(outgoing.headers));
-    let (forward, address) = plan.into_parts();
-    let forward = forward.unwrap_or(Forward::new("miss"));
-    let (Some(address), Some(asked)) = (address, asked) else {
-        return respond::reply(exchange, parts, body, Some(held), Some(forward));
+    let forward = trip.plan.forward().unwrap_or(Forward::new("miss"));
+    let (Some((_, address)), Some(asked)) = (trip.plan.address(), trip.asked()) else {
+        return respond::reply(trip.exchange, parts, body, Some(held), Some(forward));
     };
+    let exchange = &trip.exchange;
     // An error that comes as a 200 lets nobody in.
     if held.verdict().is_an_answer() {
         standing::prove(&exchange.worker, route, exchange.identity, &exchange.method, parts.status);
     }
-    let Some(head) = fill::adoptable(&exchange, route, &address.1, &asked, (&parts, held.verdict()), read) else {
+    match fill::adoptable(exchange, route, address, asked, (&parts, held.verdict()), read) {
+        Some(head) => take_in(trip, route, head, (parts, body, held), read),
+        None => respond::reply(trip.exchange, parts, body, Some(held), Some(forward)),
+    }
+}
+
+/// It is. Apart, as it most often is not, and a trip is large to take apart.
+fn take_in(trip: Box<Trip>, route: &Route, head: Head, reply: fill::Reply, read: Read) -> Response<ResponseBody> {
+    let Trip { exchange, outgoing, asked, plan } = *trip;
+    let asked = asked.unwrap_or(outgoing.headers);
+    let (parts, body, held) = reply;
+    let (forward, address) = plan.into_parts();
+    let forward = forward.unwrap_or(Forward::new("miss"));
+    let Some(address) = address else {
         return respond::reply(exchange, parts, body, Some(held), Some(forward));
     };
     match fill::adopt(&exchange, route, address, head, &asked, (parts, body, held), read) {
