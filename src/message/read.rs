@@ -1,5 +1,8 @@
 //! Small pieces of a message, read as strictly as RFC 9110 has them.
 
+use bytes::Bytes;
+use http::HeaderValue;
+
 /// Without optional whitespace: spaces and tabs (RFC 9110 section 5.6.3).
 pub fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
@@ -19,9 +22,35 @@ pub fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
+/// The value of a field: `part` of `message`. `None` if no field may hold it.
+///
+/// A short one is copied. To share the memory of the message takes longer, as it is counted atomically, when it begins and
+/// when it ends, and it keeps all of the message.
+pub fn value(message: &Bytes, part: &[u8]) -> Option<HeaderValue> {
+    if part.len() <= COPIED {
+        HeaderValue::from_bytes(part).ok()
+    } else {
+        HeaderValue::from_maybe_shared(message.slice_ref(part)).ok()
+    }
+}
+
+/// Longer than most values, but for cookies and tokens.
+const COPIED: usize = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_the_same_whether_copied_or_shared() {
+        for length in [0, 1, COPIED, COPIED + 1, 5000] {
+            let message = Bytes::from(format!("a: {}\r\n", "x".repeat(length)));
+            let part = &message[3..3 + length];
+            assert_eq!(value(&message, part).unwrap().as_bytes(), part);
+        }
+        let message = Bytes::from(format!("a\r{}\n", "x".repeat(100)));
+        assert!(value(&message, &message[..2]).is_none() && value(&message, &message).is_none());
+    }
 
     #[test]
     fn only_blanks_are_trimmed() {

@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{Method, Uri, Version};
 
 use crate::message::names;
-use crate::message::read::{decimal, trim};
+use crate::message::read::{self, decimal, trim};
 use crate::refusal::Reason;
 
 /// Searches the end of a head, and remembers where its lines end.
@@ -239,8 +239,7 @@ fn field(bytes: &Bytes, start: usize, end: usize) -> Result<(HeaderName, HeaderV
         Some(name) => name,
         None => HeaderName::from_bytes(name).map_err(|_| unreadable(line))?,
     };
-    let value = trim(value.get(1..).unwrap_or_default());
-    let value = HeaderValue::from_maybe_shared(bytes.slice_ref(value)).map_err(|_| Refused::Malformed)?;
+    let value = read::value(bytes, trim(value.get(1..).unwrap_or_default())).ok_or(Refused::Malformed)?;
     Ok((name, value))
 }
 
