@@ -1,7 +1,7 @@
 //! Short field values that go on every message, written without the formatting machinery: that costs more than the
 //! rest of the field.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::BytesMut;
 use http::HeaderValue;
@@ -47,10 +47,7 @@ pub trait Text {
     /// Appends `address`.
     fn address(&mut self, address: IpAddr) -> &mut Self {
         match address {
-            IpAddr::V4(v4) => {
-                let [a, b, c, d] = v4.octets().map(u64::from);
-                self.number(a).text(".").number(b).text(".").number(c).text(".").number(d)
-            }
+            IpAddr::V4(v4) => self.bytes(dotted(v4, &mut [0; 16])),
             IpAddr::V6(v6) => self.text(&v6.to_string()),
         }
     }
@@ -99,6 +96,29 @@ fn decimal(number: u64, digits: &mut [u8; 20]) -> &[u8] {
         }
     }
     digits.get(first..).unwrap_or_default()
+}
+
+/// `address` as it is written, byte by byte: there are few.
+fn dotted(address: Ipv4Addr, text: &mut [u8; 16]) -> &[u8] {
+    let mut length = 0;
+    let mut put = |byte| {
+        if let Some(place) = text.get_mut(length) {
+            *place = byte;
+            length += 1;
+        }
+    };
+    for octet in address.octets() {
+        if octet >= 100 {
+            put(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            put(b'0' + octet / 10 % 10);
+        }
+        put(b'0' + octet % 10);
+        put(b'.');
+    }
+    // But for the last dot.
+    text.get(..length - 1).unwrap_or_default()
 }
 
 /// More than any of our values is long.
