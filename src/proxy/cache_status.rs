@@ -44,7 +44,7 @@ impl Forward {
     pub(super) fn write(self, to: &mut impl Text) {
         to.text("vaxel; fwd=").text(self.why);
         if let Some(status) = self.status {
-            to.text("; fwd-status=").number(status.as_u16().into());
+            to.text("; fwd-status=").text(status.as_str());
         }
         if self.stored {
             to.text("; stored");
