@@ -229,7 +229,7 @@ where
                 drop(client);
                 self.heads += 1;
                 self.asked = asked;
-                Poll::Ready(self.ask(parts, length, cx))
+                self.ask(parts, length, cx)
             }
             Err(refused) => {
                 drop(client);
@@ -239,7 +239,7 @@ where
         }
     }
 
-    fn ask(&mut self, mut parts: Parts, length: Length, cx: &mut Context<'_>) -> Result<(), BoxError> {
+    fn ask(&mut self, mut parts: Parts, length: Length, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let body = match length {
             Length::None => Body::none(),
             Length::Exact(length) => Body::new(self.client.lend(), Some(length)),
@@ -251,14 +251,14 @@ where
             parts.extensions.insert(switch);
         }
         match self.answer.answer(parts, body) {
-            Answered::Preset(body) => self.begin_preset(body, cx),
+            Answered::Preset(body) => Poll::Ready(self.begin_preset(body, cx)),
             Answered::Later(mut answer) => {
                 // What is at hand is not put away first.
                 if let Poll::Ready(answer) = Pin::new(&mut answer).poll(cx) {
-                    return self.begin(answer.map_err(Into::into)?, cx);
+                    return Poll::Ready(self.begin(answer.map_err(Into::into)?, cx));
                 }
                 self.state = State::Answering(answer);
-                Ok(())
+                self.poll_meanwhile(cx)
             }
         }
     }
@@ -310,6 +310,11 @@ where
         if let Poll::Ready(answer) = Pin::new(future).poll(cx) {
             return Poll::Ready(self.begin(answer.map_err(Into::into)?, cx));
         }
+        self.poll_meanwhile(cx)
+    }
+
+    /// While there is no answer yet: asks for the body if that is wanted, and notices that the client has left.
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.asked.expects {
             let mut client = self.client.get();
             if client.leave == Leave::Wanted {

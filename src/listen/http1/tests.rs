@@ -14,6 +14,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::listen::ListenLimits;
 
+mod polls;
 mod rig;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
