@@ -185,23 +185,21 @@ pub(super) fn reply(
         finish(&mut exchange, &mut parts.headers);
     }
     // hyper frames anew for the client: the version belongs to the upstream's hop.
-    let mut response = Response::new(Content::Empty);
-    *response.status_mut() = parts.status;
-    *response.headers_mut() = parts.headers;
-    *response.extensions_mut() = parts.extensions;
-    match held {
+    parts.version = http::Version::default();
+    let content = match held {
         Some(held) if exchange.method == Method::HEAD => {
             // A fill asks with GET on behalf of HEAD: then there is a body to come that nobody wants.
             let whole = body.is_end_stream();
             held.leave(body, whole);
+            Content::Empty
         }
         Some(mut held) => {
             held.hurry(exchange.deadline);
-            *response.body_mut() = Content::Reply(body, held);
+            Content::Reply(body, held)
         }
-        None => {}
-    }
-    dress(exchange, response).map(|body| body.with(beside.map(Wire::Beside)))
+        None => Content::Empty,
+    };
+    ended(exchange, parts, content, beside.map(Wire::Beside))
 }
 
 /// Answers with the reply of the upstream that stands in; why stays visible in Proxy-Status, log and metrics.
@@ -344,19 +342,24 @@ fn finish(exchange: &mut Exchange, headers: &mut HeaderMap) {
 }
 
 /// Wraps the content so that the exchange ends with the body.
-fn dress(mut exchange: Box<Exchange>, response: Response<Content>) -> Response<ResponseBody> {
-    let hooks = exchange.worker.core.hooks.clone();
-    let response = match hooks {
-        None => response,
-        Some(hooks) => {
-            let (mut parts, content) = response.into_parts();
-            hooks.response(&mut parts);
-            Response::from_parts(parts, content)
-        }
-    };
+fn dress(exchange: Box<Exchange>, response: Response<Content>) -> Response<ResponseBody> {
+    let (parts, content) = response.into_parts();
+    ended(exchange, parts, content, None)
+}
+
+/// The same in parts, with what goes over the connection beside its fields.
+fn ended(
+    mut exchange: Box<Exchange>,
+    mut parts: Parts,
+    content: Content,
+    wire: Option<Wire>,
+) -> Response<ResponseBody> {
+    if let Some(hooks) = &exchange.worker.core.hooks {
+        hooks.response(&mut parts);
+    }
     exchange.mark(|traced, now| traced.answered = Some(now));
-    exchange.status = response.status();
-    response.map(|content| ResponseBody::new(content, exchange))
+    exchange.status = parts.status;
+    Response::from_parts(parts, ResponseBody::new(content, exchange).with(wire))
 }
 
 fn not_modified(response: &mut Response<Content>) {
