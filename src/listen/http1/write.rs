@@ -312,6 +312,7 @@ fn status_line(text: &mut BytesMut, status: StatusCode, reason: Option<&[u8]>, o
     text.extend_from_slice(b"\r\n");
 }
 
+#[inline]
 fn field(text: &mut BytesMut, name: &[u8], value: &[u8]) {
     text.extend_from_slice(name);
     text.extend_from_slice(b": ");
