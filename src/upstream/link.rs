@@ -151,17 +151,17 @@ impl Link {
             let interim = self.exchange.interim;
             let sent = self.poll_send(cx);
             let answer = self.poll_head(cx);
-            return match (sent, answer) {
+            if let Poll::Ready(Err(error)) = sent {
                 // Whatever the answer may be: it might be about half a request.
-                (Poll::Ready(Err(error)), Poll::Pending | Poll::Ready(Err(_))) => Poll::Ready(Err(error)),
-                (Poll::Ready(Err(error)), answer) => {
-                    self.unsent = Some(error);
-                    answer
+                if !matches!(answer, Poll::Ready(Ok(_))) {
+                    return Poll::Ready(Err(error));
                 }
+                self.unsent = Some(error);
+            } else if sent.is_pending() && answer.is_pending() && self.exchange.interim > interim {
                 // The endpoint may have asked for the body.
-                (Poll::Pending, Poll::Pending) if self.exchange.interim > interim => continue,
-                (_, answer) => answer,
-            };
+                continue;
+            }
+            return answer;
         }
     }
 
@@ -174,12 +174,12 @@ impl Link {
         loop {
             let (there, seen) = (&mut self.intake.buf, self.exchange.seen);
             let is_worth_a_look = if seen == 0 { !there.is_empty() } else { head::may_be_whole(there, seen) };
-            if is_worth_a_look && let Some(head) = head::take(there)? {
+            if is_worth_a_look && let Some(mut head) = head::take(there)? {
                 self.exchange.seen = 0;
-                match self.accept(head)? {
-                    Some(answer) => return Poll::Ready(Ok(answer)),
-                    None => continue,
+                if self.accept(&mut head)? {
+                    return Poll::Ready(Ok(head.response));
                 }
+                continue;
             }
             self.exchange.seen = self.intake.buf.len();
             if self.exchange.seen >= intake::LARGE {
@@ -199,13 +199,12 @@ impl Link {
         })
     }
 
-    /// What a head means; `None` for an interim answer (RFC 9110 section 15.2), which a proxy need not pass on.
-    fn accept(&mut self, head: Head) -> Result<Option<Response<()>>, AnswerError> {
-        let Head { mut response, length, is_chunked, keeps_alive } = head;
-        let status = response.status();
+    /// What a head means. Says whether it is the answer's: an interim one (RFC 9110 section 15.2) a proxy need not pass on.
+    fn accept(&mut self, head: &mut Head) -> Result<bool, AnswerError> {
+        let (status, length, is_chunked) = (head.response.status(), head.length, head.is_chunked);
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            self.switch(&mut response)?;
-            return Ok(Some(response));
+            self.switch(&mut head.response)?;
+            return Ok(true);
         }
         if status.is_informational() {
             self.exchange.interim += 1;
@@ -215,9 +214,9 @@ impl Link {
             if status == StatusCode::CONTINUE {
                 self.outbound.open_gate();
             }
-            return Ok(None);
+            return Ok(false);
         }
-        self.is_old = response.version() == http::Version::HTTP_10;
+        self.is_old = head.response.version() == http::Version::HTTP_10;
         // RFC 9112 section 6.3.
         let is_bare = self.exchange.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.is_doubtful = is_bare && (is_chunked || length.is_some_and(|length| length > 0));
@@ -228,8 +227,8 @@ impl Link {
             Some(length) => Reading::Length(length),
             None => Reading::UntilClose,
         };
-        self.exchange.keeps_alive &= keeps_alive && !matches!(self.exchange.reading, Reading::UntilClose);
-        Ok(Some(response))
+        self.exchange.keeps_alive &= head.keeps_alive() && !matches!(self.exchange.reading, Reading::UntilClose);
+        Ok(true)
     }
 
     /// The endpoint speaks another protocol from here on (RFC 9110 section 7.8): the stream goes to whoever asked for it.

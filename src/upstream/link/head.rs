@@ -1,18 +1,21 @@
 //! The head of an answer (RFC 9112 section 4 and 5): what an endpoint sent becomes a response, or is refused.
+//!
+//! There are two readers. One reads what nearly all servers send, in one go. What it does not know, and what is none, it
+//! leaves to httparse, which forgives more: so what is read, and what is refused, is httparse's word alone.
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
 use crate::message::hop::KEEP_ALIVE;
 use crate::message::names;
-use crate::message::read::decimal;
+use crate::message::read::{decimal, trim};
 
 /// A head, and what it says about the rest of the exchange.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Head {
     /// As it is passed on.
     pub(super) response: Response<()>,
@@ -20,8 +23,10 @@ pub(super) struct Head {
     pub(super) length: Option<u64>,
     /// The body is chunked.
     pub(super) is_chunked: bool,
-    /// The connection may be used again after a body whose end can be told.
-    pub(super) keeps_alive: bool,
+    close: bool,
+    keep_alive: bool,
+    /// What its fields break.
+    breach: Option<AnswerError>,
 }
 
 /// What an endpoint's answer breaks.
@@ -56,29 +61,107 @@ pub enum AnswerError {
     EarlySwitch,
 }
 
-/// Where in the head a field's name and value stand.
-#[derive(Debug, Clone, Copy, Default)]
-struct Place {
-    name: (u32, u32),
-    value: (u32, u32),
-}
-
-/// What the fields say about the framing.
-#[derive(Debug, Default)]
-struct Facts {
-    length: Option<u64>,
-    is_coded: bool,
-    close: bool,
-    keep_alive: bool,
-    breach: Option<AnswerError>,
-}
-
 /// Takes a head out of `buf`, if all of it is there.
 ///
 /// # Errors
 /// When it breaks the protocol, or two readers could take its body for different ones.
 pub(super) fn take(buf: &mut BytesMut) -> Result<Option<Head>, AnswerError> {
-    let mut places = [Place::default(); MOST_FIELDS];
+    let mut lines = Lines::default();
+    if lines.find(buf).is_none() {
+        return forgiving(buf);
+    }
+    let text = buf.split_to(lines.length).freeze();
+    let mut head = Head::default();
+    if lines.read(&text, &mut head).is_none() {
+        // What is wrong with it, httparse knows.
+        return forgiving(&mut BytesMut::from(&*text));
+    }
+    head.judge()?;
+    Ok(Some(head))
+}
+
+/// The lines of a head as nearly all servers write it: each ends with CRLF, and there are not many.
+#[derive(Default)]
+struct Lines {
+    /// Where the text of each line ends, but for the empty one.
+    ends: [u32; MOST_LINES],
+    count: usize,
+    /// Bytes of all of the head.
+    length: usize,
+}
+
+impl Lines {
+    /// `None` where the head is not written so, or not whole: it is for [`forgiving`].
+    fn find(&mut self, buf: &[u8]) -> Option<()> {
+        for end in memchr::memchr_iter(b'\n', buf) {
+            let line = buf.get(self.length..end)?.strip_suffix(b"\r")?;
+            self.length = end + 1;
+            if line.is_empty() {
+                return (self.count > 0).then_some(());
+            }
+            *self.ends.get_mut(self.count)? = u32::try_from(end - 1).ok()?;
+            self.count += 1;
+        }
+        None
+    }
+
+    /// Reads the head whose lines these are, once. `None` where httparse may read it otherwise, or says why it is none.
+    fn read(&self, text: &Bytes, head: &mut Head) -> Option<()> {
+        let (first, fields) = self.ends.get(..self.count)?.split_first()?;
+        let mut end = *first as usize;
+        status_line(text.get(..end)?, &mut head.response)?;
+        head.response.headers_mut().reserve(fields.len());
+        for next in fields {
+            let start = end + 2;
+            end = *next as usize;
+            let line = text.get(start..end)?;
+            let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
+            let name = match names::usual(name) {
+                Some(name) => name,
+                None => HeaderName::from_bytes(name).ok()?,
+            };
+            let value = trim(value.get(1..)?);
+            if name == header::CONNECTION && value == b"keep-alive" {
+                // Nearly all say so, and it goes no further.
+                head.keep_alive = true;
+                continue;
+            }
+            // One piece that the values share; what is kept for longer is copied where it is kept.
+            let at = offset(text, value);
+            let value = HeaderValue::from_maybe_shared(text.slice(at..at + value.len())).ok()?;
+            if head.note(&name, &value) {
+                head.response.headers_mut().append(name, value);
+            }
+        }
+        Some(())
+    }
+}
+
+/// `None` if it is none in its usual form.
+fn status_line(line: &[u8], response: &mut Response<()>) -> Option<()> {
+    if line == b"HTTP/1.1 200 OK" {
+        return Some(());
+    }
+    let (version, rest) = line.split_at_checked(9)?;
+    let (code, reason) = rest.split_at_checked(3)?;
+    *response.version_mut() = match version {
+        b"HTTP/1.1 " => Version::HTTP_11,
+        b"HTTP/1.0 " => Version::HTTP_10,
+        _ => return None,
+    };
+    let status = StatusCode::from_bytes(code).ok()?;
+    *response.status_mut() = status;
+    let reason = reason.strip_prefix(b" ")?;
+    if status.canonical_reason().is_none_or(|usual| usual.as_bytes() != reason) {
+        // httparse takes what is not ASCII for no reason at all.
+        let reason = Some(reason).filter(|reason| reason.is_ascii())?;
+        response.extensions_mut().insert(ReasonPhrase::try_from(reason).ok()?);
+    }
+    Some(())
+}
+
+/// The same by httparse, which forgives more.
+fn forgiving(buf: &mut BytesMut) -> Result<Option<Head>, AnswerError> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut answer = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
@@ -88,48 +171,31 @@ pub(super) fn take(buf: &mut BytesMut) -> Result<Option<Head>, AnswerError> {
     };
     let httparse::Status::Complete(length) = parsed else { return Ok(None) };
     let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(AnswerError::Status)?;
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    *response.version_mut() = if answer.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    let mut head = Head::default();
+    *head.response.status_mut() = status;
+    *head.response.version_mut() = if answer.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     if let Some(reason) = answer.reason.filter(|reason| Some(*reason) != status.canonical_reason()) {
         let reason = ReasonPhrase::try_from(reason.as_bytes()).map_err(|_| httparse::Error::Status)?;
-        response.extensions_mut().insert(reason);
+        head.response.extensions_mut().insert(reason);
     }
-    let count = answer.headers.len();
-    for (place, field) in places.iter_mut().zip(&*answer.headers) {
-        *place = Place { name: within(buf, field.name.as_bytes()), value: within(buf, field.value) };
-    }
-    // One piece that the values share; what is kept for longer is copied where it is kept.
-    let text = buf.split_to(length).freeze();
-    let mut facts = Facts::default();
-    *response.headers_mut() = headers(&text, places.get(..count).unwrap_or_default(), &mut facts)?;
-    Ok(Some(facts.judge(response)?))
-}
-
-fn headers(text: &Bytes, places: &[Place], facts: &mut Facts) -> Result<HeaderMap, AnswerError> {
-    let mut headers = HeaderMap::with_capacity(places.len());
-    for Place { name, value } in places {
-        let name = text.get(name.0 as usize..name.1 as usize).unwrap_or_default();
-        let name = match names::usual(name) {
-            Some(name) => name,
-            None => HeaderName::from_bytes(name).map_err(|_| AnswerError::Field)?,
-        };
-        let value = text.slice(value.0 as usize..value.1 as usize);
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| AnswerError::Field)?;
-        if facts.note(&name, &value) {
-            headers.append(name, value);
+    for field in &*answer.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| AnswerError::Field)?;
+        let value = HeaderValue::from_bytes(field.value).map_err(|_| AnswerError::Field)?;
+        if head.note(&name, &value) {
+            head.response.headers_mut().append(name, value);
         }
     }
-    Ok(headers)
+    buf.advance(length);
+    head.judge()?;
+    Ok(Some(head))
 }
 
-/// From where to where in `whole` its `part` goes.
-fn within(whole: &[u8], part: &[u8]) -> (u32, u32) {
-    let from = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr()) as u32;
-    (from, from + part.len() as u32)
+/// Where in `whole` its `part` begins.
+fn offset(whole: &[u8], part: &[u8]) -> usize {
+    part.as_ptr().addr().saturating_sub(whole.as_ptr().addr())
 }
 
-impl Facts {
+impl Head {
     /// Notes what a field says; whether it says anything beyond this connection and the framing on it.
     fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> bool {
         match *name {
@@ -153,35 +219,40 @@ impl Facts {
                 true
             }
             header::TRANSFER_ENCODING => {
-                if self.is_coded || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                if self.is_chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
                     self.breach = Some(AnswerError::Coding);
                 }
-                self.is_coded = true;
+                self.is_chunked = true;
                 false
             }
             _ => *name != KEEP_ALIVE,
         }
     }
 
-    fn judge(self, response: Response<()>) -> Result<Head, AnswerError> {
-        let is_old = response.version() == Version::HTTP_10;
+    /// Whether the connection may be used again after a body whose end can be told.
+    pub(super) fn keeps_alive(&self) -> bool {
+        !self.close && (self.response.version() != Version::HTTP_10 || self.keep_alive)
+    }
+
+    fn judge(&self) -> Result<(), AnswerError> {
+        let status = self.response.status();
         // Interim answers are passed over, whatever they say; the caller knows whether 101 was asked for.
-        if !response.status().is_informational() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            if response.status().as_u16() > 599 {
-                return Err(AnswerError::Status);
-            }
-            if let Some(breach) = self.breach {
-                return Err(breach);
-            }
-            if self.is_coded && is_old {
-                return Err(AnswerError::Coding);
-            }
-            if self.is_coded && self.length.is_some() {
-                return Err(AnswerError::LengthWithCoding);
-            }
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
         }
-        let keeps_alive = !self.close && (!is_old || self.keep_alive);
-        Ok(Head { response, length: self.length, is_chunked: self.is_coded, keeps_alive })
+        if status.as_u16() > 599 {
+            return Err(AnswerError::Status);
+        }
+        if let Some(breach) = self.breach {
+            return Err(breach);
+        }
+        if self.is_chunked && self.response.version() == Version::HTTP_10 {
+            return Err(AnswerError::Coding);
+        }
+        if self.is_chunked && self.length.is_some() {
+            return Err(AnswerError::LengthWithCoding);
+        }
+        Ok(())
     }
 }
 
@@ -197,9 +268,13 @@ pub(super) fn may_be_whole(buf: &[u8], seen: usize) -> bool {
 
 /// As many fields as hyper takes.
 const MOST_FIELDS: usize = 100;
+/// More lines than nearly all heads have.
+const MOST_LINES: usize = 32;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(text: &str) -> Result<Option<Head>, AnswerError> {
@@ -304,7 +379,7 @@ mod tests {
             (false, "HTTP/1.0 200 OK", "Connection: keep-alive, close\r\n"),
         ] {
             let head = read(&format!("{status}\r\n{fields}\r\n")).unwrap().unwrap();
-            assert_eq!(head.keeps_alive, kept, "{status} {fields:?}");
+            assert_eq!(head.keeps_alive(), kept, "{status} {fields:?}");
         }
     }
 
@@ -315,6 +390,98 @@ mod tests {
                 assert!(may_be_whole(text.as_bytes(), seen), "{text:?} from {seen}");
                 assert!(!may_be_whole(&text.as_bytes()[..seen], 0), "{text:?} up to {seen}");
             }
+        }
+    }
+
+    /// What a reader makes of a head, with its reason phrase, and what it leaves. Of what is broken nothing more is read.
+    fn made(
+        read: fn(&mut BytesMut) -> Result<Option<Head>, AnswerError>,
+        text: &str,
+    ) -> Result<(String, BytesMut), AnswerError> {
+        let mut buf = BytesMut::from(text);
+        let head = read(&mut buf)?;
+        let reason = head.as_ref().and_then(|head| head.response.extensions().get::<ReasonPhrase>());
+        Ok((format!("{head:?} {reason:?}"), buf))
+    }
+
+    #[test]
+    fn heads_that_nearly_all_send_need_no_second_reader() {
+        for (plain, head) in [
+            (true, "HTTP/1.1 200 OK\r\nServer: a\r\nX-Own:b \r\nEmpty:\r\nConnection: close, x\r\n\r\nbody"),
+            (true, "HTTP/1.0 404 Not Found\r\n\r\n"),
+            (true, "HTTP/1.1 200 \r\n\r\n"),
+            (true, "HTTP/1.1 302 Moved Temporarily\r\nLocation: \u{e4}\r\n\r\n"),
+            (false, "HTTP/1.1 200\r\n\r\n"),
+            (false, "HTTP/1.1 200 \u{e4}\r\n\r\n"),
+            (false, "HTTP/1.1 200 OK\nServer: a\n\n"),
+            (false, "\r\nHTTP/1.1 200 OK\r\n\r\n"),
+        ] {
+            let text = Bytes::from(head);
+            let mut lines = Lines::default();
+            let read = lines.find(&text).and_then(|()| lines.read(&text, &mut Head::default()));
+            assert_eq!(read.is_some(), plain, "{head:?}");
+            assert_eq!(made(take, head), made(forgiving, head), "{head:?}");
+        }
+        for count in [MOST_LINES - 1, MOST_LINES, MOST_FIELDS] {
+            let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(count));
+            assert_eq!(Lines::default().find(head.as_bytes()).is_some(), count < MOST_LINES);
+            assert_eq!(made(take, &head), made(forgiving, &head));
+        }
+    }
+
+    /// Heads near the border: sound ones, and ones in which bytes stand that matter.
+    fn heads() -> impl Strategy<Value = String> {
+        let first = prop::sample::select(vec![
+            "HTTP/1.1 200 OK",
+            "HTTP/1.0 200 OK",
+            "HTTP/1.1 204 ",
+            "HTTP/1.1 302 Moved",
+            "HTTP/1.1 404",
+            "HTTP/1.1 099 Odd",
+            "HTTP/1.1 999 Odd",
+            "HTTP/1.1  200 OK",
+            "HTTP/1.1 200  OK",
+            "HTTP/1.1 2000 OK",
+            "HTTP/1.2 200 OK",
+            "http/1.1 200 OK",
+            "",
+        ]);
+        let name = prop::sample::select(vec![
+            "Content-Length",
+            "content-length",
+            "Transfer-Encoding",
+            "Connection",
+            "Keep-Alive",
+            "Date",
+            "x-own",
+            "X ",
+            " X",
+            "",
+        ]);
+        let value = prop::sample::select(vec!["3", "03", "chunked", "keep-alive", "Keep-Alive, close", "x", "a:b", ""]);
+        let blank = || prop::sample::select(vec!["", " ", "\t ", "\u{c}"]);
+        let end = || prop_oneof![20 => Just("\r\n"), 1 => prop::sample::select(vec!["\n", "\r", "\r\r\n", ""])];
+        let colon = prop_oneof![20 => Just(":"), 1 => prop::sample::select(vec!["", " :"])];
+        let field = (name, colon, blank(), value, blank(), end());
+        let field = field
+            .prop_map(|(name, colon, before, value, after, end)| format!("{name}{colon}{before}{value}{after}{end}"));
+        let stray = prop::option::weighted(0.3, (any::<prop::sample::Index>(), "[\\x00-\\x7f\u{e4}]"));
+        let fields = prop::collection::vec(field, 0..4);
+        (first, end(), fields, end(), stray).prop_map(|(first, after, fields, end, stray)| {
+            let mut head = format!("{first}{after}{}{end}body", fields.concat());
+            if let Some((at, stray)) = stray {
+                head.insert_str(at.index(head.len()), &stray);
+            }
+            head
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn a_head_means_the_same_to_both_readers(head in heads()) {
+            prop_assert_eq!(made(take, &head), made(forgiving, &head));
         }
     }
 }
