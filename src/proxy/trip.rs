@@ -29,6 +29,7 @@ use crate::cache::key::Key;
 use crate::cache::media::Otherwise;
 use crate::cache::reuse;
 use crate::cache::storing::Unstorable;
+use crate::message::spare;
 use crate::metrics::CacheResult;
 use crate::refusal::{Reason, Refusal};
 use crate::upstream::body::Inbound;
@@ -197,7 +198,7 @@ async fn expected(
 }
 
 /// What was not expected to be for everybody may be after all.
-fn adopt(trip: Box<Trip>, route: &Route, (parts, body, held): fill::Reply, read: Read) -> Response<ResponseBody> {
+fn adopt(mut trip: Box<Trip>, route: &Route, (parts, body, held): fill::Reply, read: Read) -> Response<ResponseBody> {
     let forward = trip.plan.forward().unwrap_or(Forward::new("miss"));
     let (Some((_, address)), Some(asked)) = (trip.plan.address(), trip.asked()) else {
         return respond::reply(trip.exchange, parts, body, Some(held), Some(forward));
@@ -209,7 +210,10 @@ fn adopt(trip: Box<Trip>, route: &Route, (parts, body, held): fill::Reply, read:
     }
     match fill::adoptable(exchange, route, address, asked, (&parts, held.verdict()), read) {
         Some(head) => take_in(trip, route, head, (parts, body, held), read),
-        None => respond::reply(trip.exchange, parts, body, Some(held), Some(forward)),
+        None => {
+            spare::give_back(std::mem::take(&mut trip.outgoing.headers));
+            respond::reply(trip.exchange, parts, body, Some(held), Some(forward))
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use hyper::ext::ReasonPhrase;
 use crate::message::hop::KEEP_ALIVE;
 use crate::message::names;
 use crate::message::read::{decimal, trim};
+use crate::message::spare;
 
 /// A head, and what it says about the rest of the exchange.
 #[derive(Debug, Default)]
@@ -110,7 +111,7 @@ impl Lines {
         let (first, fields) = self.ends.get(..self.count)?.split_first()?;
         let mut end = *first as usize;
         status_line(text.get(..end)?, &mut head.response)?;
-        head.response.headers_mut().reserve(fields.len());
+        *head.response.headers_mut() = spare::take();
         for next in fields {
             let start = end + 2;
             end = *next as usize;
