@@ -12,7 +12,7 @@ use hyper::ext::ReasonPhrase;
 
 use crate::message::hop::KEEP_ALIVE;
 use crate::message::names;
-use crate::message::read::{decimal, trim};
+use crate::message::read::{self, decimal, trim};
 use crate::message::spare;
 
 /// A head, and what it says about the rest of the exchange.
@@ -127,9 +127,7 @@ impl Lines {
                 head.keep_alive = true;
                 continue;
             }
-            // One piece that the values share; what is kept for longer is copied where it is kept.
-            let at = offset(text, value);
-            let value = HeaderValue::from_maybe_shared(text.slice(at..at + value.len())).ok()?;
+            let value = read::value(text, value)?;
             if head.note(&name, &value) {
                 head.response.headers_mut().append(name, value);
             }
@@ -189,11 +187,6 @@ fn forgiving(buf: &mut BytesMut) -> Result<Option<Head>, AnswerError> {
     buf.advance(length);
     head.judge()?;
     Ok(Some(head))
-}
-
-/// Where in `whole` its `part` begins.
-fn offset(whole: &[u8], part: &[u8]) -> usize {
-    part.as_ptr().addr().saturating_sub(whole.as_ptr().addr())
 }
 
 impl Head {
