@@ -6,7 +6,7 @@
 //!
 //! Nothing is valid because it is here. An answer that the store has given up, for whatever reason, says so itself
 //! ([`Entry::is_retired`]), in the moment in which it is given up; and it is not kept alive. So does the mark that answers
-//! may not be shared ([`Mark::is_at`]). Answers with Vary are not here: which of them answers is for the list of variants
+//! may not be shared (`Mark::is_at`). Answers with Vary are not here: which of them answers is for the list of variants
 //! to say.
 
 use std::sync::{Arc, Weak};
