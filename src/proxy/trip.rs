@@ -104,20 +104,22 @@ impl Trip {
 
 /// One request for one client. Small, as nearly all that goes on after the answer waits for nothing.
 async fn alone(mut trip: Box<Trip>) -> Response<ResponseBody> {
-    let (snapshot, worker) = (Arc::clone(&trip.exchange.snapshot), Arc::clone(&trip.exchange.worker));
+    let snapshot = Arc::clone(&trip.exchange.snapshot);
     let Some(route) = trip.exchange.route.and_then(|index| snapshot.routes.get(index)) else {
         return respond::refuse(trip.exchange, Reason::Internal.into());
     };
-    let now = worker.core.clock.now();
+    let now = trip.exchange.worker.core.clock.now();
     if let Err(refusal) = deadline::check(trip.exchange.deadline, move || now) {
         return respond::fallback(trip.exchange, refusal);
     }
     let Trip { exchange, outgoing, plan, .. } = &mut *trip;
-    let ask = Ask { worker: &worker, route, upstream: &route.upstream, ticket: exchange.ticket(route) };
+    let ticket = exchange.ticket(route);
     let write = if outgoing.safe { None } else { Write::of(exchange, route, plan.address()) };
     let read = plan.address().filter(|_| outgoing.safe);
-    let read = read.and_then(|(_, address)| Read::at(&worker, route, address, now));
-    let result = attempt::attempts(ask, outgoing, &mut exchange.tally, now, || Some(write.as_ref()?.sent())).await;
+    let read = read.and_then(|(_, address)| Read::at(&exchange.worker, route, address, now));
+    let Exchange { worker, tally, .. } = &mut **exchange;
+    let ask = Ask { worker, route, upstream: &route.upstream, ticket };
+    let result = attempt::attempts(ask, outgoing, tally, now, || Some(write.as_ref()?.sent())).await;
     let rest = match result {
         Ok(reply) => match arrived(trip, route, reply, write, read) {
             Ok(response) => return response,
