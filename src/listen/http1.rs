@@ -265,6 +265,8 @@ where
 
     /// Begins an answer whose head comes with its body; a short one is said whole.
     fn begin_preset(&mut self, mut body: A::Body, cx: &mut Context<'_>) -> Result<(), BoxError> {
+        // What was asked to switch was not.
+        self.switching = None;
         let (keep, size) = (self.keeps(cx), Size::of(&body));
         if !body.preset(self.out.text()) {
             return Err("the answer has no head".into());

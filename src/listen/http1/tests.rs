@@ -212,7 +212,7 @@ async fn what_is_stored_goes_whole_and_in_turn() {
         let body = "x".repeat(length);
         let mut rig = Rig::new(handler.clone());
         let get = format!("GET {STORED}?{length} HTTP/1.1\r\nHost: a\r\n");
-        let others = format!("{}\r\n{GET}", get.replace("GET", "HEAD"));
+        let others = format!("{}Upgrade: x\r\n\r\n{GET}", get.replace("GET", "HEAD"));
         rig.send(format!("{get}\r\n{others}{get}Connection: close\r\n\r\n{GET}")).await;
         let later = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\nlater";
         let want = format!("{head}\r\n{body}{head}\r\n{later}{head}connection: close\r\n\r\n{body}");
