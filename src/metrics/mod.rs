@@ -39,7 +39,7 @@ pub use self::quota::{QuotaLive, StateMeter};
 #[cfg(test)]
 pub(crate) use self::route::plain;
 pub use self::route::{ConsumerMeter, RouteMeter};
-pub use self::shard::Seat;
+pub(crate) use self::shard::Seat;
 pub use self::store::{Extent, StoreMeter};
 pub use self::tally::{Buckets, ConsumerTally, RouteTally, UpstreamTally};
 pub use self::upstream::{EndpointLive, LimitLive, Live, UpstreamMeter};

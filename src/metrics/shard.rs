@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// The right of one thread to be the only one that writes a worker's own shards, as long as it is held.
+/// The right of one thread to be the only one that writes a worker's own shards, as long as it is held: it is that worker's
+/// thread.
 #[derive(Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     worker: usize,
     /// It is the thread's, and goes to no other.
     _thread: PhantomData<*const ()>,
@@ -35,12 +36,17 @@ static TAKEN: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 impl Seat {
     /// Takes the seat of `worker` for this thread; `None` if another thread has it (that of another gateway's worker), or
     /// this one has one already.
-    pub fn take(worker: usize) -> Option<Self> {
+    pub(crate) fn take(worker: usize) -> Option<Self> {
         if SEAT.get() != usize::MAX || !TAKEN.lock().insert(worker) {
             return None;
         }
         SEAT.set(worker);
         Some(Self { worker, _thread: PhantomData })
+    }
+
+    /// Whether this thread has that of `worker`.
+    pub(crate) fn is_taken_here(worker: usize) -> bool {
+        SEAT.get() == worker
     }
 }
 
@@ -82,7 +88,7 @@ impl Shards {
 
     /// The shard of `worker` that this thread may write. One that does not exist shares that of another.
     pub(super) fn of(&self, worker: usize) -> Shard<'_> {
-        let own = if SEAT.get() == worker { self.own.get(worker) } else { None };
+        let own = if Seat::is_taken_here(worker) { self.own.get(worker) } else { None };
         let block = own.or_else(|| self.shared.get(worker)).or_else(|| self.shared.get(worker % self.shared.len()));
         let make = || (0..self.counters.div_ceil(LINE)).map(|_| Line::default()).collect();
         Shard { lines: block.map_or(&[], |block| block.get_or_init(make)), is_own: own.is_some() }

@@ -7,14 +7,69 @@
 //!
 //! So it is as exact as tokio's own timers. What is slept for may be the deadline of a request that is long answered;
 //! then nobody is woken.
+//!
+//! All that holds for the thread of a worker, whose runtime drives the task and everybody it is to wake. A program that
+//! embeds may share a worker among runtimes of which one stands still while the others go on: there each has a timer of
+//! its own.
 
+use std::future::Future as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::sleep_until;
+use tokio::time::{Sleep, sleep_until};
+
+use super::snapshot::Worker;
+use crate::metrics::Seat;
+
+/// When a wait is over.
+pub(super) enum Timer {
+    /// In the table of the worker whose thread this is.
+    Alarm(Alarm),
+    /// Its own.
+    Own(Pin<Box<Sleep>>),
+}
+
+impl Timer {
+    /// It is over at `at`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time.
+    pub(super) fn new(worker: &Worker, at: Instant) -> Self {
+        if Seat::is_taken_here(worker.index) {
+            Self::Alarm(Alarm::new(&worker.alarms, at))
+        } else {
+            Self::Own(Box::pin(sleep_until(at.into())))
+        }
+    }
+
+    /// When it is over.
+    pub(super) fn at(&self) -> Instant {
+        match self {
+            Self::Alarm(alarm) => alarm.at,
+            Self::Own(sleep) => sleep.deadline().into(),
+        }
+    }
+
+    /// Puts its end off until `at`.
+    pub(super) fn put_off(&mut self, at: Instant) {
+        match self {
+            Self::Alarm(alarm) => alarm.put_off(at),
+            Self::Own(sleep) => sleep.as_mut().reset(at.into()),
+        }
+    }
+
+    /// Whether it is over; else the task is woken when it is.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Alarm(alarm) => alarm.poll(cx),
+            Self::Own(sleep) => sleep.as_mut().poll(cx),
+        }
+    }
+}
 
 /// The alarms of one worker.
 #[derive(Debug, Default)]
@@ -92,17 +147,12 @@ impl Table {
 
 impl Alarm {
     /// It rings at `at`.
-    pub(super) fn new(alarms: &Arc<Alarms>, at: Instant) -> Self {
+    fn new(alarms: &Arc<Alarms>, at: Instant) -> Self {
         Self { alarms: Arc::clone(alarms), at, place: None }
     }
 
-    /// When it rings.
-    pub(super) const fn at(&self) -> Instant {
-        self.at
-    }
-
     /// Puts it off until `at`.
-    pub(super) fn put_off(&mut self, at: Instant) {
+    fn put_off(&mut self, at: Instant) {
         self.give_back();
         self.at = at;
     }
@@ -111,7 +161,7 @@ impl Alarm {
     ///
     /// # Panics
     /// Outside a tokio runtime with time.
-    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         let mut table = self.alarms.table.lock();
         let mut replaced = None;
         match self.place.and_then(|index| table.places.get_mut(index)) {
@@ -257,7 +307,7 @@ mod tests {
         for second in 1..=5 {
             poll_fn(|cx| alarm.poll(cx)).await;
             assert_eq!((Clock::system().now() - begin).as_secs(), second);
-            alarm.put_off(alarm.at() + Duration::from_secs(1));
+            alarm.put_off(alarm.at + Duration::from_secs(1));
         }
         assert_eq!(waits(&alarms), 0);
     }

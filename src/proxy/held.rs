@@ -18,7 +18,7 @@ use http_body::Frame;
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep_until};
 
-use super::alarms::Alarm;
+use super::alarms::Timer;
 use super::look;
 use super::snapshot::Worker;
 use crate::breaker::Pass;
@@ -69,7 +69,7 @@ pub(super) struct InFlight<'a> {
     since: Instant,
     patience: Patience,
     /// Made by the first poll that has to wait.
-    timer: Option<Alarm>,
+    timer: Option<Timer>,
     /// Bytes of the request's body that had been read when the timer was last set.
     uploaded: Option<u64>,
 }
@@ -290,12 +290,12 @@ impl<'a> InFlight<'a> {
     }
 
     /// Why nobody waits any longer, once that is so.
-    fn poll_patience(&mut self, cx: &Context<'_>) -> Poll<OriginError> {
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<OriginError> {
         let Patience { silence, deadline, request } = &self.patience;
         let Some((_, held)) = &mut self.sending else { return Poll::Ready(timeout()) };
         let until = |silent: Instant| deadline.map_or(silent, |at| at.min(silent));
         let since = self.since;
-        let timer = self.timer.get_or_insert_with(|| Alarm::new(&held.worker.alarms, until(since + *silence)));
+        let timer = self.timer.get_or_insert_with(|| Timer::new(&held.worker, until(since + *silence)));
         loop {
             std::task::ready!(timer.poll(cx));
             let now = timer.at();

@@ -1,7 +1,7 @@
 //! Answers in every form that an origin may give them, and connections that end where nobody expected it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use vaxel::upstream::Expect;
 
@@ -199,6 +199,34 @@ fn an_answer_that_stops_for_ever_is_given_up_and_never_ended_as_if_it_were_whole
     let answer = client.answer();
     assert_eq!((answer.status(), answer.text(), answer.end), (200, "hello", End::Broken), "{answer:?}");
     drop(client);
+    rig.settles();
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_given_up_and_its_slot_is_not() {
+    let (go, may_go) = mpsc::channel::<()>();
+    let may_go = Mutex::new(may_go);
+    let origin = Origin::start(move |talk| {
+        while let Some(request) = talk.request()? {
+            if request.start.contains("/late") {
+                // Once it is dropped, all may go.
+                let _ = may_go.lock().unwrap().recv();
+            }
+            talk.send(ok("hello"))?;
+        }
+        Ok(())
+    });
+    let rig = Rig::with(origin.address, |settings| {
+        settings.upstreams.iter_mut().for_each(|upstream| upstream.timeouts.head = SHORT);
+    });
+    let mut client = rig.client();
+    for (path, status, reason) in [("/", 200, None), ("/late", 504, Some("upstream.timeout")), ("/", 200, None)] {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.reason()), (status, reason), "{answer:?}");
+    }
+    assert!(rig.metric("vaxel_slots_zombie") >= 1.0, "it still works on it");
+    drop((client, go));
     rig.settles();
 }
 
