@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri, header};
 
 use crate::refusal::Reason;
 
@@ -68,12 +68,16 @@ pub fn sent(path: &str, is_rewritten: bool) -> Result<Option<String>, Reason> {
     Ok(goes.then(|| normal.into_owned()))
 }
 
+/// The first Host. It mostly stands first, and names are compared faster than looked up.
+pub fn host_field(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.iter().find(|(name, _)| *name == header::HOST).map(|(_, host)| host)
+}
+
 /// The one host of a request. `old` is HTTP/1.0, which may come without.
 fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap, old: bool) -> Result<Cow<'a, str>, Reason> {
-    // Where each name stands once, as it mostly does, there is nothing to count; and Host mostly stands first.
+    // Where each name stands once, as it mostly does, there is nothing to count.
     let is_repeated = headers.len() > headers.keys_len() && headers.get_all(header::HOST).iter().nth(1).is_some();
-    let first = headers.iter().next().filter(|(name, _)| **name == header::HOST);
-    let field = match first.map(|(_, value)| value).or_else(|| headers.get(header::HOST)) {
+    let field = match host_field(headers) {
         Some(_) if is_repeated => return Err(Reason::RequestHost),
         Some(value) => Some(value.to_str().map_err(|_| Reason::RequestHost)?),
         None => None,
@@ -237,7 +241,6 @@ fn hides_dots(segment: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;

@@ -15,13 +15,13 @@ use super::gate::{self, Passed, Passing};
 use super::held::{Answer, Came, Held, InFlight, Late, Patience};
 use super::journal::{End, Place};
 use super::look;
-use super::outgoing::{self, AsItIs};
+use super::outgoing::AsItIs;
 use super::snapshot::{Route, Worker};
 use super::traced;
 use super::tunnel::{self, Side};
 use crate::gear::Gear;
-use crate::message::chain;
 use crate::message::trace::{Context, TRACEPARENT, TraceId};
+use crate::message::{chain, target};
 use crate::outcome::{Failure, Outcome};
 use crate::refusal::{Reason, Refusal};
 use crate::retry::{self, Ended, Question, RetryParams, Tries};
@@ -328,7 +328,7 @@ impl Outgoing {
     /// Sends it as it is, if it may and can.
     fn relay(&self, worker: &Worker, upstream: &Upstream, endpoint: &Endpoint, call: Call) -> Option<Sending> {
         let as_it_is = self.as_it_is.as_ref()?;
-        let asked = outgoing::host_of(&self.headers)?;
+        let asked = target::host_field(&self.headers)?;
         let head = Relayed {
             method: &self.method,
             target: &self.target,

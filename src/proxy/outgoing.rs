@@ -38,7 +38,7 @@ impl AsItIs {
         let is_plain = parts.version == Version::HTTP_11
             && !STEERS.into_iter().any(|kind| present.has(kind))
             && (!present.has(Present::CONNECTION) || hop::nominates_none(&parts.headers))
-            && host_of(&parts.headers).is_some();
+            && target::host_field(&parts.headers).is_some();
         let is_looked_at = exchange.traced.is_some()
             || exchange.worker.core.hooks.is_some()
             || route.deadline.is_some()
@@ -142,11 +142,6 @@ fn path(route: &Route, parts: &Parts) -> Result<PathAndQuery, Refusal> {
         None => sent,
     };
     sent.parse().map_err(|_| Reason::RequestTarget.into())
-}
-
-/// Its Host. It mostly stands first, and names are compared faster than looked up.
-pub(super) fn host_of(headers: &HeaderMap) -> Option<&HeaderValue> {
-    headers.iter().find(|(name, _)| *name == header::HOST).map(|(_, host)| host)
 }
 
 /// HTTP/2 has `:authority` in place of Host (RFC 9113 section 8.3.1).
