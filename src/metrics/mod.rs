@@ -15,6 +15,7 @@ pub mod names;
 mod openmetrics;
 mod quota;
 mod route;
+mod seat;
 mod shard;
 mod store;
 mod tally;
@@ -39,7 +40,7 @@ pub use self::quota::{QuotaLive, StateMeter};
 #[cfg(test)]
 pub(crate) use self::route::plain;
 pub use self::route::{ConsumerMeter, RouteMeter};
-pub(crate) use self::shard::Seat;
+pub(crate) use self::seat::Seat;
 pub use self::store::{Extent, StoreMeter};
 pub use self::tally::{Buckets, ConsumerTally, RouteTally, UpstreamTally};
 pub use self::upstream::{EndpointLive, LimitLive, Live, UpstreamMeter};

@@ -7,56 +7,11 @@
 //! of what is counted. So a thread that has taken the [`Seat`] of a worker writes what it alone writes by a plain load
 //! and store. All others, threads of an embedder for one, share another shard of that worker, and add atomically.
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
-use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
-/// The right of one thread to be the only one that writes a worker's own shards, as long as it is held: it is that worker's
-/// thread.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    worker: usize,
-    /// It is the thread's, and goes to no other.
-    _thread: PhantomData<*const ()>,
-}
-
-thread_local! {
-    /// Whose seat this thread has; no worker's at first.
-    static SEAT: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-/// Seats that are taken in this process.
-static TAKEN: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
-
-impl Seat {
-    /// Takes the seat of `worker` for this thread; `None` if another thread has it (that of another gateway's worker), or
-    /// this one has one already.
-    pub(crate) fn take(worker: usize) -> Option<Self> {
-        if SEAT.get() != usize::MAX || !TAKEN.lock().insert(worker) {
-            return None;
-        }
-        SEAT.set(worker);
-        Some(Self { worker, _thread: PhantomData })
-    }
-
-    /// Whether this thread has that of `worker`.
-    pub(crate) fn is_taken_here(worker: usize) -> bool {
-        SEAT.get() == worker
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        SEAT.set(usize::MAX);
-        // Who takes it next sees what was counted: the lock orders the two.
-        TAKEN.lock().remove(&self.worker);
-    }
-}
+use super::seat::Seat;
 
 /// A block of counters for each worker: one that its thread writes alone, and one for whoever else counts for it.
 #[derive(Debug)]
@@ -218,17 +173,6 @@ mod tests {
             }
         });
         assert_eq!(shards.sum(0), 30_000);
-    }
-
-    #[test]
-    fn a_seat_is_one_threads_and_a_thread_has_one() {
-        let seat = Seat::take(70).unwrap();
-        assert!(Seat::take(71).is_none(), "a second one");
-        std::thread::scope(|scope| {
-            scope.spawn(|| assert!(Seat::take(70).is_none(), "another thread's"));
-        });
-        drop(seat);
-        assert!(Seat::take(70).is_some());
     }
 
     #[test]
